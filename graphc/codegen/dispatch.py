@@ -1,0 +1,213 @@
+"""The native dispatcher: compiled once per process, called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from graphc import lazy
+from graphc.codegen.dispatch_ir import TICKET_CHUNK_BITS, Platform, build_module
+from graphc.codegen.dispatch_layout import LINE_BYTES, Error, Launch, PoolState
+from graphc.errors import DeviceError
+
+__all__ = [
+    "TICKET_CHUNK_BITS",
+    "Dispatcher",
+    "Error",
+    "KERNEL_TYPE",
+    "Launch",
+    "ObjectCache",
+    "PoolState",
+    "allocate_pool",
+    "dispatcher",
+    "host_platform",
+    "object_code",
+]
+
+KERNEL_TYPE = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.POINTER(Error),
+)
+"""ctypes type of a kernel; a Python callback of it holds the GIL while it runs."""
+
+_RUN_TYPE = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+)
+_WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+# macOS numbers its clocks in its own way; Python's constant is the C library's.
+_CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", None)
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class ObjectCache(Protocol):
+    """Where object code may be kept between processes."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return what was put under ``key``, or None."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep ``value`` under ``key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """The dispatcher's two entry points as ctypes functions; both release the GIL.
+
+    Attributes
+    ----------
+    run : callable
+        ``run(pool, table, count, threads, error, profile_ns) -> int``: walk a launch table.
+        ``pool`` is the address of a PoolState (unused, may be None, where ``threads`` is 1),
+        ``table`` of ``count`` rows of Launch, ``error`` of an Error or None, ``profile_ns`` of
+        ``2 * count`` 64-bit integers or None: start and stop of each launch in nanoseconds of
+        ``CLOCK_MONOTONIC``. Returns 0, or what the kernel of the failing launch returned: all
+        chunks of its step have run then, none of the rows below it, and ``error`` is that of
+        its lowest failing chunk whatever the number of threads.
+    worker : callable
+        ``worker(pool, idle_ns, index)``: help programs of more than ``index`` threads
+        (``index`` counts from 1, the caller is 0); returns after ``idle_ns`` nanoseconds
+        without a program, or when the pool is stopping.
+    run_address, worker_address : int
+        Addresses of the same functions.
+    """
+
+    run: Callable[..., int]
+    worker: Callable[..., None]
+    run_address: int
+    worker_address: int
+    _engine: Any = field(repr=False)
+
+
+def host_platform() -> Platform:
+    """Return this machine's Platform.
+
+    Raises
+    ------
+    DeviceError
+        On a system that is not 64-bit POSIX.
+    """
+    if _CLOCK_MONOTONIC is None or sys.maxsize < 2**32:
+        raise DeviceError(
+            f"graphc's dispatcher does not run on {sys.platform}",
+            remedy="It needs 64-bit Linux, macOS or another POSIX system.",
+        )
+    return Platform(lazy.llvmlite_binding().get_process_triple(), _CLOCK_MONOTONIC)
+
+
+def _host_machine(triple: str) -> Any:
+    binding = lazy.llvmlite_binding()
+    features = binding.get_host_cpu_features().flatten()
+    target = binding.Target.from_triple(triple)
+    return target.create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="small"
+    )
+
+
+def object_code(platform: Platform, machine: Any) -> bytes:
+    """Compile the dispatcher.
+
+    Parameters
+    ----------
+    platform : Platform
+        What it is for.
+    machine : llvmlite.binding.TargetMachine
+        LLVM's code generator for that platform.
+
+    Returns
+    -------
+    bytes
+        A relocatable object file whose only undefined symbols are the C library's.
+    """
+    binding = lazy.llvmlite_binding()
+    module = binding.parse_assembly(str(build_module(platform)))
+    module.verify()
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    builder = binding.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return machine.emit_object(module)
+
+
+def _key(platform: Platform) -> str:
+    """Name what the object code depends on."""
+    binding, llvmlite = lazy.llvmlite_binding(), sys.modules["llvmlite"]
+    parts = [
+        str(build_module(platform)),
+        binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten(),
+        llvmlite.__version__,
+        str(binding.llvm_version_info),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _cached_object_code(cache: ObjectCache | None) -> bytes:
+    """Return the object code from the cache, or compile it and keep it there."""
+    platform = host_platform()
+    if cache is None:
+        return object_code(platform, _host_machine(platform.triple))
+    key = _key(platform)
+    found = cache.get(key) or b""
+    digest, code = found[:_DIGEST_BYTES], found[_DIGEST_BYTES:]
+    if hashlib.sha256(code).digest() != digest:  # absent, cut short or damaged
+        code = object_code(platform, _host_machine(platform.triple))
+        cache.put(key, hashlib.sha256(code).digest() + code)
+    return code
+
+
+def _load(code: bytes) -> Dispatcher:
+    binding = lazy.llvmlite_binding()
+    triple = binding.get_process_triple()
+    engine = binding.create_mcjit_compiler(
+        binding.parse_assembly(f'target triple = "{triple}"'), _host_machine(triple)
+    )
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    run = engine.get_function_address("graphc_run")
+    worker = engine.get_function_address("graphc_worker")
+    return Dispatcher(_RUN_TYPE(run), _WORKER_TYPE(worker), run, worker, engine)
+
+
+# No lock guards it: a child forked while another thread held one could never take it. Two
+# threads may compile at the same time; the first to finish wins.
+_loaded: dict[str, Dispatcher] = {}
+
+
+def dispatcher(cache: ObjectCache | None = None) -> Dispatcher:
+    """Return the process's dispatcher, compiling or loading it at the first call.
+
+    Parameters
+    ----------
+    cache : ObjectCache, optional
+        Where to look for object code and where to keep it; used by the first call only.
+        An entry that is damaged counts as absent.
+
+    Returns
+    -------
+    Dispatcher
+        Lives as long as the process.
+    """
+    found = _loaded.get("dispatcher")
+    return found or _loaded.setdefault("dispatcher", _load(_cached_object_code(cache)))
+
+
+def allocate_pool() -> PoolState:
+    """Return a zeroed PoolState on cache lines of its own; ``ctypes.addressof`` is its address."""
+    memory = ctypes.create_string_buffer(ctypes.sizeof(PoolState) + LINE_BYTES)
+    offset = -ctypes.addressof(memory) % LINE_BYTES
+    return PoolState.from_buffer(memory, offset)

@@ -1,0 +1,112 @@
+"""The structures that the dispatcher, its workers and Python share, as ctypes lays them out."""
+
+from __future__ import annotations
+
+import ctypes
+
+# Two cache lines of x86-64 (their prefetcher fetches pairs) and one of Apple's processors.
+LINE_BYTES = 128
+"""Unit of memory that two threads should not both write to."""
+
+
+class Error(ctypes.Structure):
+    """What a failed kernel says: ``struct Error { int64_t launch, code, detail[6]; }``.
+
+    Attributes
+    ----------
+    launch : int
+        Row of the launch table; written by the walker.
+    code : int
+        Set by the kernel; the kernel's return value where the kernel left 0.
+    detail : array of 6 int
+        Set by the kernel: offending index, bound, ...
+    """
+
+    _fields_ = [
+        ("launch", ctypes.c_int64),
+        ("code", ctypes.c_int64),
+        ("detail", ctypes.c_int64 * 6),
+    ]
+
+
+class Launch(ctypes.Structure):
+    """One row of a launch table; all fields are 8 bytes.
+
+    Attributes
+    ----------
+    kernel : int
+        Address of ``int32_t k(void **buffers, const int64_t *sizes, int64_t begin, int64_t end,
+        Error *error)``.
+    buffers, sizes : int
+        Addresses handed to the kernel as they are.
+    extent : int
+        Iterations of the parallel axis; nothing is launched where it is 0 or less.
+    chunk : int
+        Iterations claimed at once; the caller runs the whole extent by one call where ``chunk``
+        is not less than ``extent``, or is 0 or less.
+    flags : int
+        Reserved, 0.
+    """
+
+    _fields_ = [
+        ("kernel", ctypes.c_void_p),
+        ("buffers", ctypes.c_void_p),
+        ("sizes", ctypes.c_void_p),
+        ("extent", ctypes.c_int64),
+        ("chunk", ctypes.c_int64),
+        ("flags", ctypes.c_int64),
+    ]
+
+
+class Failure(ctypes.Structure):
+    """Failures of one running program, on its caller's stack; the lowest chunk's error wins."""
+
+    _fields_ = [
+        ("lock", ctypes.c_int64),
+        ("row", ctypes.c_int64),
+        ("chunk", ctypes.c_int64),
+        ("status", ctypes.c_int64),
+        ("error", ctypes.c_void_p),
+    ]
+
+
+def _padding(fields: int) -> type[ctypes.Array[ctypes.c_char]]:
+    return ctypes.c_char * (LINE_BYTES - 8 * fields)
+
+
+class PoolState(ctypes.Structure):
+    """``struct Pool``: what a caller and the workers share; all zeros is a fresh pool.
+
+    Each group of fields has cache lines of its own.
+
+    Attributes
+    ----------
+    busy : int
+        1 while a program runs on the pool: a try-lock.
+    width : int
+        Threads of that program; workers of this index and above leave it alone.
+    stopping : int
+        Set to 1 to make every worker leave.
+    awake : int
+        Workers inside ``graphc_worker``.
+    ticket, launch, chunks, failure : int
+        The step in progress, see the module's description.
+    finished : int
+        Chunks that workers have run since the pool was made.
+    """
+
+    _fields_ = [
+        ("busy", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("_busy_padding", _padding(2)),
+        ("stopping", ctypes.c_int64),
+        ("awake", ctypes.c_int64),
+        ("_awake_padding", _padding(2)),
+        ("ticket", ctypes.c_int64),
+        ("launch", ctypes.c_void_p),
+        ("chunks", ctypes.c_int64),
+        ("failure", ctypes.c_void_p),
+        ("_ticket_padding", _padding(4)),
+        ("finished", ctypes.c_int64),
+        ("_finished_padding", _padding(1)),
+    ]

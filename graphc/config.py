@@ -1,0 +1,114 @@
+"""Options that a user sets: one frozen Config, changed for good or for a while."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphc.errors import ArgumentError, nearest
+
+
+def _default_threads() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every option with its default.
+
+    Parameters
+    ----------
+    threads : int
+        Number of threads that run a program, the caller included.
+    engine : str
+        What turns loop IR into machine code: ``"numba"``.
+    cache : bool
+        Keep compiled kernels on disk.
+    cache_dir : str or None
+        Folder of the disk cache; None is the platform's cache folder, or ``GRAPHC_CACHE_DIR``.
+    cache_bytes : int
+        Size bound of the disk cache; the least recently used entries go first.
+    compile_workers : int
+        Processes that compile kernels side by side; 0 compiles in this process.
+    verify : bool
+        Check the graph after every pass.
+    profile : bool
+        Time every launch of every program; read by ``graphc.profile()``.
+    """
+
+    threads: int = field(default_factory=_default_threads)
+    engine: str = "numba"
+    cache: bool = True
+    cache_dir: str | None = None
+    cache_bytes: int = 512 * 1024 * 1024
+    compile_workers: int = 2
+    verify: bool = False
+    profile: bool = False
+
+    def replace(self, **changes: object) -> Config:
+        """Return a copy with some options changed; an unknown name is an ArgumentError."""
+        known = {f.name for f in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ArgumentError(
+                    f"there is no option {name!r}.{nearest(name, known)}",
+                    remedy=f"Options are {', '.join(sorted(known))}.",
+                )
+        new = dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        if not isinstance(new.threads, int) or new.threads < 1:
+            raise ArgumentError(f"threads must be a positive integer, got {new.threads!r}")
+        return new
+
+
+_process = Config()
+_override: ContextVar[Config | None] = ContextVar("graphc_config", default=None)
+
+
+def current() -> Config:
+    """Return the options in force here."""
+    return _override.get() or _process
+
+
+def configure(**changes: object) -> Config:
+    """Change options for the whole process, for good; return the new Config."""
+    global _process
+    _process = _process.replace(**changes)
+    return _process
+
+
+@contextmanager
+def options(**changes: object) -> Iterator[Config]:
+    """Change options while the ``with`` body runs.
+
+    Examples
+    --------
+    >>> import graphc
+    >>> with graphc.options(threads=1) as config:
+    ...     config.threads
+    1
+    """
+    config = current().replace(**changes)
+    token = _override.set(config)
+    try:
+        yield config
+    finally:
+        _override.reset(token)
+
+
+def cache_dir() -> Path:
+    """Return the folder of the disk cache: the option, ``GRAPHC_CACHE_DIR``, or the platform's."""
+    chosen = current().cache_dir or os.environ.get("GRAPHC_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "graphc" / "cache"
+    if os.uname().sysname == "Darwin":
+        return Path.home() / "Library" / "Caches" / "graphc"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphc"

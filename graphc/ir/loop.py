@@ -1,0 +1,143 @@
+"""The loop IR: statements and Kernel.
+
+Before scheduling a Kernel is the plain nest: loops over output indices, one `Store` each, with
+`Reduce` as an expression. A schedule rewrites that into the loops a target runs: it binds axes,
+makes tiles, and turns each `Reduce` into accumulators and a fixed tree (`Fold`).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from graphc.errors import Location
+from graphc.ir.dim import Dim
+from graphc.ir.expr import Buffer, Expr
+
+
+class Bind(enum.Enum):
+    """What runs a loop."""
+
+    SERIAL = ""
+    PARALLEL = "parallel"
+    UNROLL = "unroll"
+    BLOCK = "block"
+    THREAD = "thread"
+
+
+class Stmt:
+    """Base of statements."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class For(Stmt):
+    """``for name in range(start, stop, step)``."""
+
+    name: str
+    start: Expr
+    stop: Expr
+    body: tuple[Stmt, ...]
+    step: int = 1
+    bind: Bind = Bind.SERIAL
+
+
+@dataclass(frozen=True, slots=True)
+class If(Stmt):
+    """Run ``body`` where the scalar ``condition`` holds, else ``otherwise``."""
+
+    condition: Expr
+    body: tuple[Stmt, ...]
+    otherwise: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Let(Stmt):
+    """Name a value, once."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Declare(Stmt):
+    """Make a register that `Assign` changes."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Assign(Stmt):
+    """Change a declared register."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Store(Stmt):
+    """Write ``value`` to ``buffer``; offset, strides and mask as in `Load`."""
+
+    buffer: Buffer
+    offset: Expr
+    value: Expr
+    strides: tuple[Dim, ...] = ()
+    mask: Expr | None = None
+    streaming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alloc(Stmt):
+    """Make scratch memory for the rest of this body; its shape is static."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Fail(Stmt):
+    """Stop the kernel with an error code and up to six i64 details."""
+
+    code: int
+    details: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel: parameters, sizes, body.
+
+    Attributes
+    ----------
+    name : str
+    params : tuple of Buffer
+        Inputs, then outputs, in the order of the kernel's ``buffers`` argument.
+    outputs : int
+        How many of the last params are written.
+    sizes : tuple of str
+        Size variables in the order of the ``sizes`` argument.
+    body : tuple of Stmt
+    extent : Dim
+        Iterations of the parallel axis, over size variables; the body of a scheduled kernel runs
+        iterations ``begin`` to ``end`` of it.
+    ordered : bool
+        The loops are an op's explicit nest and run as written.
+    work : Dim
+        Estimated nanoseconds of one iteration, over size variables: what chunks are cut by.
+    where : Location, optional
+    """
+
+    name: str
+    params: tuple[Buffer, ...]
+    outputs: int
+    sizes: tuple[str, ...]
+    body: tuple[Stmt, ...]
+    extent: Dim = 1
+    work: Dim = 1
+    ordered: bool = False
+    where: Location | None = field(default=None, compare=False)
+
+
+BEGIN = "begin"
+END = "end"
+"""Names of the bounds of the parallel loop in a scheduled kernel's body (i64 `Index` symbols)."""

@@ -1,0 +1,188 @@
+"""What tracing learns about symbolic sizes: which are equal, which are fixed, and by which line.
+
+Types compare through `unify`, `broadcast_dims` and `fix`. While a `SizeSolver` is active they may
+add constraints on size variables; without one, sizes are equal only when they are written alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from graphc.errors import Location, user_location
+from graphc.ir.dim import Dim, SizeExpr, evaluate, solve, substitute, symbol, symbols
+
+_active: ContextVar[SizeSolver | None] = ContextVar("graphc_size_solver", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A fact about sizes that a line of the model implied: ``left == right``."""
+
+    left: Dim
+    right: Dim
+    where: Location | None = None
+
+    def __str__(self) -> str:
+        place = f"  # {self.where}" if self.where else ""
+        return f"{self.left} == {self.right}{place}"
+
+
+class SizeSolver:
+    """Size variables of one trace, with the sizes seen while tracing as hints.
+
+    Attributes
+    ----------
+    hints : dict of str to int
+        The size each variable had in the call that is being traced.
+    solution : dict of str to Dim
+        Variables that were unified with others or fixed.
+    constraints : list of Constraint
+        The same facts with the line that implied them.
+    """
+
+    def __init__(self) -> None:
+        self.hints: dict[str, int] = {}
+        self.solution: dict[str, Dim] = {}
+        self.constraints: list[Constraint] = []
+
+    def fresh(self, name: str, hint: int) -> SizeExpr:
+        """Return a new variable with the size it has now; ``name`` is made unique."""
+        unique, count = name, 1
+        while unique in self.hints:
+            unique, count = f"{name}{count}", count + 1
+        self.hints[unique] = hint
+        return symbol(unique)
+
+    def resolve(self, dim: Dim) -> Dim:
+        """Return ``dim`` with what is known put in."""
+        while isinstance(dim, SizeExpr):
+            known = {v: self.solution[v] for v in symbols(dim) if v in self.solution}
+            if not known:
+                return dim
+            dim = substitute(dim, known)
+        return dim
+
+    def hint(self, dim: Dim) -> int:
+        """Return the size that ``dim`` has in the call being traced."""
+        return evaluate(dim, self.hints)
+
+    def unify(self, a: Dim, b: Dim) -> Dim | None:
+        """Make two sizes equal; None when they differ in the call being traced."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a == b:
+            return a
+        if self.hint(a) != self.hint(b):
+            return None
+        solved = solve(a, b)
+        if solved is None:
+            self.fix(a)
+            self.fix(b)
+        else:
+            self._learn(*solved)
+        return self.resolve(a)
+
+    def fix(self, dim: Dim) -> int:
+        """Fix every variable in ``dim`` to its size in the call being traced."""
+        for name in sorted(symbols(self.resolve(dim))):
+            self._learn(name, self.hints[name])
+        return self.hint(dim)
+
+    def _learn(self, name: str, value: Dim) -> None:
+        self.constraints.append(Constraint(symbol(name), value, user_location()))
+        self.solution[name] = value
+
+
+@contextmanager
+def solving(solver: SizeSolver) -> Iterator[SizeSolver]:
+    """Let comparisons of sizes in the body add constraints to ``solver``."""
+    token = _active.set(solver)
+    try:
+        yield solver
+    finally:
+        _active.reset(token)
+
+
+def resolve(dim: Dim) -> Dim:
+    """Return ``dim`` with what the active solver knows put in."""
+    solver = _active.get()
+    return dim if solver is None else solver.resolve(dim)
+
+
+def unify(a: Dim, b: Dim) -> Dim | None:
+    """Return the common size of two that must be equal, or None."""
+    if a == b:
+        return a
+    solver = _active.get()
+    return None if solver is None else solver.unify(a, b)
+
+
+def broadcast_dims(a: Dim, b: Dim) -> Dim | None:
+    """Return the size two axes broadcast to, or None when they do not fit."""
+    a, b = resolve(a), resolve(b)
+    if a == b or b == 1:
+        return a
+    if a == 1:
+        return b
+    solver = _active.get()
+    if solver is None:
+        return None
+    size_a, size_b = solver.hint(a), solver.hint(b)
+    if size_a == size_b:
+        return solver.unify(a, b)
+    if size_a == 1:
+        solver.fix(a)
+        return b
+    if size_b == 1:
+        solver.fix(b)
+        return a
+    return None
+
+
+def known_size(dim: Dim) -> int | None:
+    """Return the integer that ``dim`` is, its hint while tracing, or None."""
+    dim = resolve(dim)
+    if isinstance(dim, int):
+        return dim
+    solver = _active.get()
+    return None if solver is None else solver.hint(dim)
+
+
+def fix(dim: Dim) -> int | None:
+    """Return ``dim`` as an integer, fixing it while tracing; None when it is not known."""
+    if isinstance(dim, int):
+        return dim
+    solver = _active.get()
+    return None if solver is None else solver.fix(dim)
+
+
+def bind_sizes(
+    declared: tuple[Dim, ...], actual: tuple[int, ...], bindings: dict[str, int]
+) -> bool:
+    """Match a declared shape against an actual one, binding lone variables.
+
+    Returns
+    -------
+    bool
+        False when the number of axes or an already bound size differs.
+    """
+    if len(declared) != len(actual):
+        return False
+    for dim, size in zip(declared, actual, strict=True):
+        if isinstance(dim, int):
+            if dim != size:
+                return False
+            continue
+        free = [v for v in symbols(dim) if v not in bindings]
+        if len(free) == 1 and dim == symbol(free[0]):
+            bindings[free[0]] = size
+        elif free or evaluate(dim, bindings) != size:
+            return False
+    return True
+
+
+def substituted(shape: tuple[Dim, ...], mapping: Mapping[str, Dim]) -> tuple[Dim, ...]:
+    """Return the shape with variables replaced."""
+    return tuple(substitute(d, mapping) if isinstance(d, SizeExpr) else d for d in shape)

@@ -1,0 +1,62 @@
+"""The one place where slow or optional third-party modules are imported, at their first use.
+
+``import graphc`` must stay light, so numba, llvmlite, networkx and the optional packages are
+reached through these functions. Each returns the module and costs a dictionary look-up from
+the second call on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+
+from graphc.errors import MissingDependencyError
+
+
+def _require(name: str, extra: str | None = None) -> ModuleType:
+    """Import ``name``; say how to install it where its package is not there."""
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise  # the package is installed and one of its own imports failed
+        target = "graphc" if extra is None else f"graphc[{extra}]"
+        raise MissingDependencyError(
+            f"{package} is not installed",
+            remedy=f'Install it: pip install "{target}".',
+        ) from error
+
+
+@cache
+def numba() -> ModuleType:
+    """Return ``numba``."""
+    return _require("numba")
+
+
+@cache
+def llvmlite_ir() -> ModuleType:
+    """Return ``llvmlite.ir``, the builder of LLVM IR."""
+    return _require("llvmlite.ir")
+
+
+@cache
+def llvmlite_binding() -> ModuleType:
+    """Return ``llvmlite.binding``, LLVM itself, ready to compile for this machine."""
+    binding = _require("llvmlite.binding")
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding
+
+
+@cache
+def networkx() -> ModuleType:
+    """Return ``networkx``."""
+    return _require("networkx")
+
+
+@cache
+def matplotlib_pyplot() -> ModuleType:
+    """Return ``matplotlib.pyplot``; optional, extra ``plot``."""
+    return _require("matplotlib.pyplot", "plot")

@@ -1,0 +1,186 @@
+"""Lower a fusion group to the plain loop nest: one store for each output, nothing scheduled.
+
+Buffers, sizes and loop variables get canonical names (``p0``, ``n0``, ``i0``, ``r0``), and sizes
+above `STATIC_LIMIT` become kernel sizes, so that groups of the same structure lower to the same
+kernel whatever their sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.errors import CompileError, located
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, symbol
+from graphc.ir.expr import Buffer, Expr
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.loop import For, Kernel, Stmt, Store
+from graphc.ir.lowering import Lowering, Operand
+from graphc.ir.op import Kind
+from graphc.ir.types import TensorType
+
+STATIC_LIMIT = 8
+"""Static sizes up to this are constants in a kernel; larger ones are arguments."""
+
+
+@dataclass(slots=True)
+class Sizes:
+    """Assigns kernel size variables to the sizes of a graph, in order of first use."""
+
+    names: dict[Dim, str] = field(default_factory=dict)
+
+    def abstract(self, dim: Dim) -> Dim:
+        """Return the kernel's expression for a size of the graph."""
+        if isinstance(dim, int) and dim <= STATIC_LIMIT:
+            return dim
+        return symbol(self.names.setdefault(dim, f"n{len(self.names)}"))
+
+    def type(self, kind: TensorType) -> TensorType:
+        """Return a type over kernel size variables."""
+        return kind.with_shape(tuple(self.abstract(d) for d in kind.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A plain kernel and what its size arguments are in the graph's own sizes."""
+
+    kernel: Kernel
+    sizes: tuple[Dim, ...]
+
+
+def lower(body: Graph, name: str) -> Lowered:
+    """Lower a group's body.
+
+    Parameters
+    ----------
+    body : Graph
+        Primitive ops only.
+    name : str
+        Name of the kernel.
+
+    Returns
+    -------
+    Lowered
+
+    Raises
+    ------
+    CompileError
+        When an op has no lowering; names the op and the user's line.
+    """
+    sizes = Sizes()
+    inputs = tuple(
+        _buffer(f"p{i}", sizes.type(v.type)) for i, v in enumerate(body.inputs)
+    )
+    outputs = tuple(
+        _buffer(f"o{i}", sizes.type(v.type)) for i, v in enumerate(body.outputs)
+    )
+    first = body.outputs[0].node
+    if first.op.nests:
+        statements = _explicit(first, sizes, inputs, outputs)
+    else:
+        scalars = _Scalars(sizes, dict(zip(body.inputs, inputs, strict=True)))
+        statements = tuple(
+            _store_nest(buffer, value, scalars)
+            for buffer, value in zip(outputs, body.outputs, strict=True)
+        )
+    kernel = Kernel(
+        name,
+        inputs + outputs,
+        len(outputs),
+        tuple(sizes.names.values()),
+        statements,
+        where=first.where,
+        ordered=first.op.nests,
+    )
+    return Lowered(kernel, tuple(sizes.names))
+
+
+def _buffer(name: str, kind: TensorType) -> Buffer:
+    return Buffer(name, kind.dtype, kind.shape)
+
+
+def _explicit(
+    node: Node, sizes: Sizes, inputs: Sequence[Buffer], outputs: Sequence[Buffer]
+) -> tuple[Stmt, ...]:
+    k = Lowering((), tuple(map(sizes.type, node.types)), _Names("r"), sizes.abstract)
+    statements: tuple[Stmt, ...] = node.op.nest(k, tuple(outputs), *inputs, **node.attrs)
+    return statements
+
+
+def _store_nest(buffer: Buffer, value: Value, scalars: _Scalars) -> Stmt:
+    """Return loops over the output's index around one store; size-1 axes need no loop."""
+    index = tuple(
+        E.index(0 if d == 1 else symbol(f"i{axis}")) for axis, d in enumerate(buffer.shape)
+    )
+    statement: Stmt = Store(buffer, E.flatten(buffer, index), scalars.at(value, index))
+    for axis in reversed(range(len(buffer.shape))):
+        if buffer.shape[axis] != 1:
+            extent = E.index(buffer.shape[axis])
+            statement = For(f"i{axis}", E.index(0), extent, (statement,))
+    return statement
+
+
+class _Names:
+    """Counts out fresh names."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix, self.count = prefix, 0
+
+    def __call__(self) -> str:
+        self.count += 1
+        return f"{self.prefix}{self.count - 1}"
+
+
+class _Scalars:
+    """The scalar of any value of a group at any index, each built once."""
+
+    def __init__(self, sizes: Sizes, buffers: dict[Value, Buffer]) -> None:
+        self.sizes, self.buffers = sizes, buffers
+        self.memo: dict[tuple[Node, tuple[Expr, ...]], tuple[Expr, ...]] = {}
+        self.names = _Names("r")
+
+    def at(self, value: Value, index: tuple[Expr, ...]) -> Expr:
+        """Return the scalar of ``value`` at ``index``."""
+        shape = value.shape
+        own = tuple(E.index(0) if d == 1 else i for d, i in zip(shape, index, strict=True))
+        if value in self.buffers:
+            buffer = self.buffers[value]
+            return E.load(buffer, E.flatten(buffer, own))
+        key = (value.node, own)
+        if key not in self.memo:
+            with located(value.node.where):
+                self.memo[key] = self._lower(value.node, own)
+        return self.memo[key][value.index]
+
+    def _read(
+        self, value: Value, index: tuple[Expr, ...], mask: Expr | None, fill: Any
+    ) -> Expr:
+        if mask is None:
+            return self.at(value, index)
+        if value in self.buffers:
+            buffer = self.buffers[value]
+            return E.load(buffer, E.flatten(buffer, index), mask=mask, fill=fill)
+        return E.select(mask, self.at(value, index), fill)
+
+    def _lower(self, node: Node, index: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        if not node.op.lowers:
+            raise CompileError(
+                f"{node.op.name} cannot be compiled: its record has no lowering",
+                where=node.where,
+                op=node.op.name,
+                operands=[v.type for v in node.inputs],
+            )
+        k = Lowering(index, tuple(map(self.sizes.type, node.types)), self.names, self.sizes.abstract)
+        operands: list[Any] = [self._operand(v) for v in node.inputs]
+        if node.op.kind is Kind.POINTWISE:
+            operands = [operand.broadcast(index) for operand in operands]
+        result = node.op.lower(k, *operands, **node.attrs)
+        return result if isinstance(result, tuple) else (result,)
+
+    def _operand(self, value: Value) -> Operand:
+        def read(index: tuple[Expr, ...], mask: Expr | None, fill: Any) -> Expr:
+            return self._read(value, index, mask, fill)
+
+        return Operand(self.sizes.type(value.type), read)

@@ -1,0 +1,1 @@
+"""Schedules: one file for each target, over shared readings of nests."""

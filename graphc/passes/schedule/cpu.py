@@ -1,0 +1,388 @@
+"""Schedules for the CPU: what runs in parallel, what is a vector, where reductions accumulate.
+
+Every kernel's outer axes become one parallel axis. The vector axis is either the innermost output
+axis (each lane one output element: pointwise kernels, column reductions, windows) or the innermost
+reduction axis (lanes are partial results, folded by a fixed tree: row reductions). Which one
+depends on which the memory accesses follow, so on the graph only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
+from graphc.ir.expr import Apply, Axis, Expr, Load, Reduce
+from graphc.ir.loop import (
+    BEGIN,
+    END,
+    Assign,
+    Bind,
+    Declare,
+    For,
+    Kernel,
+    Let,
+    Stmt,
+)
+from graphc.ir.operations import IDENTITY, OPERATIONS
+from graphc.ir.target import Target
+from graphc.passes.schedule import contraction
+from graphc.passes.schedule.nest import (
+    Nest,
+    collapse,
+    collapse_reductions,
+    free_names,
+    nests,
+    reductions,
+    stride,
+    substituted,
+)
+from graphc.passes.schedule.vectorize import vector_store, vectorize
+
+BLOCK = 2048
+"""Elements of the vector axis that one iteration of the parallel axis covers."""
+WINDOW = 16
+"""Reductions of up to this many static terms are written out."""
+HEAVY = 48
+"""Bodies of more operations than this get one masked loop instead of a main loop and a tail."""
+
+
+def schedule(kernel: Kernel, target: Target) -> Kernel:
+    """Bind a plain kernel's loops to threads and vectors.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        As `graphc.passes.lower.lower` returns it.
+    target : Target
+
+    Returns
+    -------
+    Kernel
+        Runs iterations ``begin`` to ``end`` of its parallel axis.
+    """
+    if kernel.ordered:
+        return _as_written(kernel)
+    items = collapse(collapse_reductions(nests(kernel)))
+    matched = contraction.match(items)
+    if matched is not None:
+        return contraction.schedule(kernel, items, matched, target)
+    plan = _plan(items, target)
+    body = _by_outputs(plan) if plan.vector is not None else _by_reduction(plan)
+    return _in_parallel(kernel, plan, body)
+
+
+def _as_written(kernel: Kernel) -> Kernel:
+    """Give an explicit nest its parallel axis, if its outermost loop is marked as one."""
+    if len(kernel.body) == 1:
+        loop = kernel.body[0]
+        if isinstance(loop, For) and loop.bind is Bind.PARALLEL:
+            assert isinstance(loop.stop, E.Index)
+            bounded = replace(
+                loop, start=E.index(symbol(BEGIN)), stop=E.index(symbol(END)), bind=Bind.SERIAL
+            )
+            return replace(kernel, body=(bounded,), extent=loop.stop.dim, work=1000)
+    return kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the schedule decided: kept axes, the vector axis among them (or None), the lanes."""
+
+    items: tuple[Nest, ...]
+    kept: tuple[Axis, ...]
+    vector: Axis | None
+    lanes: int
+    groups: tuple[tuple[Reduce, ...], ...]
+
+    @property
+    def outer(self) -> tuple[Axis, ...]:
+        """Kept axes that run in parallel as they are."""
+        return tuple(a for a in self.kept if a != self.vector)
+
+    @property
+    def block(self) -> int:
+        """Elements of the vector axis in one iteration of the parallel axis."""
+        windows = all(_is_window(r) for group in self.groups for r in group)
+        return BLOCK if windows else self.lanes
+
+
+def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
+    axes = {a.name: a for n in items for a in n.axes}
+    ordered = sorted(axes.values(), key=lambda a: int(a.name[1:]))
+    found = reductions(items)
+    names = frozenset().union(*(free_names(r) for r in found)) if found else frozenset(axes)
+    kept = tuple(a for a in ordered if a.name in names)
+    vector = kept[-1] if kept and not _follow_reduction(items, found, kept[-1]) else None
+    lanes = target.vector_bytes // 4
+    if found and not all(map(_is_window, found)):
+        lanes *= 4
+    return _Plan(items, kept, vector, lanes, _group(found))
+
+
+def _is_window(reduce: Reduce) -> bool:
+    size = product(a.extent for a in reduce.axes)
+    return isinstance(size, int) and size <= WINDOW
+
+
+def _follow_reduction(items: Sequence[Nest], found: Sequence[Reduce], last: Axis) -> bool:
+    """Return whether the reads run along the reduction axes rather than the output's last."""
+    wide = [r for r in found if not _is_window(r)]
+    if not wide:
+        return False
+    along_reduction = along_output = 0
+    for reduce in wide:
+        for node in E.walk(reduce.body):
+            if isinstance(node, Load):
+                along_reduction += stride(node, reduce.axes[-1].name) == 1
+                along_output += stride(node, last.name) == 1
+    return along_reduction > along_output
+
+
+def _group(found: Sequence[Reduce]) -> tuple[tuple[Reduce, ...], ...]:
+    """Put reductions over equal extents that do not read each other into one loop."""
+    groups: list[list[Reduce]] = []
+    for reduce in found:
+        extents = [a.extent for a in reduce.axes]
+        inside = {id(e) for e in E.walk(reduce.body)}
+        last = groups[-1] if groups else []
+        if (
+            last
+            and [a.extent for a in last[0].axes] == extents
+            and not any(id(r) in inside for r in last)
+        ):
+            last.append(reduce)
+        else:
+            groups.append([reduce])
+    return tuple(map(tuple, groups))
+
+
+def _body_over(reduce: Reduce, axes: Sequence[Axis]) -> Expr:
+    """Return the body of a reduction over the loop variables of another."""
+    renamed = {a.name: symbol(b.name) for a, b in zip(reduce.axes, axes, strict=True) if a != b}
+    return substituted(reduce.body, renamed, {}) if renamed else reduce.body
+
+
+# -- lanes are output elements ---------------------------------------------------------------
+
+
+def _by_outputs(plan: _Plan) -> tuple[Stmt, ...]:
+    """Return the loop over the vector axis; each lane computes one output element."""
+    vector = plan.vector
+    assert vector is not None
+    start = symbol("block") * plan.block
+    stop = dim_min(vector.extent, start + plan.block)
+    return _vector_loop(
+        vector.name, start, stop, plan.lanes, _cost(plan), lambda mask: _lanes(plan, mask)
+    )
+
+
+def _lanes(plan: _Plan, mask: Expr | None) -> tuple[Stmt, ...]:
+    assert plan.vector is not None
+    name, lanes = plan.vector.name, plan.lanes
+    known: dict[Expr, Expr] = {}
+    statements: list[Stmt] = []
+    for group in plan.groups:
+        axes = group[0].axes
+        steps: list[Stmt] = []
+        for reduce in group:
+            if _is_window(reduce):
+                known[reduce] = vectorize(_written_out(reduce), name, lanes, mask, known)
+                continue
+            register = f"acc{len(known)}"
+            start = E.splat(E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype), (lanes,))
+            statements.append(Declare(register, start))
+            holder = E.use(register, start)
+            term = _body_over(reduce, axes)
+            steps.append(
+                Assign(
+                    register,
+                    _accumulate(
+                        reduce.combine, holder, term,
+                        lambda e: vectorize(e, name, lanes, mask, known),
+                    ),
+                )
+            )  # fmt: skip
+            known[reduce] = holder
+        if steps:
+            statements.extend(_loops(axes, tuple(steps)))
+    for item in plan.items:
+        inner = tuple(a for a in item.axes if a not in plan.kept)
+        statements.extend(
+            _loops(inner, (vector_store(item.store, name, lanes, mask, known),))
+        )
+    return tuple(statements)
+
+
+def _written_out(reduce: Reduce) -> Expr:
+    """Return a small reduction as a chain of its terms, first to last."""
+    terms: list[Expr] = [reduce.body]
+    for axis in reduce.axes:
+        assert isinstance(axis.extent, int)
+        terms = [
+            substituted(term, {axis.name: position}, {})
+            for term in terms
+            for position in range(axis.extent)
+        ]
+    if not terms:
+        return E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
+    total = terms[0]
+    for term in terms[1:]:
+        total = E.apply(reduce.combine, total, term)
+    return total
+
+
+def _accumulate(
+    combine: str, holder: Expr, term: Expr, convert: Callable[[Expr], Expr]
+) -> Expr:
+    """Return the accumulator's next value; a sum of products is a fused multiply-add."""
+    if (
+        combine == "add"
+        and isinstance(term, Apply)
+        and term.op == "mul"
+        and term.dtype.floating
+    ):
+        return E.apply("fma", convert(term.args[0]), convert(term.args[1]), holder)
+    return E.apply(combine, holder, convert(term))
+
+
+# -- lanes are partial results ---------------------------------------------------------------
+
+
+def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
+    """Return the body for one kept index; lanes accumulate partial results and are folded."""
+    known: dict[Expr, Expr] = {}
+    statements: list[Stmt] = []
+    for group in plan.groups:
+        statements.extend(_reduce_rows(group, plan.lanes, known, len(known)))
+    for item in plan.items:
+        inner = [a for a in item.axes if a not in plan.kept]
+        if not inner:
+            value = E.rebuild(item.store.value, lambda e: None, dict(known))
+            statements.append(replace(item.store, value=value))
+            continue
+        last = inner[-1]
+        loop = _vector_loop(
+            last.name, 0, last.extent, plan.lanes, _cost(plan),
+            lambda mask, s=item.store, n=last.name: (vector_store(s, n, plan.lanes, mask, known),),
+        )  # fmt: skip
+        statements.extend(_loops(inner[:-1], loop))
+    return tuple(statements)
+
+
+def _reduce_rows(
+    group: Sequence[Reduce], lanes: int, known: dict[Expr, Expr], count: int
+) -> list[Stmt]:
+    axes = group[0].axes
+    last = axes[-1]
+    starts, finals, holders = [], [], []
+    for position, reduce in enumerate(group):
+        identity = E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
+        start = E.splat(identity, (lanes,))
+        register = f"acc{count + position}"
+        holder = E.use(register, start)
+        folded = E.fold(reduce.combine, holder)
+        starts.append(Declare(register, start))
+        finals.append(Let(f"red{count + position}", folded))
+        holders.append((register, holder, identity))
+
+    def step(mask: Expr | None) -> tuple[Stmt, ...]:
+        def convert(e: Expr) -> Expr:
+            return vectorize(e, last.name, lanes, mask, known)
+
+        steps = []
+        for reduce, (register, holder, identity) in zip(group, holders, strict=True):
+            term = _body_over(reduce, axes)
+            if mask is None:
+                steps.append(Assign(register, _accumulate(reduce.combine, holder, term, convert)))
+            else:
+                kept = E.select(mask, convert(term), identity)
+                steps.append(Assign(register, E.apply(reduce.combine, holder, kept)))
+        return tuple(steps)
+
+    loop = _vector_loop(last.name, 0, last.extent, lanes, 0, step)
+    for reduce, final in zip(group, finals, strict=True):
+        known[reduce] = E.use(final.name, final.value)
+    return [*starts, *_loops(axes[:-1], loop), *finals]
+
+
+# -- loops -----------------------------------------------------------------------------------
+
+
+def _loops(axes: Sequence[Axis], body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    for axis in reversed(axes):
+        body = (For(axis.name, E.index(0), E.index(axis.extent), body),)
+    return body
+
+
+def _vector_loop(
+    name: str,
+    start: Dim,
+    stop: Dim,
+    lanes: int,
+    cost: int,
+    emit: Callable[[Expr | None], tuple[Stmt, ...]],
+) -> tuple[Stmt, ...]:
+    """Return a loop in steps of ``lanes`` and a masked step for the rest."""
+    rest = E.iota(lanes) < E.index(stop - symbol(name))
+    if cost > HEAVY:
+        return (For(name, E.index(start), E.index(stop), emit(rest), step=lanes),)
+    whole = start + (stop - start) // lanes * lanes
+    main = For(name, E.index(start), E.index(whole), emit(None), step=lanes)
+    if whole == stop:
+        return (main,)
+    return (main, For(name, E.index(whole), E.index(stop), emit(rest), step=lanes))
+
+
+def _in_parallel(kernel: Kernel, plan: _Plan, body: tuple[Stmt, ...]) -> Kernel:
+    """Put the outer axes (and the blocks of the vector axis) on one parallel axis."""
+    axes = list(plan.outer)
+    vector = plan.vector
+    if vector is not None:
+        axes.append(Axis("block", ceil_div(vector.extent, plan.block)))
+    extent = product(a.extent for a in axes)
+    work = _work(plan)
+    if not axes:
+        return replace(kernel, body=body, extent=1, work=work)
+    decoded, variable = _decode(axes)
+    loop = For(variable, E.index(symbol(BEGIN)), E.index(symbol(END)), (*decoded, *body))
+    return replace(kernel, body=(loop,), extent=extent, work=work)
+
+
+def _decode(axes: Sequence[Axis]) -> tuple[list[Stmt], str]:
+    """Return statements that give each axis its index in the flat parallel one."""
+    if len(axes) == 1:
+        return [], axes[0].name
+    lets: list[Stmt] = []
+    rest: Dim = symbol("p")
+    for axis in reversed(axes[1:]):
+        lets.append(Let(axis.name, E.index(rest % axis.extent)))
+        rest = rest // axis.extent
+    lets.append(Let(axes[0].name, E.index(rest)))
+    return lets, "p"
+
+
+def _cost(plan: _Plan) -> int:
+    """Return how many operations the stores of a plan apply to one element."""
+    seen: set[int] = set()
+    return sum(
+        (1 if OPERATIONS[e.op].machine else 16)
+        for item in plan.items
+        for e in E.walk(item.store.value, seen)
+        if isinstance(e, Apply)
+    )
+
+
+def _work(plan: _Plan) -> Dim:
+    """Return the estimated nanoseconds of one iteration of the parallel axis."""
+    total: Dim = 16
+    per_element = 2 + _cost(plan)
+    for item in plan.items:
+        inner = product(a.extent for a in item.axes if a not in plan.kept)
+        total = total + inner * per_element // 16
+    for group in plan.groups:
+        total = total + product(a.extent for a in group[0].axes) * per_element // 16
+    if plan.vector is not None:
+        total = total * dim_min(plan.vector.extent, plan.block) // (1 if plan.groups else 16)
+    return total

@@ -1,0 +1,193 @@
+"""The life of the thread pool: lazy start, parking, change of size, exit and fork."""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import os
+import threading
+import weakref
+from contextlib import suppress
+
+from graphc import config
+from graphc.codegen.dispatch import allocate_pool, dispatcher
+from graphc.codegen.dispatch_layout import PoolState
+from graphc.errors import ArgumentError
+
+IDLE_NS = 1_000_000
+"""Time that a worker spins without a program before it parks, in nanoseconds."""
+
+_JOIN_S = 5.0
+
+
+class _Worker:
+    """One thread and the gate it waits at while parked; a locked gate is a closed one."""
+
+    def __init__(self, state: PoolState, index: int) -> None:
+        self.gate = _thread.allocate_lock()  # open: a new worker starts out awake
+        arguments = (state, self.gate, index)
+        self.thread = threading.Thread(
+            target=_serve, args=arguments, name=f"graphc-worker-{index}", daemon=True
+        )
+        self.thread.start()
+
+    def wake(self) -> None:
+        """Open the gate; an open one stays so, and the worker's next wait is over at once."""
+        with suppress(RuntimeError):  # already open, maybe by another caller just now
+            self.gate.release()
+
+
+def _serve(state: PoolState, gate: _thread.LockType, index: int) -> None:
+    """Park, help until idle, park again; ends when the pool is stopping."""
+    help_programs = dispatcher().worker
+    address = ctypes.addressof(state)
+    while True:
+        gate.acquire()
+        if state.stopping:
+            return
+        help_programs(address, IDLE_NS, index)
+
+
+def _end(state: PoolState, workers: list[_Worker]) -> None:
+    """Make the workers leave and wait for them; a chunk in progress is run to its end."""
+    state.stopping = 1
+    for worker in workers:
+        worker.wake()
+    for worker in workers:
+        # the garbage collector may call this on a worker's own thread
+        if worker.thread is not threading.current_thread():
+            worker.thread.join(_JOIN_S)
+    workers.clear()
+
+
+class Pool:
+    """Threads that run the parallel steps of programs together with the calling thread.
+
+    Worker threads start at the first ``wake`` that finds too few, park when no program ran for a
+    millisecond, and end with the pool, at exit at the latest. A forked child starts with none.
+    One program at a time uses the workers; another caller's runs on its own thread meanwhile.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads of a program, its caller included; by default the option ``threads``, which is
+        the number of processors this process may use.
+
+    Attributes
+    ----------
+    address : int
+        Address of the native PoolState, for ``dispatcher().run``; never changes.
+
+    Raises
+    ------
+    ArgumentError
+        If ``threads`` is not a positive integer.
+
+    Examples
+    --------
+    >>> pool = Pool(2)
+    >>> pool.threads, pool.parked
+    (2, True)
+    >>> pool.stop()
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._state = allocate_pool()
+        self.address = ctypes.addressof(self._state)
+        self._lock = _thread.allocate_lock()
+        self._workers: list[_Worker] = []
+        self.threads = config.current().threads if threads is None else threads
+        # finalize also runs at exit, before the interpreter takes its threads down
+        self._finalizer = weakref.finalize(self, _end, self._state, self._workers)
+        _pools.add(self)
+
+    @property
+    def threads(self) -> int:
+        """Threads of a program; a change takes effect at the next ``wake``."""
+        return self._helpers + 1
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        if not isinstance(threads, int) or threads < 1:
+            raise ArgumentError(f"threads must be a positive integer, got {threads!r}")
+        self._helpers = threads - 1
+
+    @property
+    def parked(self) -> bool:
+        """Whether no worker is spinning or running."""
+        return self._state.awake == 0
+
+    def wake(self) -> None:
+        """Wake the workers, without waiting for them; cheap where they are awake.
+
+        To be called before a program with parallel steps. A worker that wakes late joins in at
+        a later step, and a system that grants no thread leaves the work to the caller: results
+        are the same.
+        """
+        if self._state.awake < self._helpers:
+            self._wake_parked()
+
+    def run(self, table: int, count: int, error: int, profile_ns: int | None = None) -> int:
+        """Wake the workers and walk a launch table; see ``Dispatcher.run``.
+
+        Parameters
+        ----------
+        table, error : int
+            Addresses of ``count`` rows of Launch and of an Error.
+        count : int
+            Rows of the table.
+        profile_ns : int, optional
+            Address of ``2 * count`` 64-bit integers for start and stop times in nanoseconds.
+
+        Returns
+        -------
+        int
+            0, or the status of the kernel that failed.
+        """
+        self.wake()
+        return dispatcher().run(self.address, table, count, self.threads, error, profile_ns)
+
+    def stop(self) -> None:
+        """End the workers for good; programs run on their caller's thread from now on."""
+        self._finalizer()
+
+    def _wake_parked(self) -> None:
+        # whoever holds the lock is waking them already
+        if not self._finalizer.alive or not self._lock.acquire(blocking=False):
+            return
+        try:
+            while len(self._workers) < self._helpers:
+                self._workers.append(_Worker(self._state, len(self._workers) + 1))
+            for worker in self._workers[: self._helpers]:
+                worker.wake()
+        except RuntimeError:
+            # No more threads: the system's limit, or the interpreter is on its way out. The
+            # caller does what absent workers would have done, so there is nothing to report.
+            pass
+        finally:
+            self._lock.release()
+
+    def _restart(self) -> None:
+        """Forget, in a forked child, the threads and locks that stayed with the parent."""
+        ctypes.memset(self.address, 0, ctypes.sizeof(PoolState))
+        self._workers.clear()
+        self._lock = _thread.allocate_lock()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_default: dict[str, Pool] = {}
+
+
+def default_pool() -> Pool:
+    """Return the process's pool, made at the first call with ``config.current().threads``."""
+    found = _default.get("pool")
+    return found or _default.setdefault("pool", Pool())
+
+
+def _restart_pools() -> None:
+    for pool in list(_pools):
+        pool._restart()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restart_pools)
