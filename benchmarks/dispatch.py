@@ -73,7 +73,7 @@ def main() -> None:
     sizes = (ctypes.c_int64 * 1)(1)
 
     def table(extent: int, steps: int) -> ctypes.Array[Launch]:
-        row = (kernel, ctypes.addressof(buffers), ctypes.addressof(sizes), extent, 64, 0)
+        row = Launch(kernel, ctypes.addressof(buffers), ctypes.addressof(sizes), extent, 64, 0)
         return (Launch * steps)(*[row] * steps)
 
     error, pool, run = Error(), Pool(threads), dispatcher().run

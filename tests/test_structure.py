@@ -25,7 +25,8 @@ import pytest
 ORDER = {
     "base": "errors config lazy",
     "ir": (
-        "dim sizes types operand graph operations scalar_math expr loop lowering target op "
+        "polynomial size_expr size_bounds dim "
+        "sizes types operand graph operations scalar_math expr loop lowering target op "
         "evaluate ops verify printer parser pattern interp"
     ),
     "passes": "manager canonicalize differentiate layout fuse lower schedule expand memory",

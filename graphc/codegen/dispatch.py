@@ -16,10 +16,10 @@ from graphc.codegen.dispatch_layout import LINE_BYTES, Error, Launch, PoolState
 from graphc.errors import DeviceError
 
 __all__ = [
+    "KERNEL_TYPE",
     "TICKET_CHUNK_BITS",
     "Dispatcher",
     "Error",
-    "KERNEL_TYPE",
     "Launch",
     "ObjectCache",
     "PoolState",
@@ -140,7 +140,7 @@ def object_code(platform: Platform, machine: Any) -> bytes:
     options = binding.create_pipeline_tuning_options(speed_level=3)
     builder = binding.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    return machine.emit_object(module)
+    return bytes(machine.emit_object(module))
 
 
 def _key(platform: Platform) -> str:

@@ -208,9 +208,12 @@ def input_name(value: Value) -> str:
     return str(value.node.attrs["name"])
 
 
-def topological(results: Iterable[Value]) -> Iterator[Node]:
-    """Yield each node that ``results`` need, operands before users, in a stable order."""
-    done: set[int] = set()
+def topological(results: Iterable[Value], stop: Iterable[Value] = ()) -> Iterator[Node]:
+    """Yield each node that ``results`` need, operands before users, in a stable order.
+
+    Nodes of the values ``stop``, and what only they need, are left out.
+    """
+    done = {id(value.node) for value in stop}
     for root in results:
         stack: list[tuple[Node, int]] = [(root.node, 0)]
         while stack:
@@ -249,9 +252,7 @@ def rewrite_values(
 ) -> list[Value]:
     """Rebuild the values ``results`` bottom-up; ``replaced`` seeds and collects replacements."""
     replaced = {} if replaced is None else replaced
-    for node in topological(results):
-        if all(v in replaced for v in node.outputs):
-            continue
+    for node in topological(results, tuple(replaced)):
         inputs = tuple(replaced.get(v, v) for v in node.inputs)
         with located(node.where):
             new = visit(node, inputs) if node.op.name != "input" else None

@@ -18,6 +18,7 @@ from graphc.ir.operand import REGISTRY, apply
 from graphc.ir.types import (
     DType,
     TensorType,
+    as_dtype,
     bool_,
     broadcast_shapes,
     float32,
@@ -253,8 +254,10 @@ class Pointwise(OpDef):
         return TensorType(dtype, broadcast_shapes(*(t.shape for t in types)))
 
     def vjp(self, g: Any, y: Any, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
-        """Return the gradients, not yet summed over broadcast axes."""
-        return (None,) * len(inputs) if self._vjp is None else self._vjp(g, y, *inputs, **attrs)
+        """Return the gradients, not yet summed over broadcast axes; integers have none."""
+        if self._vjp is None or not as_dtype(y.dtype).floating:
+            return (None,) * len(inputs)
+        return self._vjp(g, y, *inputs, **attrs)
 
     def lower(self, k: Any, *scalars: Any, **attrs: Any) -> Any:
         """Return the result at one index from the operands at that index."""

@@ -26,7 +26,7 @@ def seed(seed_state: int) -> None:
     """
     global _seed, _counter, _host
     with _lock:
-        _seed, _counter = int(seed_state) & 0xFFFFFFFFFFFFFFFF, 0
+        _seed, _counter = int(seed_state) & 0x7FFFFFFFFFFFFFFF, 0
         _host = np.random.default_rng(_seed)
 
 
@@ -41,8 +41,10 @@ def state() -> tuple[int, int]:
         return _seed, _counter
 
 
-def advance(n: int) -> None:
-    """Move the counter on by ``n`` operations."""
+def advance(n: int) -> tuple[int, int]:
+    """Move the counter on by ``n`` operations; return ``(seed, counter)`` of the first."""
     global _counter
     with _lock:
+        first = _counter
         _counter += int(n)
+        return _seed, first

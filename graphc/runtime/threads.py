@@ -7,6 +7,7 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 
 from graphc import config
@@ -18,14 +19,15 @@ IDLE_NS = 1_000_000
 """Time that a worker spins without a program before it parks, in nanoseconds."""
 
 _JOIN_S = 5.0
+_Help = Callable[[int, int, int], None]
 
 
 class _Worker:
     """One thread and the gate it waits at while parked; a locked gate is a closed one."""
 
-    def __init__(self, state: PoolState, index: int) -> None:
+    def __init__(self, help_programs: _Help, state: PoolState, index: int) -> None:
         self.gate = _thread.allocate_lock()  # open: a new worker starts out awake
-        arguments = (state, self.gate, index)
+        arguments = (help_programs, state, self.gate, index)
         self.thread = threading.Thread(
             target=_serve, args=arguments, name=f"graphc-worker-{index}", daemon=True
         )
@@ -37,9 +39,8 @@ class _Worker:
             self.gate.release()
 
 
-def _serve(state: PoolState, gate: _thread.LockType, index: int) -> None:
+def _serve(help_programs: _Help, state: PoolState, gate: _thread.LockType, index: int) -> None:
     """Park, help until idle, park again; ends when the pool is stopping."""
-    help_programs = dispatcher().worker
     address = ctypes.addressof(state)
     while True:
         gate.acquire()
@@ -115,7 +116,7 @@ class Pool:
     @property
     def parked(self) -> bool:
         """Whether no worker is spinning or running."""
-        return self._state.awake == 0
+        return int(self._state.awake) == 0
 
     def wake(self) -> None:
         """Wake the workers, without waiting for them; cheap where they are awake.
@@ -156,16 +157,21 @@ class Pool:
         if not self._finalizer.alive or not self._lock.acquire(blocking=False):
             return
         try:
-            while len(self._workers) < self._helpers:
-                self._workers.append(_Worker(self._state, len(self._workers) + 1))
+            self._start_missing()
             for worker in self._workers[: self._helpers]:
                 worker.wake()
-        except RuntimeError:
-            # No more threads: the system's limit, or the interpreter is on its way out. The
-            # caller does what absent workers would have done, so there is nothing to report.
-            pass
         finally:
             self._lock.release()
+
+    def _start_missing(self) -> None:
+        # compiled here, not on a new thread, whose failure nobody would see
+        help_programs = dispatcher().worker
+        # RuntimeError: no more threads, because of the system's limit or since the interpreter is
+        # on its way out. The caller does the absent workers' part, so there is nothing to report.
+        with suppress(RuntimeError):
+            while len(self._workers) < self._helpers:
+                index = len(self._workers) + 1
+                self._workers.append(_Worker(help_programs, self._state, index))
 
     def _restart(self) -> None:
         """Forget, in a forked child, the threads and locks that stayed with the parent."""

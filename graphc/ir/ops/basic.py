@@ -149,12 +149,23 @@ class StopGradient(OpDef):
         return arrays[0]
 
 
+class Copy(StopGradient):
+    """The operand in memory of its own; what compiled programs return where they return an input."""
+
+    name, gradient = "copy", True
+
+    def vjp(self, g: Any, y: Any, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
+        """Pass the gradient on."""
+        return (g,)
+
+
 input_ = register(Input())
 constant = register(Constant())
 size_of = register(SizeOf())
 cast = register(Cast())
 iota = register(Iota())
 stop_gradient = register(StopGradient())
+copy = register(Copy())
 
 
 def size_value(dim: Dim, dtype: DType) -> Any:

@@ -207,12 +207,26 @@ def _lanes(plan: _Plan, mask: Expr | None) -> tuple[Stmt, ...]:
             known[reduce] = holder
         if steps:
             statements.extend(_loops(axes, tuple(steps)))
-    for item in plan.items:
-        inner = tuple(a for a in item.axes if a not in plan.kept)
-        statements.extend(
-            _loops(inner, (vector_store(item.store, name, lanes, mask, known),))
-        )
+    statements.extend(_lane_stores(plan, mask, known))
     return tuple(statements)
+
+
+def _lane_stores(plan: _Plan, mask: Expr | None, known: dict[Expr, Expr]) -> list[Stmt]:
+    """Return the stores of one vector; all values are computed before the first is stored."""
+    assert plan.vector is not None
+    name, lanes = plan.vector.name, plan.lanes
+    values: list[Stmt] = []
+    stores: list[Stmt] = []
+    for item in plan.items:
+        store = vector_store(item.store, name, lanes, mask, known)
+        inner = tuple(a for a in item.axes if a not in plan.kept)
+        if not inner and len(plan.items) > 1:
+            register = f"v{len(values)}"
+            values.append(Let(register, store.value))
+            known[item.store.value] = E.use(register, store.value)
+            store = replace(store, value=known[item.store.value])
+        stores.extend(_loops(inner, (store,)))
+    return [*values, *stores]
 
 
 def _written_out(reduce: Reduce) -> Expr:

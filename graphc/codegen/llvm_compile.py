@@ -1,0 +1,113 @@
+"""LLVM IR to object code: optimization, code generation, and a check that nothing is undefined."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from graphc import lazy
+from graphc.errors import CompileError
+from graphc.ir.target import Target
+
+_machines: dict[Target, Any] = {}
+
+
+def machine(target: Target) -> Any:
+    """Return LLVM's code generator for a target, made once per process."""
+    found = _machines.get(target)
+    return found or _machines.setdefault(target, new_machine(target))
+
+
+def new_machine(target: Target) -> Any:
+    """Return a code generator of its own, for a JIT that takes it over."""
+    binding = lazy.llvmlite_binding()
+    return binding.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+    )
+
+
+def optimized(text: str, target: Target) -> Any:
+    """Parse LLVM IR and optimize it; vectors are explicit, so LLVM makes none of its own."""
+    binding = lazy.llvmlite_binding()
+    module = binding.parse_assembly(text)
+    module.verify()
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    builder = binding.create_pass_builder(machine(target), options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def object_code(text: str, target: Target) -> bytes:
+    """Return the object file of LLVM IR text.
+
+    Raises
+    ------
+    CompileError
+        If the code would call anything outside itself.
+    """
+    code: bytes = machine(target).emit_object(optimized(text, target))
+    missing = undefined_symbols(code)
+    if missing:
+        raise CompileError(
+            f"kernel code calls {', '.join(missing)}, which {target.cpu} has no instruction for",
+            remedy="graphc needs fused multiply-add and rounding: x86-64-v3 or 64-bit ARM.",
+        )
+    return code
+
+
+def assembly(text: str, target: Target) -> str:
+    """Return the machine code of LLVM IR text as assembly."""
+    return str(machine(target).emit_assembly(optimized(text, target)))
+
+
+def undefined_symbols(code: bytes) -> list[str]:
+    """Return the names an ELF or Mach-O object file of 64 bits expects from elsewhere.
+
+    Raises
+    ------
+    CompileError
+        If it is no such file.
+    """
+    if code[:4] == b"\x7fELF" and code[4:6] == b"\x02\x01":
+        return _undefined_elf(code)
+    if code[:4] == b"\xcf\xfa\xed\xfe":
+        return _undefined_macho(code)
+    raise CompileError("object code is neither 64-bit ELF nor Mach-O")
+
+
+def _undefined_elf(code: bytes) -> list[str]:
+    (table,) = struct.unpack_from("<Q", code, 40)
+    size, count = struct.unpack_from("<HH", code, 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", code, table + k * size) for k in range(count)]
+    found = []
+    for header in headers:
+        kind, offset, length, link = header[1], header[4], header[5], header[6]
+        if kind != 2:  # SHT_SYMTAB
+            continue
+        strings = headers[link][4]
+        for place in range(offset + 24, offset + length, 24):
+            name, _, _, section = struct.unpack_from("<IBBH", code, place)
+            if section == 0:
+                found.append(_text_at(code, strings + name))
+    return found
+
+
+def _undefined_macho(code: bytes) -> list[str]:
+    (commands,) = struct.unpack_from("<I", code, 16)
+    place, found = 32, []
+    for _ in range(commands):
+        kind, size = struct.unpack_from("<II", code, place)
+        if kind == 2:  # LC_SYMTAB
+            table, count, strings, _ = struct.unpack_from("<IIII", code, place + 8)
+            for entry in range(table, table + 16 * count, 16):
+                name, flags = struct.unpack_from("<IB", code, entry)
+                if flags & 0x0E == 0:  # N_UNDF
+                    found.append(_text_at(code, strings + name))
+        place += size
+    return found
+
+
+def _text_at(code: bytes, place: int) -> str:
+    return code[place : code.index(b"\0", place)].decode()

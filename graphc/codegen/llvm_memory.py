@@ -1,0 +1,367 @@
+"""Loads, stores, gathers, scatters, transposition and stack memory in LLVM IR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen.llvm_conversions import Conversions
+from graphc.codegen.llvm_values import Row, Tile, Value, Weak, suffix
+from graphc.errors import CompileError
+from graphc.ir.types import DType, bool_
+
+SCRATCH_ALIGN_BYTES = 64
+_DUMMY_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Typed memory: a parameter or scratch."""
+
+    dtype: DType
+    address: Any
+
+
+class Memory(Conversions):
+    """Access to memory; offsets and strides are in elements.
+
+    Attributes
+    ----------
+    entry : llvmlite.ir.IRBuilder
+        Where stack memory is made: the block every path comes through once.
+    """
+
+    entry: Any
+    _dummy: Any = None
+
+    # -- addresses ---------------------------------------------------------------------------
+
+    def memory_type(self, dtype: DType) -> Any:
+        """Return the LLVM type of one element in memory."""
+        return self.ir.IntType(8) if dtype is bool_ else self.scalar_type(dtype)
+
+    def alloc(self, dtype: DType, count: int) -> Pointer:
+        """Make scratch for ``count`` elements on the stack, once for the whole kernel."""
+        return Pointer(dtype, self._stack(self.memory_type(dtype), max(count, 1)))
+
+    def _stack(self, element: Any, count: int) -> Row:
+        memory = self.entry.alloca(self.ir.ArrayType(element, count))
+        memory.align = SCRATCH_ALIGN_BYTES
+        address = self.entry.gep(memory, [self.ir.Constant(self.i64, 0)], source_etype=element)
+        address.type = self.ir.PointerType()  # llvmlite gives it the type of the array
+        return address
+
+    def element(self, pointer: Pointer, offset: Row) -> Row:
+        """Return the address of an element, or of each of a vector of elements."""
+        kind = self.memory_type(pointer.dtype)
+        found = self.builder.gep(pointer.address, [offset], source_etype=kind)
+        if isinstance(offset.type, self.ir.VectorType):  # which llvmlite does not notice
+            found.type = self.ir.VectorType(self.ir.PointerType(), offset.type.count)
+        return found
+
+    def offsets(self, offset: Value | Weak, lead: Tile, strides: Sequence[Value | Weak]) -> list[Row]:
+        """Return the offset of each row, given the strides of the axes before the last."""
+        base = self.typed([offset])[0]
+        found: dict[tuple[int, ...], Value] = {(): base}
+        for axis, extent in enumerate(lead):
+            steps = [self.apply("mul", strides[axis], k) if k else None for k in range(extent)]
+            found = {
+                (*index, k): value if step is None else self.apply("add", value, step)
+                for index, value in found.items()
+                for k, step in enumerate(steps)
+            }
+        return [value.rows[0] for value in found.values()]
+
+    def lane_offsets(self, offset: Row, stride: Value | Weak, lanes: int) -> Row:
+        """Return a vector of offsets ``offset + lane * stride``."""
+        steps = self.apply("mul", self.iota(lanes), stride)
+        return self.apply("add", steps, self.scalar(offset)).rows[0]
+
+    def dummy(self) -> Row:
+        """Return memory that masked-off accesses go to."""
+        if self._dummy is None:
+            byte = self.ir.IntType(8)
+            zeros = self.ir.Constant(self.ir.VectorType(byte, _DUMMY_BYTES), [0] * _DUMMY_BYTES)
+            self._dummy = self._stack(byte, _DUMMY_BYTES)
+            self.entry.store(zeros, self._dummy, align=SCRATCH_ALIGN_BYTES)
+        return self._dummy
+
+    def from_memory(self, dtype: DType, row: Row) -> Row:
+        """Convert what was loaded into a register row."""
+        if dtype is not bool_:
+            return row
+        return self.builder.icmp_unsigned("!=", row, self.like(row, 0))
+
+    def to_memory(self, dtype: DType, row: Row) -> Row:
+        """Convert a register row into what is stored."""
+        if dtype is not bool_:
+            return row
+        byte = self.ir.IntType(8)
+        vector = isinstance(row.type, self.ir.VectorType)
+        kind = self.ir.VectorType(byte, row.type.count) if vector else byte
+        return self.builder.zext(row, kind)
+
+    def memory_row(self, dtype: DType, lanes: int) -> Any:
+        """Return the LLVM type of a row in memory."""
+        element = self.memory_type(dtype)
+        return element if lanes == 1 else self.ir.VectorType(element, lanes)
+
+    # -- loads -------------------------------------------------------------------------------
+
+    def load(
+        self,
+        pointer: Pointer,
+        offset: Value | Weak,
+        tile: Tile = (),
+        strides: Sequence[Value | Weak] = (),
+        mask: Value | Weak | None = None,
+        fill: Weak = 0,
+    ) -> Value:
+        """Read a tile of elements ``offset + sum(lane[d] * strides[d])``; see `ir.expr.Load`."""
+        if mask is None and self._is_transposed(tile, strides):
+            return self._load_transposed(pointer, offset, tile, strides)
+        dtype, lanes = pointer.dtype, tile[-1] if tile else 1
+        stride = strides[-1] if tile else 1
+        places = self.offsets(offset, tile[:-1], strides)
+        masks = self._mask_rows(mask, tile)
+        rows = []
+        for place, keep in zip(places, masks, strict=True):
+            if lanes == 1 or _is(stride, 0):
+                rows.append(self.splat(self._load_row(pointer, place, 1, keep, fill), lanes))
+            elif _is(stride, 1):
+                rows.append(self._load_row(pointer, place, lanes, keep, fill))
+            else:
+                vector = self.lane_offsets(place, stride, lanes)
+                rows.append(self._gather_row(pointer, vector, lanes, keep, fill))
+        return Value(dtype, tile, rows)
+
+    def gather(
+        self, pointer: Pointer, offsets: Value, mask: Value | Weak | None = None, fill: Weak = 0
+    ) -> Value:
+        """Read the element at each offset of a tile."""
+        masks = self._mask_rows(mask, offsets.tile)
+        rows = [
+            self._gather_row(pointer, row, offsets.lanes, keep, fill)
+            for row, keep in zip(offsets.rows, masks, strict=True)
+        ]
+        return Value(pointer.dtype, offsets.tile, rows)
+
+    def _mask_rows(self, mask: Value | Weak | None, tile: Tile) -> list[Row | None]:
+        """Return each row's mask: None, a bool for the whole row, or one for each lane."""
+        count = math.prod(tile[:-1])
+        if mask is None:
+            return [None] * count
+        value = self.as_bool(mask)
+        narrow = (*tile[:-1], 1) if tile and value.lanes == 1 else tile
+        return self.broadcast(value, narrow)
+
+    def _load_row(
+        self, pointer: Pointer, place: Row, lanes: int, keep: Row | None, fill: Weak
+    ) -> Row:
+        dtype = pointer.dtype
+        address, kind = self.element(pointer, place), self.memory_row(dtype, lanes)
+        align = dtype.item_bytes
+        if keep is None:
+            return self.from_memory(dtype, self.builder.load(address, align=align, typ=kind))
+        filling = self.constant(fill, dtype, lanes)
+        if isinstance(keep.type, self.ir.VectorType):
+            passed = self.to_memory_constant(dtype, fill, lanes)
+            arguments = [address, self.ir.Constant(self.i32, align), keep, passed]
+            callee = self.function(
+                f"llvm.masked.load.{suffix(kind)}.p0", kind, [a.type for a in arguments]
+            )
+            return self.from_memory(dtype, self.builder.call(callee, arguments))
+        address = self._guarded(keep, address, dtype.item_bytes * lanes)
+        row = self.from_memory(dtype, self.builder.load(address, align=align, typ=kind))
+        return self.builder.select(keep, row, filling)
+
+    def to_memory_constant(self, dtype: DType, number: Weak, lanes: int) -> Row:
+        """Return a constant row as it lies in memory."""
+        if dtype is not bool_:
+            return self.constant(number, dtype, lanes)
+        return self.like(self.ir.Constant(self.memory_row(dtype, lanes), None), int(bool(number)))
+
+    def _guarded(self, keep: Row, address: Row, size_bytes: int) -> Row:
+        if size_bytes > _DUMMY_BYTES:
+            raise CompileError(f"a scalar mask guards at most {_DUMMY_BYTES} bytes at once")
+        return self.builder.select(keep, address, self.dummy())
+
+    def _gather_row(
+        self, pointer: Pointer, places: Row, lanes: int, keep: Row | None, fill: Weak
+    ) -> Row:
+        if lanes == 1:
+            return self._load_row(pointer, places, 1, keep, fill)
+        dtype = pointer.dtype
+        addresses, kind = self.element(pointer, places), self.memory_row(dtype, lanes)
+        arguments = [
+            addresses,
+            self.ir.Constant(self.i32, dtype.item_bytes),
+            self._lane_mask(keep, lanes),
+            self.to_memory_constant(dtype, fill, lanes),
+        ]
+        name = f"llvm.masked.gather.{suffix(kind)}.v{lanes}p0"
+        callee = self.function(name, kind, [a.type for a in arguments])
+        return self.from_memory(dtype, self.builder.call(callee, arguments))
+
+    def _lane_mask(self, keep: Row | None, lanes: int) -> Row:
+        if keep is None:
+            return self.constant(True, bool_, lanes)
+        return keep if isinstance(keep.type, self.ir.VectorType) else self.splat(keep, lanes)
+
+    # -- stores ------------------------------------------------------------------------------
+
+    def store(
+        self,
+        pointer: Pointer,
+        offset: Value | Weak,
+        operand: Value | Weak,
+        strides: Sequence[Value | Weak] | None = None,
+        mask: Value | Weak | None = None,
+        streaming: bool = False,
+    ) -> None:
+        """Write a tile; strides default to adjacent elements."""
+        value = self._stored(pointer, operand)
+        tile = value.tile
+        strides = [1] * len(tile) if strides is None else strides
+        if mask is None and self._is_transposed(tile, strides):
+            value, strides = self._transposed(value), [*strides[:-2], strides[-1], 1]
+            tile = value.tile
+        stride = strides[-1] if tile else 1
+        places = self.offsets(offset, tile[:-1], strides)
+        for place, row, keep in zip(places, value.rows, self._mask_rows(mask, tile), strict=True):
+            if value.lanes > 1 and not _is(stride, 1):
+                vector = self.lane_offsets(place, stride, value.lanes)
+                self._scatter_row(pointer, vector, row, keep)
+            else:
+                self._store_row(pointer, place, row, keep, streaming)
+
+    def scatter(
+        self, pointer: Pointer, offsets: Value, operand: Value | Weak, mask: Any = None
+    ) -> None:
+        """Write to the element at each offset of a tile; of equal offsets the last lane wins."""
+        value = self._stored(pointer, operand)
+        tile = offsets.tile
+        masks = self._mask_rows(mask, tile)
+        rows = self.broadcast(value, tile)
+        for place, row, keep in zip(offsets.rows, rows, masks, strict=True):
+            self._scatter_row(pointer, place, row, keep)
+
+    def _stored(self, pointer: Pointer, operand: Value | Weak) -> Value:
+        if not isinstance(operand, Value):
+            return self.value(operand, pointer.dtype)
+        if operand.dtype is not pointer.dtype:
+            raise CompileError(f"a store of {operand.dtype} into memory of {pointer.dtype}")
+        return operand
+
+    def _store_row(
+        self, pointer: Pointer, place: Row, row: Row, keep: Row | None, streaming: bool
+    ) -> None:
+        dtype, address = pointer.dtype, self.element(pointer, place)
+        item = self.to_memory(dtype, row)
+        if keep is not None and isinstance(keep.type, self.ir.VectorType):
+            arguments = [item, address, self.ir.Constant(self.i32, dtype.item_bytes), keep]
+            name = f"llvm.masked.store.{suffix(item.type)}.p0"
+            callee = self.function(name, self.ir.VoidType(), [a.type for a in arguments])
+            self.builder.call(callee, arguments)
+            return
+        if keep is not None:
+            lanes = getattr(row.type, "count", 1)
+            address = self._guarded(keep, address, dtype.item_bytes * lanes)
+        if streaming and keep is None and isinstance(row.type, self.ir.VectorType):
+            self._stream_row(item, address, dtype.item_bytes)
+        else:
+            self.builder.store(item, address, align=dtype.item_bytes)
+
+    def _stream_row(self, item: Row, address: Row, item_bytes: int) -> None:
+        """Store past the cache where the address allows it; most machines need full alignment."""
+        row_bytes = item.type.count * item_bytes
+        low = self.builder.and_(
+            self.builder.ptrtoint(address, self.i64), self.ir.Constant(self.i64, row_bytes - 1)
+        )
+        aligned = self.builder.icmp_unsigned("==", low, self.ir.Constant(self.i64, 0))
+        with self.builder.if_else(aligned) as (then, otherwise):
+            with then:
+                store = self.builder.store(item, address, align=row_bytes)
+                hint = self.module.add_metadata([self.ir.Constant(self.i32, 1)])
+                store.set_metadata("nontemporal", hint)
+            with otherwise:
+                self.builder.store(item, address, align=item_bytes)
+
+    def _scatter_row(self, pointer: Pointer, places: Row, row: Row, keep: Row | None) -> None:
+        if not isinstance(row.type, self.ir.VectorType):
+            self._store_row(pointer, places, row, keep, streaming=False)
+            return
+        dtype, lanes = pointer.dtype, row.type.count
+        item = self.to_memory(dtype, row)
+        align = self.ir.Constant(self.i32, dtype.item_bytes)
+        addresses = self.element(pointer, places)
+        arguments = [item, addresses, align, self._lane_mask(keep, lanes)]
+        name = f"llvm.masked.scatter.{suffix(item.type)}.v{lanes}p0"
+        callee = self.function(name, self.ir.VoidType(), [a.type for a in arguments])
+        self.builder.call(callee, arguments)
+
+    # -- transposition -----------------------------------------------------------------------
+
+    def _is_transposed(self, tile: Tile, strides: Sequence[Value | Weak]) -> bool:
+        """Whether the last axis but one is the adjacent one, and both allow a network."""
+        if len(tile) < 2 or not _is(strides[-2], 1) or _is(strides[-1], 1) or _is(strides[-1], 0):
+            return False
+        return all(size > 1 and size & (size - 1) == 0 for size in tile[-2:])
+
+    def _load_transposed(
+        self, pointer: Pointer, offset: Value | Weak, tile: Tile, strides: Sequence[Value | Weak]
+    ) -> Value:
+        turned = (*tile[:-2], tile[-1], tile[-2])
+        value = self.load(pointer, offset, turned, [*strides[:-2], strides[-1], 1])
+        return self._transposed(value)
+
+    def _transposed(self, value: Value) -> Value:
+        """Return the tile with its last two axes exchanged, by shuffles."""
+        *lead, height, width = value.tile
+        rows: list[Row] = []
+        for first in range(0, len(value.rows), height):
+            rows += self._transpose_rows(value.rows[first : first + height], width)
+        return Value(value.dtype, (*lead, width, height), rows)
+
+    def _transpose_rows(self, rows: list[Row], width: int) -> list[Row]:
+        size = min(len(rows), width)
+        blocks = [
+            [self.lanes(row, first, size) if size < width else row for row in part]
+            for part in (rows[k : k + size] for k in range(0, len(rows), size))
+            for first in range(0, width, size)
+        ]
+        squares = [self._transpose_square(block) for block in blocks]
+        if size == len(rows):
+            return [row for square in squares for row in square]
+        return [self._concatenated(list(parts)) for parts in zip(*squares, strict=True)]
+
+    def _transpose_square(self, rows: list[Row]) -> list[Row]:
+        rows, size = list(rows), len(rows)
+        lanes = np.arange(size)
+        block = 1
+        while block < size:
+            low = np.where(lanes & block, lanes - block + size, lanes).tolist()
+            high = np.where(lanes & block, lanes + size, lanes + block).tolist()
+            for i in range(size):
+                if not i & block:
+                    a, b = rows[i], rows[i | block]
+                    rows[i], rows[i | block] = self.shuffle(a, b, low), self.shuffle(a, b, high)
+            block *= 2
+        return rows
+
+    def _concatenated(self, rows: list[Row]) -> Row:
+        while len(rows) > 1:
+            width = rows[0].type.count
+            pairs = zip(rows[::2], rows[1::2], strict=True)
+            rows = [self.shuffle(a, b, list(range(2 * width))) for a, b in pairs]
+        return rows[0]
+
+
+def _is(stride: Value | Weak, number: int) -> bool:
+    return not isinstance(stride, Value) and stride == number
+
+

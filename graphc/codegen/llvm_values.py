@@ -1,0 +1,378 @@
+"""Register tiles in LLVM IR: how a tile is kept, and its arithmetic, one row at a time.
+
+A tile (8, 3, 16) is 24 *rows*, LLVM values of type ``<16 x float>``; a last axis of 1 makes rows
+scalars, and a scalar has one row. Broadcasting repeats rows and splats scalars into vectors, so
+(8, 1, 1) x (1, 3, 16) becomes broadcast operands, without a trip through memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc import lazy
+from graphc.codegen.cpu import FLOAT_INTRINSICS, INTEGER_INTRINSICS
+from graphc.errors import CompileError
+from graphc.ir.types import DType, bool_, int64
+
+Tile = tuple[int, ...]
+Row = Any
+"""An LLVM value: a scalar, or a vector of the tile's last axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A typed register tile; ``rows`` in row-major order of all axes but the last."""
+
+    dtype: DType
+    tile: Tile
+    rows: list[Row]
+
+    @property
+    def lanes(self) -> int:
+        """Elements of a row."""
+        return self.tile[-1] if self.tile else 1
+
+
+Weak = int | float | bool
+"""A Python number; it takes the type of the operand beside it."""
+
+
+def row_positions(source: Tile, tile: Tile) -> list[int]:
+    """Return, for each row of ``tile``, which row of ``source`` broadcasts to it."""
+    lead = tuple(source[:-1])
+    rows = np.arange(math.prod(lead)).reshape((1,) * (len(tile) - 1 - len(lead)) + lead)
+    return [int(r) for r in np.broadcast_to(rows, tile[:-1]).ravel()]
+
+
+class Arithmetic:
+    """Emits operations over `Value` at the end of ``builder``'s block.
+
+    Attributes
+    ----------
+    builder : llvmlite.ir.IRBuilder
+        Where instructions go; its block may change between calls.
+    """
+
+    def __init__(self, module: Any, builder: Any):
+        self.ir = lazy.llvmlite_ir()
+        self.module = module
+        self.builder = builder
+        self.i1, self.i32, self.i64 = (self.ir.IntType(bits) for bits in (1, 32, 64))
+        self._functions: dict[str, Any] = {}
+        self._splats: dict[tuple[int, int, int], tuple[Row, Row]] = {}
+
+    # -- types and constants -----------------------------------------------------------------
+
+    def scalar_type(self, dtype: DType) -> Any:
+        """Return the LLVM type of one element in a register."""
+        if dtype.floating:
+            return self.ir.FloatType() if dtype.item_bytes == 4 else self.ir.DoubleType()
+        return self.i1 if dtype is bool_ else self.ir.IntType(8 * dtype.item_bytes)
+
+    def row_type(self, dtype: DType, lanes: int) -> Any:
+        """Return the LLVM type of a row."""
+        element = self.scalar_type(dtype)
+        return element if lanes == 1 else self.ir.VectorType(element, lanes)
+
+    def constant(self, number: Weak, dtype: DType, lanes: int = 1) -> Row:
+        """Return a constant row."""
+        element = self.scalar_type(dtype)
+        if dtype.floating:
+            item = float(number)
+        else:
+            item = int(number) & ((1 << element.width) - 1)
+        if lanes == 1:
+            return self.ir.Constant(element, item)
+        return self.ir.Constant(self.ir.VectorType(element, lanes), [item] * lanes)
+
+    def value(self, number: Weak, dtype: DType, tile: Tile = ()) -> Value:
+        """Return a tile filled with a number."""
+        row = self.constant(number, dtype, tile[-1] if tile else 1)
+        return Value(dtype, tile, [row] * math.prod(tile[:-1]))
+
+    def scalar(self, row: Row, dtype: DType = int64) -> Value:
+        """Return a scalar value."""
+        return Value(dtype, (), [row])
+
+    def iota(self, lanes: int) -> Value:
+        """Return the i64 vector 0 .. lanes - 1."""
+        if lanes == 1:
+            return Value(int64, (1,), [self.ir.Constant(self.i64, 0)])
+        vector = self.ir.VectorType(self.i64, lanes)
+        return Value(int64, (lanes,), [self.ir.Constant(vector, list(range(lanes)))])
+
+    # -- shapes ------------------------------------------------------------------------------
+
+    def splat(self, row: Row, lanes: int) -> Row:
+        """Return a vector with a scalar in every lane."""
+        if lanes == 1:
+            return row
+        if isinstance(row, self.ir.Constant):
+            return self.ir.Constant(self.ir.VectorType(row.type, lanes), [row.constant] * lanes)
+        key = (id(row), lanes, id(self.builder.block))
+        found = self._splats.get(key)
+        if found is None:
+            undefined = self.ir.Constant(self.ir.VectorType(row.type, lanes), self.ir.Undefined)
+            zeros = self.ir.Constant(self.ir.VectorType(self.i32, lanes), [0] * lanes)
+            first = self.builder.insert_element(undefined, row, self.ir.Constant(self.i32, 0))
+            found = row, self.builder.shuffle_vector(first, undefined, zeros)
+            self._splats[key] = found  # holds `row`, so that its id stays its own
+        return found[1]
+
+    def broadcast(self, value: Value, tile: Tile) -> list[Row]:
+        """Return the rows of a value spread over a tile."""
+        if value.tile == tile:
+            return value.rows
+        lanes = tile[-1] if tile else 1
+        positions = row_positions(value.tile, tile)
+        if value.lanes == lanes:
+            return [value.rows[p] for p in positions]
+        return [self.splat(value.rows[p], lanes) for p in positions]
+
+    def spread(self, value: Value, tile: Tile) -> Value:
+        """Return a value of a wider tile."""
+        return Value(value.dtype, tile, self.broadcast(value, tile))
+
+    def elementwise(
+        self, rule: Callable[..., Row], values: Sequence[Value], dtype: DType
+    ) -> Value:
+        """Apply a rule of rows to broadcast values."""
+        tile = np.broadcast_shapes(*(v.tile for v in values))
+        columns = [self.broadcast(v, tile) for v in values]
+        return Value(dtype, tile, [rule(*rows) for rows in zip(*columns, strict=True)])
+
+    # -- operations --------------------------------------------------------------------------
+
+    def apply(self, op: str, *operands: Value | Weak) -> Value:
+        """Apply a machine operation of `OPERATIONS` (all but casts); numbers are weak.
+
+        Raises
+        ------
+        CompileError
+            If the operation is not defined on the type.
+        """
+        values = self.typed(operands[1:] if op == "select" else operands)
+        dtype = values[0].dtype
+        if op == "select":
+            values.insert(0, self.as_bool(operands[0]))
+        rule = self._rule(op, dtype)
+        boolean = op in _COMPARISONS
+        return self.elementwise(rule, values, bool_ if boolean else dtype)
+
+    def typed(self, operands: Sequence[Value | Weak]) -> list[Value]:
+        """Give numbers the type of the values beside them; i64 where there are none."""
+        dtypes = {o.dtype for o in operands if isinstance(o, Value)} or {int64}
+        if len(dtypes) > 1:
+            raise CompileError(f"operands of types {', '.join(sorted(map(str, dtypes)))}")
+        (dtype,) = dtypes
+        return [o if isinstance(o, Value) else self.value(o, dtype) for o in operands]
+
+    def as_bool(self, operand: Value | Weak) -> Value:
+        """Return a condition as a bool value."""
+        return operand if isinstance(operand, Value) else self.value(operand, bool_)
+
+    def _rule(self, op: str, dtype: DType) -> Callable[..., Row]:
+        if op in _COMPARISONS:
+            return lambda a, b: self._compare(op, dtype, a, b)
+        for table, kinds in ((_FLOAT_RULES, "f"), (_INTEGER_RULES, "iu"), (_BOOL_RULES, "b")):
+            if dtype.kind in kinds and op in table:
+                name = table[op]
+                return lambda *rows: getattr(self.builder, name)(*rows)
+        if op in FLOAT_INTRINSICS and dtype.floating:
+            return lambda *rows: self.intrinsic(FLOAT_INTRINSICS[op], *rows)
+        if (op, dtype.kind) in INTEGER_INTRINSICS:
+            return lambda *rows: self.intrinsic(INTEGER_INTRINSICS[op, dtype.kind], *rows)
+        special = getattr(self, f"_{op}_{dtype.kind}", None) or getattr(self, f"_{op}", None)
+        if special is None or (op == "mulhi" and dtype.item_bytes != 4):
+            raise CompileError(f"{op} is not defined on {dtype}")
+        return lambda *rows: special(*rows)
+
+    def function(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+        """Return the module's declaration of a function, making it at its first use."""
+        found = self._functions.get(name)
+        if found is None:
+            signature = self.ir.FunctionType(result, list(arguments))
+            found = self._functions[name] = self.ir.Function(self.module, signature, name)
+        return found
+
+    def intrinsic(self, name: str, *rows: Row, extra: Sequence[Row] = ()) -> Row:
+        """Call an LLVM intrinsic that is overloaded on the type of its first operand."""
+        kind = rows[0].type
+        arguments = [*rows, *extra]
+        full = f"{name}.{suffix(kind)}"
+        callee = self.function(full, kind, [a.type for a in arguments])
+        return self.builder.call(callee, arguments)
+
+    def _compare(self, op: str, dtype: DType, a: Row, b: Row) -> Row:
+        sign = _COMPARISONS[op]
+        if dtype.floating:
+            ordered = self.builder.fcmp_unordered if op == "ne" else self.builder.fcmp_ordered
+            return ordered(sign, a, b)
+        signed = dtype.kind == "i"
+        return (self.builder.icmp_signed if signed else self.builder.icmp_unsigned)(sign, a, b)
+
+    def like(self, row: Row, number: Weak) -> Row:
+        """Return a constant of the type of an integer row."""
+        if isinstance(row.type, self.ir.VectorType):
+            return self.ir.Constant(row.type, [number] * row.type.count)
+        return self.ir.Constant(row.type, number)
+
+    def _select(self, condition: Row, a: Row, b: Row) -> Row:
+        return self.builder.select(condition, a, b)
+
+    def _neg_f(self, a: Row) -> Row:
+        return self.builder.fneg(a)
+
+    def _neg_i(self, a: Row) -> Row:
+        return self.builder.sub(self.like(a, 0), a)
+
+    _neg_u = _neg_i
+
+    def _not(self, a: Row) -> Row:
+        ones = (1 << (a.type.element if hasattr(a.type, "element") else a.type).width) - 1
+        return self.builder.xor(a, self.like(a, ones))
+
+    def _identity(self, a: Row) -> Row:
+        return a
+
+    _abs_u = _abs_b = _identity
+    _floor_i = _floor_u = _ceil_i = _ceil_u = _identity
+    _trunc_i = _trunc_u = _round_i = _round_u = _identity
+
+    def _abs_i(self, a: Row) -> Row:
+        return self.intrinsic("llvm.abs", a, extra=[self.ir.Constant(self.i1, 0)])
+
+    def _mulhi_u(self, a: Row, b: Row) -> Row:
+        wide = self.ir.IntType(64)
+        if isinstance(a.type, self.ir.VectorType):
+            wide = self.ir.VectorType(wide, a.type.count)
+        product = self.builder.mul(self.builder.zext(a, wide), self.builder.zext(b, wide))
+        return self.builder.trunc(self.builder.lshr(product, self.like(product, 32)), a.type)
+
+    # A shift by the width or more is poison in LLVM; here all bits leave, as in NumPy.
+
+    def _shl_i(self, a: Row, b: Row) -> Row:
+        return self._shift(self.builder.shl, a, b)
+
+    _shl_u = _shl_i
+
+    def _shr_u(self, a: Row, b: Row) -> Row:
+        return self._shift(self.builder.lshr, a, b)
+
+    def _shr_i(self, a: Row, b: Row) -> Row:
+        width = bit_width(a.type)
+        if _known(b) is not None and 0 <= _known(b) < width:
+            return self.builder.ashr(a, b)
+        return self.builder.ashr(a, self.intrinsic("llvm.umin", b, self.like(b, width - 1)))
+
+    def _shift(self, shift: Callable[..., Row], a: Row, b: Row) -> Row:
+        width = bit_width(a.type)
+        if _known(b) is not None and 0 <= _known(b) < width:
+            return shift(a, b)
+        inside = self.builder.icmp_unsigned("<", b, self.like(b, width))
+        amount = self.builder.select(inside, b, self.like(b, 0))
+        return self.builder.select(inside, shift(a, amount), self.like(a, 0))
+
+    # Divisions: a zero divisor and MIN / -1 trap on some machines, so they never reach them.
+
+    def _safe_divisor(self, b: Row, signed: bool) -> Row:
+        known = _known(b)
+        if known is not None and known not in (0, (1 << bit_width(b.type)) - 1, -1):
+            return b
+        unsafe = self.builder.icmp_signed("==", b, self.like(b, 0))
+        if signed:
+            minus = self.builder.icmp_signed("==", b, self.like(b, -1))
+            unsafe = self.builder.or_(unsafe, minus)
+        return self.builder.select(unsafe, self.like(b, 1), b)
+
+    def _divided(self, a: Row, b: Row, quotient: Row) -> Row:
+        """Put in a/0 == 0 and a/-1 == -a."""
+        known = _known(b)
+        if known is not None and known not in (0, (1 << bit_width(b.type)) - 1, -1):
+            return quotient
+        zero, minus = self.like(b, 0), self.like(b, -1)
+        negated = self.builder.sub(zero, a)
+        quotient = self.builder.select(
+            self.builder.icmp_signed("==", b, minus), negated, quotient
+        )
+        return self.builder.select(self.builder.icmp_signed("==", b, zero), zero, quotient)
+
+    def _remaining(self, b: Row, remainder: Row) -> Row:
+        if _known(b):
+            return remainder
+        zero = self.like(b, 0)
+        return self.builder.select(self.builder.icmp_signed("==", b, zero), zero, remainder)
+
+    def _floor_parts(self, a: Row, b: Row) -> tuple[Row, Row, Row]:
+        """Return divisor, remainder towards zero, and whether rounding down changes it."""
+        divisor = self._safe_divisor(b, signed=True)
+        remainder = self.builder.srem(a, divisor)
+        zero = self.like(a, 0)
+        signs = self.builder.xor(remainder, divisor)
+        crossed = self.builder.and_(
+            self.builder.icmp_signed("!=", remainder, zero),
+            self.builder.icmp_signed("<", signs, zero),
+        )
+        return divisor, remainder, crossed
+
+    def _floordiv_i(self, a: Row, b: Row) -> Row:
+        known = _known(b)
+        if known and known > 0 and known & (known - 1) == 0 and known < 1 << 62:
+            return self.builder.ashr(a, self.like(a, known.bit_length() - 1))
+        divisor, _, crossed = self._floor_parts(a, b)
+        quotient = self.builder.sdiv(a, divisor)
+        lower = self.builder.sub(quotient, self.like(a, 1))
+        return self._divided(a, b, self.builder.select(crossed, lower, quotient))
+
+    def _mod_i(self, a: Row, b: Row) -> Row:
+        known = _known(b)
+        if known and known > 0 and known & (known - 1) == 0 and known < 1 << 62:
+            return self.builder.and_(a, self.like(a, known - 1))
+        divisor, remainder, crossed = self._floor_parts(a, b)
+        upper = self.builder.add(remainder, divisor)
+        return self._remaining(b, self.builder.select(crossed, upper, remainder))
+
+    def _rem_i(self, a: Row, b: Row) -> Row:
+        return self._remaining(b, self.builder.srem(a, self._safe_divisor(b, signed=True)))
+
+    def _floordiv_u(self, a: Row, b: Row) -> Row:
+        quotient = self.builder.udiv(a, self._safe_divisor(b, signed=False))
+        return self._remaining(b, quotient)
+
+    def _mod_u(self, a: Row, b: Row) -> Row:
+        return self._remaining(b, self.builder.urem(a, self._safe_divisor(b, signed=False)))
+
+    _rem_u = _mod_u
+
+
+_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+_FLOAT_RULES = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_BITS = {"and": "and_", "or": "or_", "xor": "xor"}
+_INTEGER_RULES = {"add": "add", "sub": "sub", "mul": "mul", **_BITS}
+_BOOL_RULES = {**_BITS, "add": "or_", "max": "or_", "mul": "and_", "min": "and_"}
+
+
+def bit_width(kind: Any) -> int:
+    """Return the bits of an integer type, or of a vector's elements."""
+    return int(getattr(kind, "element", kind).width)
+
+
+def suffix(kind: Any) -> str:
+    """Return LLVM's name of a type inside an intrinsic's name: ``v16f32``."""
+    if hasattr(kind, "count"):
+        return f"v{kind.count}{suffix(kind.element)}"
+    return {"float": "f32", "double": "f64"}.get(str(kind), str(kind))
+
+
+def _known(row: Row) -> int | None:
+    """Return the integer that every lane of a constant holds, or None."""
+    found = getattr(row, "constant", None)
+    if isinstance(found, list):
+        items = {getattr(item, "constant", item) for item in found}
+        found = items.pop() if len(items) == 1 else None
+    return found if isinstance(found, int) else None

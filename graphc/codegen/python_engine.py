@@ -1,0 +1,316 @@
+"""A kernel's text as plain Python over NumPy: the text that is compiled, to step through.
+
+Registers are NumPy scalars and arrays of the tile's shape, memory is flat arrays, and every
+operation gives the bits that compiled code gives. An access out of bounds is an IndexError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import linecache
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen.python_text import DTYPE_NAMES, FOLDS, source
+from graphc.ir.loop import Kernel
+from graphc.ir.types import DType, bool_
+
+Array = Any
+"""A NumPy scalar or array, or a Python number beside one."""
+
+
+def run_python(
+    kernel: Kernel,
+    buffers: list[np.ndarray],
+    sizes: list[int],
+    begin: int,
+    end: int,
+    error: list[int] | None = None,
+) -> int:
+    """Run a scheduled kernel as Python.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    buffers : list of ndarray
+        One C-contiguous array for each of ``kernel.params``; outputs are written in place.
+    sizes : list of int
+        Values of ``kernel.sizes``.
+    begin, end : int
+        Iterations of the parallel axis.
+    error : list of int, optional
+        Gets the code and details of a `Fail`.
+
+    Returns
+    -------
+    int
+        0, or what a `Fail` returned.
+
+    Raises
+    ------
+    IndexError
+        If the kernel reads or writes outside a buffer.
+    ValueError
+        If a buffer is not C-contiguous or has another dtype than its parameter.
+    """
+    return run_source(source(kernel), buffers, sizes, begin, end, error)
+
+
+def run_source(
+    text: str,
+    buffers: Sequence[np.ndarray],
+    sizes: Sequence[int],
+    begin: int,
+    end: int,
+    error: list[int] | None = None,
+) -> int:
+    """Run a kernel's text; see `run_python`."""
+    name = f"<kernel {abs(hash(text)):x}>"
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name  # for debuggers
+    scope = dict(_names())
+    exec(compile(text, name, "exec"), scope)
+    with np.errstate(all="ignore"):
+        return int(scope["kernel"](buffers, sizes, begin, end, [] if error is None else error))
+
+
+# -- types ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Type:
+    """A type's name in the text: converts values and types constants."""
+
+    dtype: DType
+
+    def __call__(self, value: Array) -> Array:
+        if isinstance(value, bool | int | float) and not self.dtype.floating:
+            value = np.asarray(value)
+        array, kind = np.asarray(value), self.dtype.numpy
+        if self.dtype is bool_:
+            return (array != 0)[()]
+        if array.dtype.kind != "f" or self.dtype.floating:
+            return array.astype(kind)[()]
+        limits = np.iinfo(kind)
+        # 2.0**k bounds are exact in every float type, unlike the largest integers.
+        inside = (array >= float(limits.min)) & (array < 2.0 ** math.log2(limits.max + 1))
+        truncated = np.where(inside, array, 0).astype(kind)
+        saturated = np.where(array > 0, limits.max, limits.min).astype(kind)
+        return np.where(inside | np.isnan(array), truncated, saturated)[()]
+
+
+def _typed(*operands: Array) -> list[np.ndarray]:
+    """Give Python numbers the type of the operands beside them."""
+    kinds = [o.dtype for o in operands if isinstance(o, np.generic | np.ndarray)]
+    kind = kinds[0] if kinds else np.dtype("int64")
+    return [np.asarray(o, kind) for o in operands]
+
+
+# -- operations ----------------------------------------------------------------------------------
+
+
+def _extremum(larger: bool) -> Callable[[Array, Array], Array]:
+    ufunc = np.maximum if larger else np.minimum
+
+    def extremum(a: Array, b: Array) -> Array:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b) if larger else min(a, b)
+        a, b = _typed(a, b)
+        result = ufunc(a, b)
+        if a.dtype.kind == "f":  # -0.0 is less than 0.0
+            zero = np.where(np.signbit(a) & np.signbit(b) if larger
+                            else np.signbit(a) | np.signbit(b), -0.0, 0.0)  # fmt: skip
+            result = np.where((a == 0) & (b == 0), zero.astype(a.dtype), result)
+        return result[()]
+
+    return extremum
+
+
+def _fma(a: Array, b: Array, c: Array) -> Array:
+    a, b, c = np.broadcast_arrays(*_typed(a, b, c))
+    if a.dtype == np.float64:
+        exact = _libm_fma()
+        items = [exact(*row) for row in zip(a.ravel(), b.ravel(), c.ravel(), strict=True)]
+        return np.array(items, np.float64).reshape(a.shape)[()]
+    product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    return _rounded_to_odd_sum(product, addend).astype(np.float32)[()]
+
+
+def _rounded_to_odd_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``a + b`` in float64 so that rounding it to float32 rounds only once."""
+    total = np.asarray(a + b)
+    virtual = total - a
+    rest = np.asarray((a - (total - virtual)) + (b - virtual))
+    bits = total.view(np.int64)
+    inexact = np.isfinite(rest) & (rest != 0) & (bits & 1 == 0)
+    # The neighbour on the side of the rest is odd; bits of a negative number grow downwards.
+    step = np.where((rest > 0) == (total > 0), 1, -1)
+    return np.where(inexact, bits + step, bits).view(np.float64)
+
+
+@cache
+def _libm_fma() -> Callable[[float, float, float], float]:
+    """Return C's fma: Python has none before 3.13."""
+    if hasattr(math, "fma"):
+        return _math_fma
+    function = ctypes.CDLL(ctypes.util.find_library("m")).fma
+    function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double] * 3
+    return function  # type: ignore[no-any-return]
+
+
+def _math_fma(a: float, b: float, c: float) -> float:
+    try:
+        return math.fma(a, b, c)  # type: ignore[attr-defined,no-any-return]
+    except (OverflowError, ValueError):  # where C gives inf or nan
+        return float(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+def _select(condition: Array, a: Array, b: Array) -> Array:
+    return np.where(condition, *_typed(a, b))[()]
+
+
+def _invert(a: Array) -> Array:
+    return (not a) if isinstance(a, bool) else ~a
+
+
+def _mulhi(a: Array, b: Array) -> Array:
+    a, b = _typed(a, b)
+    return ((a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)[()]
+
+
+def _on_floats(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda a: function(a)[()] if np.asarray(a).dtype.kind == "f" else a
+
+
+_COMBINE: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add, "mul": np.multiply, "max": _extremum(True), "min": _extremum(False),
+    "and": np.bitwise_and, "or": np.bitwise_or,
+}  # fmt: skip
+
+
+def _fold(op: str) -> Callable[[np.ndarray], Array]:
+    combine = _COMBINE[op]
+
+    def fold(tile: np.ndarray) -> Array:
+        tile = np.asarray(tile)
+        while tile.ndim:
+            while len(tile) > 1:
+                half = (len(tile) + 1) // 2
+                upper = len(tile) - half
+                tile = np.concatenate([combine(tile[:upper], tile[half:]), tile[upper:half]])
+            tile = tile[0]
+        return tile[()]
+
+    return fold
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+
+def _buffer(buffers: Sequence[np.ndarray], position: int, dtype: _Type) -> np.ndarray:
+    array = buffers[position]
+    if array.dtype != dtype.dtype.numpy or not array.flags.c_contiguous:
+        raise ValueError(
+            f"buffer {position} must be C-contiguous {dtype.dtype}, got {array.dtype} "
+            f"with strides {array.strides}"
+        )
+    return array.reshape(-1)
+
+
+def _alloc(dtype: _Type, count: int) -> np.ndarray:
+    # Filled, so that reading what was never written shows.
+    return np.full(count, 0xAB, np.uint8).repeat(dtype.dtype.item_bytes).view(dtype.dtype.numpy)
+
+
+def _places(offset: Array, tile: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+    places = np.asarray(offset, np.int64)
+    for axis, (size, stride) in enumerate(zip(tile, strides, strict=True)):
+        shape = [1] * len(tile)
+        shape[axis] = size
+        places = places + (np.arange(size) * stride).reshape(shape)
+    return places
+
+
+def _checked(memory: np.ndarray, places: np.ndarray) -> np.ndarray:
+    outside = (places < 0) | (places >= memory.size)
+    if np.any(outside):
+        first = np.asarray(places)[outside].flat[0]
+        raise IndexError(f"offset {first} is outside a buffer of {memory.size} elements")
+    return places
+
+
+def _gather(memory: np.ndarray, places: Array) -> Array:
+    return memory[_checked(memory, np.asarray(places))][()]
+
+
+def _gather_where(mask: Array, fill: Array, memory: np.ndarray, places: Array) -> Array:
+    places, mask = np.asarray(places), np.broadcast_to(mask, np.shape(places))
+    result = np.full(places.shape, fill, memory.dtype)
+    result[mask] = memory[_checked(memory, places[mask])]
+    return result[()]
+
+
+def _load(memory: np.ndarray, offset: Array, tile: Any = (), strides: Any = (1,)) -> Array:
+    shape = (tile,) if isinstance(tile, int) else tile
+    return _gather(memory, _places(offset, shape, strides if shape else ()))
+
+
+def _load_where(
+    mask: Array, fill: Array, memory: np.ndarray, offset: Array, tile: Any = (), strides: Any = (1,)
+) -> Array:
+    shape = (tile,) if isinstance(tile, int) else tile
+    return _gather_where(mask, fill, memory, _places(offset, shape, strides if shape else ()))
+
+
+def _scatter(memory: np.ndarray, places: Array, value: Array) -> None:
+    memory[_checked(memory, np.asarray(places))] = value
+
+
+def _scatter_where(mask: Array, memory: np.ndarray, places: Array, value: Array) -> None:
+    places, mask = np.asarray(places), np.broadcast_to(mask, np.shape(places))
+    memory[_checked(memory, places[mask])] = np.broadcast_to(value, places.shape)[mask]
+
+
+def _store(memory: np.ndarray, offset: Array, value: Array, strides: Any = None) -> None:
+    shape = np.shape(value)
+    _scatter(memory, _places(offset, shape, [1] * len(shape) if strides is None else strides), value)
+
+
+def _store_where(
+    mask: Array, memory: np.ndarray, offset: Array, value: Array, strides: Any = None
+) -> None:
+    shape = np.shape(value)
+    places = _places(offset, shape, [1] * len(shape) if strides is None else strides)
+    _scatter_where(mask, memory, places, value)
+
+
+def _fail(error: list[int], code: int, *details: Array) -> int:
+    error[:] = [code, *map(int, details)]
+    return 1
+
+
+@cache
+def _names() -> dict[str, Any]:
+    names: dict[str, Any] = {
+        "inf": math.inf, "nan": math.nan, "range": range,
+        "buffer": _buffer, "size": lambda sizes, position: int(sizes[position]), "alloc": _alloc,
+        "load": _load, "load_where": _load_where, "gather": _gather,
+        "gather_where": _gather_where, "store": _store, "store_where": _store_where,
+        "stream": _store, "stream_where": _store_where, "stream_fence": lambda: None,
+        "scatter": _scatter, "scatter_where": _scatter_where, "fail": _fail,
+        "full": lambda dtype, value, *tile: np.full(tile, value, dtype.dtype.numpy),
+        "spread": lambda value, *tile: np.broadcast_to(_typed(value)[0], tile),
+        "iota": np.arange,
+        "bitcast": lambda value, dtype: np.asarray(value).view(dtype.dtype.numpy)[()],
+        "minimum": _extremum(False), "maximum": _extremum(True), "absolute": np.abs,
+        "invert": _invert, "rem": lambda a, b: np.fmod(*_typed(a, b))[()], "mulhi": _mulhi,
+        "fma": _fma, "select": _select, "sqrt": np.sqrt, "floor": _on_floats(np.floor),
+        "ceil": _on_floats(np.ceil), "trunc": _on_floats(np.trunc), "rint": _on_floats(np.rint),
+    }  # fmt: skip
+    names |= {name: _fold(op) for name, op in FOLDS.items()}
+    return names | {name: _Type(dtype) for name, dtype in DTYPE_NAMES.items()}

@@ -1,0 +1,578 @@
+"""Scheduled loop IR as Python text: what ``graphc dump --stage source`` prints and what runs.
+
+The text is one function, ``kernel(buffers, sizes, begin, end, error)``, over the names of
+`NAMES`. It is compiled as it stands (`numba_engine`), and runs as plain Python over NumPy
+(`python_engine`). A sub-expression that a run of statements uses twice gets a name; the rest stays
+nested in one line up to a readable width.
+"""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from graphc.errors import CompileError
+from graphc.ir.dim import (
+    Atom,
+    Dim,
+    FloorDiv,
+    Maximum,
+    Minimum,
+    Modulo,
+    Var,
+    symbols,
+    terms,
+)
+from graphc.ir.expr import (
+    Apply,
+    Buffer,
+    Const,
+    Expr,
+    Fold,
+    Index,
+    Iota,
+    Load,
+    Use,
+    children,
+    walk,
+)
+from graphc.ir.loop import (
+    Alloc,
+    Assign,
+    Declare,
+    Fail,
+    For,
+    If,
+    Kernel,
+    Let,
+    Stmt,
+    Store,
+)
+from graphc.ir.operations import OPERATIONS
+from graphc.ir.types import DTYPES, DType, bool_, int64
+
+WIDTH = 92
+_INDENT = "    "
+
+BINARY = {
+    "add": ("+", 6),
+    "sub": ("-", 6),
+    "mul": ("*", 7),
+    "div": ("/", 7),
+    "floordiv": ("//", 7),
+    "mod": ("%", 7),
+    "shl": ("<<", 5),
+    "shr": (">>", 5),
+    "and": ("&", 4),
+    "xor": ("^", 3),
+    "or": ("|", 2),
+    "lt": ("<", 1),
+    "le": ("<=", 1),
+    "gt": (">", 1),
+    "ge": (">=", 1),
+    "eq": ("==", 1),
+    "ne": ("!=", 1),
+}
+"""Operation -> Python's operator and its precedence; 1 is a comparison, which never chains."""
+
+FUNCTIONS = {
+    "min": "minimum",
+    "max": "maximum",
+    "abs": "absolute",
+    "not": "invert",
+    "round": "rint",
+    **{n: n for n in ("rem", "mulhi", "sqrt", "floor", "ceil", "trunc", "fma", "select")},
+}
+"""Operation -> name of its function in the text."""
+
+FOLDS = {f"fold_{op}": op for op in ("add", "mul", "max", "min", "and", "or")}
+"""Function in the text -> the operation it folds a tile by."""
+
+_UNARY, _ATOM = 8, 9
+
+_MEMORY = (
+    "buffer", "size", "alloc", "load", "load_where", "gather", "gather_where", "store",
+    "store_where", "scatter", "scatter_where", "stream", "stream_where", "stream_fence", "fail",
+    "full", "spread", "iota", "bitcast",
+)  # fmt: skip
+DTYPE_NAMES: dict[str, DType] = {d.short: d for d in DTYPES if d is not bool_} | {"boolean": bool_}
+"""Name of a type in the text; calling it converts, or makes a constant."""
+
+NAMES = frozenset((*FUNCTIONS.values(), *FOLDS, *_MEMORY, *DTYPE_NAMES, "inf", "nan", "range"))
+"""Every global name that a text may use."""
+
+_PARAMETERS = ("buffers", "sizes", "begin", "end", "error")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,30}")
+_TEMPORARY = re.compile(r"t\d+")
+
+
+def source(kernel: Kernel) -> str:
+    """Return the Python text of a scheduled, machine-level kernel.
+
+    The text holds neither the kernel's name nor its location: kernels of equal text are equal.
+
+    Raises
+    ------
+    CompileError
+        If the body holds what is gone after scheduling and expansion: a Reduce, or an operation
+        that no machine has.
+    """
+    return _Writer(kernel).text()
+
+
+class _Writer:
+    """Writes one kernel; ``lines`` grows as statements are visited."""
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+        self.lines: list[str] = []
+        self.depth = 1
+        self.names: dict[str, str] = {"begin": "begin", "end": "end"}
+        self.taken = set(_PARAMETERS) | NAMES
+        self.temporaries = 0
+        self.bound: dict[tuple[Expr, int], str] = {}
+        self.shared: set[tuple[Expr, int]] = set()
+        self.stamps: Callable[[Expr], int] = lambda expr: 0
+        self.tiles = _register_tiles(kernel.body)
+        self.streams = any(isinstance(s, Store) and s.streaming for s in statements(kernel.body))
+
+    # -- names and lines ---------------------------------------------------------------------
+
+    def name(self, original: str) -> str:
+        """Return the identifier of an IR name, made here where the name is none itself."""
+        if original not in self.names:
+            found = original.replace(".", "_")
+            usable = _IDENTIFIER.fullmatch(found) and not _TEMPORARY.fullmatch(found)
+            if not usable or keyword.iskeyword(found) or found.startswith("__"):
+                found = "v"
+            fresh, number = found, 0
+            while fresh in self.taken or keyword.iskeyword(fresh):
+                number += 1
+                fresh = f"{found}_{number}"
+            self.taken.add(fresh)
+            self.names[original] = fresh
+        return self.names[original]
+
+    def line(self, text: str) -> None:
+        self.lines.append(_INDENT * self.depth + text)
+
+    def text(self) -> str:
+        kernel = self.kernel
+        used = _used_names(kernel)
+        self.lines.append(f"def kernel({', '.join(_PARAMETERS)}):")
+        for position, buffer in enumerate(kernel.params):
+            if buffer.name in used:
+                dtype = _dtype_name(buffer.dtype)
+                self.line(f"{self.name(buffer.name)} = buffer(buffers, {position}, {dtype})")
+        for position, size in enumerate(kernel.sizes):
+            if size in used:
+                self.line(f"{self.name(size)} = size(sizes, {position})")
+        self.body(kernel.body)
+        self.finish()
+        return "\n".join(self.lines) + "\n"
+
+    def finish(self, value: str = "0") -> None:
+        if self.streams:
+            self.line("stream_fence()")
+        self.line(f"return {value}")
+
+    # -- statements --------------------------------------------------------------------------
+
+    def body(self, stmts: Sequence[Stmt]) -> None:
+        outer = self.bound, self.shared, self.stamps
+        for run in _runs(stmts):
+            self.bound = {}
+            self.shared, per_stmt = _shared_expressions(run)
+            for stmt, stamps in zip(run, per_stmt, strict=True):
+                self.stamps = stamps
+                self.statement(stmt)
+        self.bound, self.shared, self.stamps = outer
+
+    def statement(self, stmt: Stmt) -> None:
+        match stmt:
+            case For():
+                self.loop(stmt)
+            case If():
+                self.branch(stmt)
+            case Let() | Assign():
+                self.line(f"{self.name(stmt.name)} = {self.value(stmt.value)}")
+            case Declare():
+                self.line(f"{self.name(stmt.name)} = {self.initial(stmt)}")
+            case Store():
+                self.store(stmt)
+            case Alloc():
+                size = _static_size(stmt.buffer)
+                dtype = _dtype_name(stmt.buffer.dtype)
+                self.line(f"{self.name(stmt.buffer.name)} = alloc({dtype}, {size})")
+            case Fail():
+                details = "".join(f", {self.plain(d)}" for d in stmt.details)
+                self.finish(f"fail(error, {stmt.code}{details})")
+            case _:
+                raise CompileError(f"{type(stmt).__name__} is no statement of a scheduled kernel")
+
+    def loop(self, loop: For) -> None:
+        start, stop = self.plain(loop.start), self.plain(loop.stop)
+        step = f", {loop.step}" if loop.step != 1 else ""
+        first = f"{start}, " if start != "0" or step else ""
+        self.line(f"for {self.name(loop.name)} in range({first}{stop}{step}):")
+        self.block(loop.body)
+
+    def branch(self, stmt: If) -> None:
+        self.line(f"if {self.plain(stmt.condition)}:")
+        self.block(stmt.body)
+        if stmt.otherwise:
+            self.line("else:")
+            self.block(stmt.otherwise)
+
+    def block(self, stmts: Sequence[Stmt]) -> None:
+        self.depth += 1
+        if stmts:
+            self.body(stmts)
+        else:
+            self.line("pass")
+        self.depth -= 1
+
+    def initial(self, stmt: Declare) -> str:
+        tile = self.tiles.get(stmt.name, stmt.value.tile)
+        if tile == stmt.value.tile:
+            return self.value(stmt.value)
+        if isinstance(stmt.value, Const):
+            return _full(stmt.value, tile)
+        return f"spread({self.plain(stmt.value)}, {', '.join(map(str, tile))})"
+
+    def store(self, stmt: Store) -> None:
+        offset, value = self.plain(stmt.offset), self.value(stmt.value)
+        kind = "scatter" if stmt.offset.tile else "stream" if stmt.streaming else "store"
+        where = "" if stmt.mask is None else f"{self.plain(stmt.mask)}, "
+        kind += "_where" if where else ""
+        strides = "" if _is_plain(stmt.value.tile, stmt.strides) else f", {self.tuple(stmt.strides)}"
+        self.line(f"{kind}({where}{self.name(stmt.buffer.name)}, {offset}, {value}{strides})")
+
+    def tuple(self, dims: Sequence[Dim]) -> str:
+        inner = ", ".join(self.polynomial(d)[0] for d in dims)
+        return f"({inner},)" if len(dims) == 1 else f"({inner})"
+
+    # -- expressions -------------------------------------------------------------------------
+
+    def plain(self, expr: Expr) -> str:
+        """Return the text of an expression as an argument."""
+        return self.render(expr)[0]
+
+    def value(self, expr: Expr) -> str:
+        """Return the text of an expression that must carry its own type."""
+        return _typed_constant(expr) if isinstance(expr, Const) else self.plain(expr)
+
+    def render(self, expr: Expr) -> tuple[str, int]:
+        """Return text and precedence, naming the expression first where it is shared."""
+        key = (expr, self.stamps(expr))
+        if key in self.bound:
+            return self.bound[key], _ATOM
+        text, precedence = self.fresh(expr)
+        if key in self.shared and not _is_simple(text):
+            return self.bind(key, text), _ATOM
+        return text, precedence
+
+    def bind(self, key: tuple[Expr, int], text: str) -> str:
+        name = f"t{self.temporaries}"
+        self.temporaries += 1
+        self.line(f"{name} = {text}")
+        self.bound[key] = name
+        return name
+
+    def fresh(self, expr: Expr) -> tuple[str, int]:
+        match expr:
+            case Const():
+                return (_full(expr, expr.tile) if expr.tile else _literal(expr)), _ATOM
+            case Use():
+                return self.name(expr.name), _ATOM
+            case Index():
+                return self.polynomial(expr.dim)
+            case Iota():
+                if len(expr.tile) != 1:
+                    raise CompileError("an Iota has one axis")
+                return f"iota({expr.tile[0]})", _ATOM
+            case Apply():
+                return self.application(expr)
+            case Load():
+                return self.load(expr), _ATOM
+            case Fold():
+                return f"fold_{expr.combine}({self.value(expr.arg)})", _ATOM
+        raise CompileError(
+            f"{type(expr).__name__} is no expression of a scheduled kernel",
+            remedy="passes/schedule turns reductions into loops.",
+        )
+
+    def application(self, expr: Apply) -> tuple[str, int]:
+        if expr.op in ("cast", "bitcast"):
+            dtype = _dtype_name(expr.dtype)
+            inner = self.value(expr.args[0])
+            return (f"{dtype}({inner})" if expr.op == "cast" else f"bitcast({inner}, {dtype})"), _ATOM
+        if not OPERATIONS[expr.op].machine:
+            raise CompileError(
+                f"{expr.op} is no machine operation", remedy="passes/expand replaces it."
+            )
+        operands = self.operands(expr)
+        if expr.op in BINARY:
+            sign, precedence = BINARY[expr.op]
+            left = _parenthesized(operands[0], precedence + (precedence == 1))
+            right = _parenthesized(operands[1], precedence + 1)
+            return f"{left} {sign} {right}", precedence
+        if expr.op == "neg":
+            return f"-{_parenthesized(operands[0], _UNARY)}", _UNARY
+        return f"{FUNCTIONS[expr.op]}({', '.join(text for text, _ in operands)})", _ATOM
+
+    def operands(self, expr: Apply) -> list[tuple[str, int]]:
+        """Render the operands; bind the longest while the line would be too wide."""
+        constants = [isinstance(a, Const) for a in expr.args]
+        values = constants[1:] if expr.op == "select" else constants
+        if all(values):  # at least one of them must carry the type
+            texts = [(_typed_constant(a), _ATOM) if isinstance(a, Const) else self.render(a)
+                     for a in expr.args]  # fmt: skip
+        else:
+            texts = [self.render(a) for a in expr.args]
+        while sum(len(t) for t, _ in texts) + len(_INDENT) * self.depth > WIDTH - 16:
+            longest = max(range(len(texts)), key=lambda k: len(texts[k][0]))
+            if len(texts[longest][0]) < 24:
+                break
+            arg = expr.args[longest]
+            key = (arg, self.stamps(arg))
+            texts[longest] = self.bound.get(key) or self.bind(key, texts[longest][0]), _ATOM
+        return texts
+
+    def load(self, expr: Load) -> str:
+        name, offset = self.name(expr.buffer.name), self.plain(expr.offset)
+        where = ""
+        if expr.mask is not None:
+            fill = _literal(Const(expr.fill, expr.dtype))
+            where = f"{self.plain(expr.mask)}, {fill}, "
+        if not expr.strides and expr.offset.tile:
+            return f"gather{'_where' if where else ''}({where}{name}, {offset})"
+        tile = ""
+        if expr.tile:
+            plain = _is_plain(expr.tile, expr.strides)
+            tile = f", {expr.tile[0]}" if plain else f", {expr.tile}, {self.tuple(expr.strides)}"
+        return f"load{'_where' if where else ''}({where}{name}, {offset}{tile})"
+
+    # -- index arithmetic --------------------------------------------------------------------
+
+    def polynomial(self, dim: Dim) -> tuple[str, int]:
+        """Return a Dim as Python text and its precedence."""
+        parts = [self.monomial(coefficient, monomial) for coefficient, monomial in terms(dim)]
+        if not parts:
+            return "0", _ATOM
+        parts.sort(key=lambda part: part[0].startswith("-"))
+        if len(parts) == 1:
+            return parts[0]
+        text = parts[0][0]
+        for part, _ in parts[1:]:
+            text += f" - {part[1:]}" if part.startswith("-") else f" + {part}"
+        return text, BINARY["add"][1]
+
+    def monomial(self, coefficient: int, factors: Sequence[tuple[Atom, int]]) -> tuple[str, int]:
+        texts = [self.atom(atom) for atom, power in factors for _ in range(power)]
+        sign = "-" if coefficient < 0 else ""
+        if abs(coefficient) != 1 or not texts:
+            texts.append((str(abs(coefficient)), _ATOM))
+        if len(texts) == 1 and not sign:
+            return texts[0]
+        # Left to right: `a // 4 * 4` is (a // 4) * 4, but `4 * a // 4` is not what is meant.
+        first, *rest = texts
+        product = first[0] if first[1] >= 7 else f"({first[0]})"
+        product += "".join(f" * {_parenthesized(text, 8)}" for text in rest)
+        return sign + product, _UNARY if sign and not rest else 7
+
+    def atom(self, atom: Atom) -> tuple[str, int]:
+        match atom:
+            case Var():
+                return self.name(atom.name), _ATOM
+            case FloorDiv() | Modulo():
+                left, right = self.polynomial(atom.a), self.polynomial(atom.b)
+                sign = "//" if isinstance(atom, FloorDiv) else "%"
+                return f"{_parenthesized(left, 7)} {sign} {_parenthesized(right, 8)}", 7
+            case Minimum() | Maximum():
+                name = "minimum" if isinstance(atom, Minimum) else "maximum"
+                return f"{name}({self.polynomial(atom.a)[0]}, {self.polynomial(atom.b)[0]})", _ATOM
+        raise CompileError(f"{type(atom).__name__} is no index arithmetic")
+
+
+def _parenthesized(operand: tuple[str, int], precedence: int) -> str:
+    text, own = operand
+    return text if own >= precedence else f"({text})"
+
+
+def _is_simple(text: str) -> bool:
+    """Whether naming a text would not make anything shorter: a name, a number."""
+    return bool(re.fullmatch(r"-?[\w.]+", text))
+
+
+def _is_plain(tile: Sequence[int], strides: Sequence[Dim]) -> bool:
+    """Whether the tile is what an omitted ``strides`` means: a scalar or adjacent elements."""
+    return not strides or (len(tile) == 1 and strides[0] == 1)
+
+
+def _dtype_name(dtype: DType) -> str:
+    return "boolean" if dtype is bool_ else dtype.short
+
+
+def _literal(expr: Const) -> str:
+    value = expr.value
+    if expr.dtype.floating:
+        value = float(value)
+        if math.isnan(value):
+            return "nan"
+        return repr(value)  # "inf" and "-inf" included, which are names of the text
+    return repr(bool(value)) if expr.dtype is bool_ else repr(int(value))
+
+
+def _typed_constant(expr: Const) -> str:
+    if expr.tile:
+        return _full(expr, expr.tile)
+    return _literal(expr) if expr.dtype is int64 else f"{_dtype_name(expr.dtype)}({_literal(expr)})"
+
+
+def _full(expr: Const, tile: Sequence[int]) -> str:
+    return f"full({_dtype_name(expr.dtype)}, {_literal(expr)}, {', '.join(map(str, tile))})"
+
+
+def _static_size(buffer: Buffer) -> int:
+    size = 1
+    for dim in buffer.shape:
+        if not isinstance(dim, int):
+            raise CompileError(f"scratch {buffer} has no static shape")
+        size *= dim
+    return size
+
+
+# -- walks over statements -------------------------------------------------------------------
+
+
+def statements(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
+    """Yield every statement, nested ones after the one that holds them."""
+    for stmt in stmts:
+        yield stmt
+        match stmt:
+            case For():
+                yield from statements(stmt.body)
+            case If():
+                yield from statements(stmt.body)
+                yield from statements(stmt.otherwise)
+
+
+def expressions(stmt: Stmt) -> tuple[Expr, ...]:
+    """Return the expressions a statement itself evaluates."""
+    match stmt:
+        case For():
+            return stmt.start, stmt.stop
+        case If():
+            return (stmt.condition,)
+        case Let() | Declare() | Assign():
+            return (stmt.value,)
+        case Store():
+            masks = () if stmt.mask is None else (stmt.mask,)
+            return (stmt.offset, stmt.value, *masks)
+        case Fail():
+            return stmt.details
+    return ()
+
+
+def _names_in(expr: Expr) -> Iterator[str]:
+    match expr:
+        case Index():
+            yield from symbols(expr.dim)
+        case Use():
+            yield expr.name
+        case Load():
+            yield expr.buffer.name
+            for stride in expr.strides:
+                yield from symbols(stride)
+
+
+def _used_names(kernel: Kernel) -> set[str]:
+    used: set[str] = set()
+    seen: set[int] = set()
+    for stmt in statements(kernel.body):
+        if isinstance(stmt, Store):
+            used.add(stmt.buffer.name)
+            for stride in stmt.strides:
+                used |= symbols(stride)
+        for root in expressions(stmt):
+            for expr in walk(root, seen):
+                used.update(_names_in(expr))
+    return used
+
+
+def _register_tiles(body: Sequence[Stmt]) -> dict[str, tuple[int, ...]]:
+    """Return the tile of each declared register: the widest that is ever assigned to it."""
+    tiles: dict[str, tuple[int, ...]] = {}
+    for stmt in statements(body):
+        if isinstance(stmt, Declare | Assign):
+            known = tiles.get(stmt.name, ())
+            tile = stmt.value.tile
+            tiles[stmt.name] = max(known, tile, key=lambda t: (len(t), t))
+    return tiles
+
+
+def _runs(stmts: Sequence[Stmt]) -> Iterator[list[Stmt]]:
+    """Cut a body into runs of straight statements; loops and branches stand alone."""
+    run: list[Stmt] = []
+    for stmt in stmts:
+        if isinstance(stmt, For | If | Alloc):
+            if run:
+                yield run
+            yield [stmt]
+            run = []
+        else:
+            run.append(stmt)
+    if run:
+        yield run
+
+
+def _shared_expressions(
+    run: Sequence[Stmt],
+) -> tuple[set[tuple[Expr, int]], list[Callable[[Expr], int]]]:
+    """Return what a run of statements uses more than once, and each statement's stamps.
+
+    A stamp is the position of the last statement before that changed something the expression
+    reads: a register, or the buffer of a load. Equal expressions of equal stamp are equal values.
+    """
+    changed: dict[str, int] = {}
+    counts: Counter[tuple[Expr, int]] = Counter()
+    dependencies: dict[Expr, frozenset[str]] = {}
+    per_stmt = []
+    for position, stmt in enumerate(run, 1):
+        stamps = _stamper(dict(changed), dependencies)
+        per_stmt.append(stamps)
+        for root in expressions(stmt):
+            _count(root, stamps, counts)
+        match stmt:
+            case Let() | Declare() | Assign():
+                changed[stmt.name] = position
+            case Store():
+                changed[stmt.buffer.name] = position
+    return {key for key, count in counts.items() if count > 1}, per_stmt
+
+
+def _stamper(
+    changed: dict[str, int], dependencies: dict[Expr, frozenset[str]]
+) -> Callable[[Expr], int]:
+    def reads(expr: Expr) -> frozenset[str]:
+        found = dependencies.get(expr)
+        if found is None:
+            found = frozenset(_names_in(expr)).union(*map(reads, children(expr)))
+            dependencies[expr] = found
+        return found
+
+    return lambda expr: max((changed.get(name, 0) for name in reads(expr)), default=0)
+
+
+def _count(
+    expr: Expr, stamps: Callable[[Expr], int], counts: Counter[tuple[Expr, int]]
+) -> None:
+    key = (expr, stamps(expr))
+    counts[key] += 1
+    if counts[key] == 1:
+        for child in children(expr):
+            _count(child, stamps, counts)

@@ -1,0 +1,261 @@
+"""Arrays that compute at once, and what the tape keeps of it.
+
+`Array` has NumPy's semantics and is what vjps run on; `graphc.frontend.ndarray.NDArray` puts
+MXNet's on top. Either way an op is computed by `graphc.frontend.execute`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import AutogradError, DTypeError, GraphcError, Location, user_location
+from graphc.frontend.execute import execute
+from graphc.ir.operand import REGISTRY, Operators, apply, is_scalar, set_fallback
+from graphc.ir.types import DType, TensorType, as_dtype, weak_dtype
+
+
+class Mode(threading.local):
+    """What this thread's autograd scopes say: recording, training."""
+
+    recording = False
+    training = False
+
+
+mode = Mode()
+
+
+class Storage:
+    """Memory that handles share.
+
+    Attributes
+    ----------
+    version : int
+        How often it was written in place.
+    written : Location or None
+        The line of the last in-place write.
+    """
+
+    __slots__ = ("version", "written")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.written: Location | None = None
+
+    def touch(self) -> None:
+        """Note an in-place write by the user's current line."""
+        self.version += 1
+        self.written = user_location()
+
+
+class Entry:
+    """One recorded operation: the op, its operands as they were, its outputs.
+
+    Attributes
+    ----------
+    op : OpDef
+    attrs : dict
+    operands : tuple of Saved
+    outputs : tuple of Saved
+    where : Location
+    freed : bool
+        Whether ``backward`` has already used it up.
+    """
+
+    __slots__ = ("attrs", "freed", "op", "operands", "outputs", "where")
+
+    def __init__(
+        self, op: Any, attrs: dict[str, Any], operands: tuple[Saved, ...], where: Location
+    ) -> None:
+        self.op, self.attrs, self.operands, self.where = op, attrs, operands, where
+        self.outputs: tuple[Saved, ...] = ()
+        self.freed = False
+
+
+class Array(Operators):
+    """An n-dimensional array on the CPU with NumPy's semantics.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Used as it is, not copied.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_entry", "_index", "_leaf", "_storage")
+    __graphc_priority__ = 20
+    tracer_class: Any = None
+
+    def __init__(self, array: np.ndarray, storage: Storage | None = None) -> None:
+        self._array = array
+        self._storage = storage or Storage()
+        self._entry: Entry | None = None
+        self._index = 0
+        self._leaf: Any = None
+
+    @property
+    def type(self) -> TensorType:
+        """Element type and shape."""
+        return TensorType(as_dtype(self._array.dtype), self._array.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each axis."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> Any:
+        """Element type."""
+        return as_dtype(self._array.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._array.ndim
+
+    @property
+    def on_tape(self) -> bool:
+        """Whether a gradient can flow through this array."""
+        return self._entry is not None or self._leaf is not None
+
+    @classmethod
+    def wrap(cls, array: np.ndarray) -> Any:
+        """Return a handle of this class."""
+        return cls(array)
+
+    @classmethod
+    def scalar_dtype(cls, scalar: Any, peer: DType) -> DType:
+        """Return the type a Python or NumPy scalar takes beside arrays of type ``peer``."""
+        return weak_dtype(scalar.item() if isinstance(scalar, np.generic) else scalar, peer)
+
+    @classmethod
+    def operand_dtypes(cls, op: Any, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
+        """Return the types operands are cast to."""
+        found: tuple[DType, ...] | None = op.operand_dtypes(types)
+        return found
+
+    @staticmethod
+    def __graphc_apply__(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        cls = _handle_class(operands)
+        try:
+            arrays = lift(cls, op, operands)
+            types = [a.type for a in arrays]
+            inferred = op.infer(*types, **attrs)
+        except GraphcError as error:
+            shown = [getattr(o, "type", type(o).__name__) for o in operands]
+            raise error.attach(where=user_location(), op=op.name, operands=shown) from None
+        single = isinstance(inferred, TensorType)
+        results = execute(op, [a._array for a in arrays], attrs, (inferred,) if single else inferred)
+        outputs = tuple(cls.wrap(r) for r in results)
+        if mode.recording and op.gradient:
+            record(op, attrs, arrays, outputs)
+        return outputs[0] if single else outputs
+
+
+class Saved(Array):
+    """An array as it was when it was recorded; reading it after an overwrite is an error."""
+
+    __slots__ = ("_saved", "_version", "_where")
+
+    def __init__(self, source: Array, where: Location) -> None:
+        self._saved, self._storage = source._array, source._storage
+        self._version, self._where = source._storage.version, where
+        self._entry, self._index, self._leaf = source._entry, source._index, source._leaf
+
+    @property
+    def _array(self) -> np.ndarray:  # type: ignore[override]
+        if self._storage.version != self._version:
+            raise AutogradError(
+                f"an array of shape {self._saved.shape} that the gradient needs was overwritten "
+                f"at {self._storage.written}",
+                remedy=f"It was used at {self._where}; write into a copy instead.",
+                where=user_location(),
+            )
+        return self._saved
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each axis; asking for it is no read of the elements."""
+        return self._saved.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._saved.ndim
+
+    @property
+    def dtype(self) -> Any:
+        """Element type."""
+        return as_dtype(self._saved.dtype)
+
+
+def _handle_class(operands: Sequence[Any]) -> type[Array]:
+    found: type[Array] = Array
+    for operand in operands:
+        if isinstance(operand, Array) and not isinstance(operand, Saved):
+            if issubclass(type(operand), found):
+                found = type(operand)
+    return found
+
+
+def lift(cls: type[Array], op: Any, operands: Sequence[Any]) -> list[Array]:
+    """Return operands as handles of one type of element where the op promotes."""
+    peer: DType | None = None
+    for operand in operands:
+        kind = getattr(operand, "dtype", None) if not is_scalar(operand) else None
+        if kind is not None:
+            kind = as_dtype(kind)
+            peer = kind if peer is None or (kind.floating and not peer.floating) else peer
+    arrays = [_lift_one(cls, op, o, peer or as_dtype("float32")) for o in operands]
+    dtypes = cls.operand_dtypes(op, [a.type for a in arrays])
+    if dtypes is None:
+        return arrays
+    return [_cast(a, d) for a, d in zip(arrays, dtypes, strict=True)]
+
+
+def _lift_one(cls: type[Array], op: Any, operand: Any, peer: DType) -> Array:
+    if isinstance(operand, Array):
+        return operand
+    if is_scalar(operand):
+        return cls(np.asarray(operand).astype(cls.scalar_dtype(operand, peer).numpy))
+    if isinstance(operand, (np.ndarray, list, tuple)):
+        return cls(np.asarray(operand))
+    raise DTypeError(
+        f"{op.name} cannot take a {type(operand).__name__}",
+        remedy="Pass an array, a NumPy array or a number.",
+    )
+
+
+def _cast(array: Array, dtype: DType) -> Array:
+    if array.dtype is dtype or as_dtype(array.dtype) is dtype:
+        return array
+    if not array.on_tape:
+        with np.errstate(all="ignore"):
+            return type(array).wrap(array._array.astype(dtype.numpy)) if not isinstance(
+                array, Saved
+            ) else Array(array._array.astype(dtype.numpy))
+    cast: Array = apply(REGISTRY["cast"], (array,), {"dtype": dtype})
+    return cast
+
+
+def record(
+    op: Any, attrs: dict[str, Any], operands: Sequence[Array], outputs: Sequence[Array]
+) -> None:
+    """Put an operation on the tape if a gradient flows through an operand."""
+    if not any(a.on_tape for a in operands):
+        return
+    where = user_location()
+    entry = Entry(op, attrs, tuple(Saved(a, where) for a in operands), where)
+    for index, output in enumerate(outputs):
+        output._entry, output._index = entry, index
+    entry.outputs = tuple(Saved(o, where) for o in outputs)
+
+
+def _compute_numpy(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    """Compute an op called with NumPy arrays, lists and numbers only; returns an Array."""
+    return Array.__graphc_apply__(op, operands, attrs)
+
+
+set_fallback(_compute_numpy)

@@ -1,0 +1,169 @@
+"""A traced graph with its programs: plain, and cut in two for a gradient."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen.cpu import host_target
+from graphc.errors import user_location
+from graphc.frontend.array import Array, Entry, Saved, mode
+from graphc.ir.graph import Graph, placeholder
+from graphc.ir.op import Kind, OpDef
+from graphc.passes.differentiate import gradients
+from graphc.passes.manager import compile_graph
+from graphc.passes.partition import Split, split
+from graphc.runtime.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """The forward and the backward program of one graph."""
+
+    split: Split
+    forward: Program
+    backward: Program
+
+
+class Compiled:
+    """A graph and its programs, each compiled when it is first needed."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._lock = threading.RLock()
+        self._program: Program | None = None
+        self._halves: dict[Any, Halves] = {}
+        self._gradients: dict[Any, tuple[Compiled, tuple[int, ...]]] = {}
+
+    @property
+    def program(self) -> Program:
+        """The program of the graph as it is."""
+        if self._program is None:
+            with self._lock:
+                self._program = self._program or build_program(self.graph)
+        return self._program
+
+    def halves(self, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
+        """Return the forward and backward programs for gradients by the inputs ``wrt``."""
+        key = (wrt, heads)
+        with self._lock:
+            if key not in self._halves:
+                cut = split(self.graph, wrt, heads)
+                self._halves[key] = Halves(
+                    cut, build_program(cut.forward), build_program(cut.backward)
+                )
+        return self._halves[key]
+
+    def gradient(
+        self, wrt: tuple[int, ...], heads: tuple[bool, ...]
+    ) -> tuple[Compiled, tuple[int, ...]]:
+        """Return the graph from inputs and cotangents to gradients, and which inputs have one."""
+        key = (wrt, heads)
+        with self._lock:
+            if key not in self._gradients:
+                outputs = self.graph.outputs
+                given = [
+                    placeholder(f"grad{i}", v.type) if wanted else None
+                    for i, (v, wanted) in enumerate(zip(outputs, heads, strict=True))
+                ]
+                found = gradients(outputs, given, [self.graph.inputs[i] for i in wrt])
+                inputs = (*self.graph.inputs, *(c for c in given if c is not None))
+                results = tuple(g for g in found if g is not None)
+                graph = Graph(f"{self.graph.name}_gradient", inputs, results)
+                chosen = tuple(i for i, g in zip(wrt, found, strict=True) if g is not None)
+                self._gradients[key] = (Compiled(graph), chosen)
+        return self._gradients[key]
+
+
+def build_program(graph: Graph) -> Program:
+    """Compile a graph for this machine."""
+    return Program(compile_graph(graph, host_target()))
+
+
+class Call(OpDef):
+    """The tape's op for a call of a compiled graph; differentiates to any order."""
+
+    name, kind = "call", Kind.OPAQUE
+
+    def vjp(
+        self, g: Any, y: Any, *inputs: Any, target: Compiled, halves: Halves, saved: list[Any]
+    ) -> tuple[Any, ...]:
+        """Run the backward program, or where that is recorded, the gradient of the whole graph."""
+        graph = target.graph
+        heads = tuple(v.dtype.floating for v in graph.outputs)
+        arriving = g if isinstance(g, tuple) else (g,)
+        outputs = y if isinstance(y, tuple) else (y,)
+        cotangents = [
+            _zeros(o) if c is None else c
+            for o, c, head in zip(outputs, arriving, heads, strict=True)
+            if head
+        ]
+        found: list[Any] = [None] * len(inputs)
+        if mode.recording:
+            gradient, wrt = target.gradient(halves.split.wrt, heads)
+            results = call(gradient, [*inputs, *cotangents], Array)
+        else:
+            wrt = halves.split.wrt
+            arrays = [
+                inputs[i]._array if kind == "input" else saved[i]
+                for kind, i in halves.split.reads
+            ]
+            arrays += [c._array for c in cotangents]
+            results = [Array(a) for a in halves.backward(arrays)]
+        for position, result in zip(wrt, results, strict=True):
+            found[position] = result
+        return tuple(found)
+
+
+CALL = Call()
+
+
+def _zeros(like: Array) -> Array:
+    return Array(np.zeros(like.shape, like.dtype.numpy))
+
+
+def call(target: Compiled, operands: Sequence[Array], cls: type[Array]) -> list[Any]:
+    """Run a compiled graph on array handles, recording it where a gradient flows.
+
+    Parameters
+    ----------
+    target : Compiled
+    operands : sequence of Array
+        One for each input of the graph; those that it updates are written in place.
+    cls : type
+        Handle class of the results.
+
+    Returns
+    -------
+    list of handles
+    """
+    arrays = [o._array for o in operands]
+    wrt = ()
+    if mode.recording:
+        wrt = tuple(i for i, o in enumerate(operands) if o.on_tape and o.dtype.floating)
+    if not wrt:
+        results = target.program(arrays)
+        _touch_updated(target.graph, operands)
+        return [cls.wrap(r) for r in results]
+    heads = tuple(v.dtype.floating for v in target.graph.outputs)
+    halves = target.halves(wrt, heads)
+    results = halves.forward(arrays)
+    _touch_updated(target.graph, operands)
+    count = len(target.graph.outputs)
+    outputs = [cls.wrap(r) for r in results[:count]]
+    where = user_location()
+    attrs = {"target": target, "halves": halves, "saved": results[count:]}
+    entry = Entry(CALL, attrs, tuple(Saved(o, where) for o in operands), where)
+    for index, output in enumerate(outputs):
+        output._entry, output._index = entry, index
+    entry.outputs = tuple(Saved(o, where) for o in outputs)
+    return outputs
+
+
+def _touch_updated(graph: Graph, operands: Sequence[Array]) -> None:
+    for target, _ in graph.updates:
+        operands[graph.inputs.index(target)]._storage.touch()

@@ -1,0 +1,66 @@
+"""Computing one op at once: by its NumPy reference, or by a cached one-op program.
+
+Pointwise ops, reductions and movements have no compile wait; sums of products, windows and
+scatters are much faster compiled, and are compiled once for all sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend.trace import Specializations, trace
+from graphc.ir.op import Kind
+from graphc.ir.types import TensorType, as_dtype
+from graphc.passes.manager import compile_graph
+from graphc.codegen.cpu import host_target
+from graphc.runtime.program import Program
+
+COMPILED_KINDS = (Kind.CONTRACT, Kind.SCATTER)
+SMALL = 4096
+"""Operands of fewer elements in all are computed by the reference: calling costs more."""
+
+_programs: dict[Any, Specializations[Program]] = {}
+
+
+def execute(
+    op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any], types: Sequence[TensorType]
+) -> list[np.ndarray]:
+    """Return the results of an op as C-contiguous arrays of the given types."""
+    if runs_compiled(op) and sum(a.size for a in arrays) >= SMALL:
+        return one_op_program(op, arrays, attrs)(arrays)
+    result = op.reference(*arrays, **attrs)
+    results = result if isinstance(result, tuple) else (result,)
+    return [
+        np.asarray(r).astype(t.dtype.numpy, order="C", copy=False)
+        for r, t in zip(results, types, strict=True)
+    ]
+
+
+def runs_compiled(op: Any) -> bool:
+    """Return whether an op is worth a program of its own."""
+    return op.kind in COMPILED_KINDS or getattr(op, "compiled", False)
+
+
+def one_op_program(op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Program:
+    """Return the program of one op for arrays of these types; compiled at first use."""
+    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays))
+    found = _programs.setdefault(key, Specializations())
+    shapes = [a.shape for a in arrays]
+    program = found.lookup(shapes)
+    if program is None:
+        graph = trace(
+            lambda *values: op(*values, **attrs),
+            [TensorType(as_dtype(a.dtype), a.shape) for a in arrays],
+            op.name,
+        )
+        program = found.add(graph, Program(compile_graph(graph, host_target())))
+    return program
+
+
+def _key(attrs: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple((name, repr(attrs[name])) for name in sorted(attrs))
+
+

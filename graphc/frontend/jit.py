@@ -1,0 +1,247 @@
+"""Compiling functions of arrays: tracing, choosing a trace for a call, explaining retraces."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen import counters
+from graphc.errors import ArgumentError, Location, user_location
+from graphc.frontend.array import Array, mode
+from graphc.frontend.compiled import Compiled, call
+from graphc.frontend.trace import Specializations, finish
+from graphc.frontend.tracer import Trace, Tracer, tracing
+from graphc.frontend.tree import flatten, unflatten
+from graphc.ir.graph import Graph
+from graphc.ir.sizes import solving
+from graphc.runtime import random
+
+
+@dataclass(slots=True)
+class Traced:
+    """One trace of a function.
+
+    Attributes
+    ----------
+    compiled : Compiled
+    sources : list
+        Where each graph input comes from at a call: an argument number, an array, an object with
+        ``current_array()``, ``"seed"`` or ``"counter"``.
+    structure : object
+        Of the result.
+    classes : list of type
+        Handle class of each result.
+    draws : int
+        Random keys that a call takes.
+    where : Location
+        The line whose call made this trace.
+    key : object
+        What a call must have in common with it, besides the sizes.
+    """
+
+    compiled: Compiled
+    sources: list[Any]
+    structure: Any
+    classes: list[type[Array]]
+    draws: int
+    where: Location
+    key: Any
+
+    def run(self, arguments: Sequence[Array]) -> Any:
+        """Call the program with these arguments and return what the function returns."""
+        seed, counter = random.advance(self.draws) if self.draws else (0, 0)
+        operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
+        results = call(self.compiled, operands, Array)
+        handles = []
+        for result, cls in zip(results, self.classes, strict=True):
+            handle = cls.wrap(result._array)
+            handle._entry, handle._index = result._entry, result._index
+            handles.append(handle)
+        return unflatten(self.structure, handles)
+
+    @staticmethod
+    def _operand(source: Any, arguments: Sequence[Array], seed: int, counter: int) -> Array:
+        if isinstance(source, int):
+            return arguments[source]
+        if isinstance(source, str):
+            return Array(np.asarray(seed if source == "seed" else counter, np.int64))
+        if isinstance(source, Array):
+            return source
+        array: Array = source.current_array()
+        return array
+
+    def fits(self) -> bool:
+        """Return whether the arrays that the trace refers to still have the types they had."""
+        return all(
+            isinstance(source, (int, str)) or self._operand(source, (), 0, 0).type == value.type
+            for source, value in zip(self.sources, self.compiled.graph.inputs, strict=True)
+        )
+
+
+class Jit:
+    """A function of arrays, compiled when it is first called with a new kind of arguments.
+
+    Parameters
+    ----------
+    function : callable
+        Takes arrays, and lists, tuples and dicts of them; other arguments are static.
+    name : str, optional
+        Name of the programs; by default the function's.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        self.function = function
+        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.traces: list[Traced] = []
+        self._by_key: dict[Any, Specializations[Traced]] = {}
+        self._lock = threading.RLock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function through its compiled program."""
+        leaves, structure = flatten((args, kwargs), lambda x: isinstance(x, (Array, Tracer, np.ndarray)))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return self.function(*args, **kwargs)
+        arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
+        return self.trace_for(arguments, structure).run(arguments)
+
+    def clear(self) -> None:
+        """Forget every trace."""
+        with self._lock:
+            self.traces.clear()
+            self._by_key.clear()
+
+    def trace_for(self, arguments: Sequence[Array], structure: Any) -> Traced:
+        """Return the trace that serves a call, tracing if there is none yet."""
+        key = (
+            structure,
+            tuple([(type(a), a._array.dtype.char) for a in arguments]),
+            mode.training,
+        )
+        try:
+            known = self._by_key.get(key)
+        except TypeError as error:
+            raise ArgumentError(
+                f"{self.name} got an argument that cannot be compiled: {error}",
+                remedy="Pass arrays, and numbers or strings as static arguments.",
+                where=user_location(),
+            ) from None
+        shapes = [a._array.shape for a in arguments]
+        found = known.lookup(shapes) if known is not None else None
+        if found is not None and found.fits():
+            return found
+        with self._lock:
+            known = self._by_key.setdefault(key, Specializations())
+            found = known.lookup(shapes)
+            if found is not None and found.fits():
+                return found
+            if found is not None:
+                known = self._by_key[key] = Specializations()
+            traced, declared = self._trace(arguments, structure, key)
+            self.traces.append(traced)
+            return known.add(declared, traced)
+
+    def _trace(
+        self, arguments: Sequence[Array], structure: Any, key: Any
+    ) -> tuple[Traced, Graph]:
+        """Trace the function; returns the trace, and a graph that declares the arguments only."""
+        started = time.perf_counter()
+        trace = Trace()
+        with solving(trace.solver), tracing(trace):
+            values = [trace.argument(i, a.type) for i, a in enumerate(arguments)]
+            handles = [
+                a.tracer_class.wrap(v) for a, v in zip(arguments, values, strict=True)
+            ]
+            args, kwargs = unflatten(structure, list(handles))
+            result = self.function(*args, **kwargs)
+            leaves, returned = flatten(result, lambda x: isinstance(x, (Tracer, Array)))
+            leaves = [leaf if isinstance(leaf, Tracer) else _captured(trace, leaf) for leaf in leaves]
+            graph = Graph(
+                self.name,
+                tuple(v for v, _ in trace.inputs),
+                tuple(leaf._value for leaf in leaves),
+                tuple(trace.updates.items()),
+            )
+            graph = finish(graph, trace.solver)
+        counters.add("programs_traced")
+        counters.add("trace_s", time.perf_counter() - started)
+        sources = [source for _, source in trace.inputs]
+        traced = Traced(
+            Compiled(graph),
+            sources,
+            returned,
+            [type(leaf).eager_class for leaf in leaves],
+            trace.draws,
+            user_location(),
+            key,
+        )
+        numbers = [i for i, source in enumerate(sources) if isinstance(source, int)]
+        return traced, Graph(self.name, tuple(graph.inputs[i] for i in numbers), ())
+
+    def explain(self) -> str:
+        """Return a text: which traces there are, what fixed their sizes, why each was made."""
+        if not self.traces:
+            return f"{self.name} has not been compiled yet: it is when it is first called."
+        parts = []
+        for number, traced in enumerate(self.traces):
+            graph = traced.compiled.graph
+            lines = [f"{self.name} program {number}, traced at {traced.where}"]
+            lines += [f"  {v.node.attrs['name']}: {v.type}" for v in graph.inputs]
+            lines += [f"  fixed or unified: {c}" for c in graph.constraints]
+            if number:
+                lines.append(f"  why: {_difference(self.traces[:number], traced)}")
+            parts.append("\n".join(lines))
+        return "\n".join(parts)
+
+
+def _captured(trace: Trace, array: Array) -> Tracer:
+    tracer: Tracer = array.tracer_class.wrap(trace.current(array))
+    return tracer
+
+
+def _difference(earlier: Sequence[Traced], traced: Traced) -> str:
+    """Return what is new in a trace against the last one before it."""
+    structure, dtypes, training = traced.key
+    last_structure, last_dtypes, last_training = earlier[-1].key
+    if traced.key in [t.key for t in earlier]:
+        return "a size that the model fixes is another one"
+    reasons = []
+    if structure != last_structure:
+        reasons.append(f"other arguments: {structure} after {last_structure}")
+    if [d for _, d in dtypes] != [d for _, d in last_dtypes]:
+        reasons.append("other element types")
+    if [c for c, _ in dtypes] != [c for c, _ in last_dtypes]:
+        reasons.append("other kinds of arrays")
+    if training != last_training:
+        reasons.append("training mode" if training else "prediction mode")
+    return ", ".join(reasons) or "the arrays it refers to were replaced by others"
+
+
+def compile(function: Callable[..., Any]) -> Jit:
+    """Return ``function`` compiled: traced at its first call, run as one program from then on.
+
+    Parameters
+    ----------
+    function : callable
+        Of arrays (and lists, tuples and dicts of them); other arguments are static.
+
+    Returns
+    -------
+    Jit
+        Call it like the function; ``.explain()`` says what was compiled and why.
+
+    Examples
+    --------
+    >>> import graphc
+    >>> from graphc import nd
+    >>> double = graphc.compile(lambda x: x + x)
+    >>> double(nd.ones((2,))).asnumpy()
+    array([2., 2.], dtype=float32)
+    """
+    return Jit(function)
+
+

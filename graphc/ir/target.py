@@ -1,0 +1,44 @@
+"""What a schedule must know of a machine: vector width, caches, registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A machine that kernels are compiled for.
+
+    Attributes
+    ----------
+    name : str
+        Kind of machine: ``"cpu"``.
+    triple : str
+        LLVM's name of architecture, vendor and system.
+    cpu : str
+        LLVM's name of the processor model.
+    features : str
+        LLVM's list of processor features, ``"+avx2,-sse4a"``.
+    vector_bytes : int
+        Width of a vector register: 64 with AVX-512, 32 with AVX2, else 16.
+    registers : int
+        Number of vector registers.
+    l1_bytes, l2_bytes, l3_bytes : int
+        Data cache that one core sees at each level.
+    """
+
+    name: str
+    triple: str
+    cpu: str
+    features: str
+    vector_bytes: int
+    registers: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+
+    def lanes(self, dtype: DType) -> int:
+        """Return how many elements of a type one vector register holds."""
+        return self.vector_bytes // dtype.item_bytes

@@ -1,0 +1,239 @@
+"""Bring a graph to its plain form: compositions expanded, constants folded, duplicates merged.
+
+After this pass there are only ops with a lowering of their own, every reduction keeps its axes
+(with a reshape behind it where they are dropped), equal nodes are one node, and the algebraic
+rules of `RULES` have nothing left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.graph import Graph, Node, Value, build, cast, constant, rewrite
+from graphc.ir.op import Kind
+from graphc.ir.operand import REGISTRY, apply
+from graphc.ir.pattern import Capture, Pattern, Rule, match
+from graphc.ir.types import broadcast_shapes
+
+X, Y = Capture("x"), Capture("y")
+ONE = Capture("one", lambda c: c == 1 and not isinstance(c, bool))
+ZERO = Capture("zero", lambda c: c == 0 and not isinstance(c, bool) and np.signbit(c) == 0)
+
+
+def canonicalize(graph: Graph) -> Graph:
+    """Return the graph in plain form; see the module's text."""
+    return simplify(decompose(graph))
+
+
+def decompose(graph: Graph) -> Graph:
+    """Replace every op that is a composition of others, all the way down."""
+
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        if not node.op.decomposes:
+            return None
+        parts = node.op.decompose(*inputs, **node.attrs)
+        return parts if isinstance(parts, tuple) else (parts,)
+
+    while any(node.op.decomposes for node in graph.nodes):
+        graph = rewrite(graph, visit)
+    return graph
+
+
+def simplify(graph: Graph) -> Graph:
+    """Fold, apply the rules and merge equal nodes, in one walk from the operands up."""
+    unique = _Unique()
+
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        fresh = node.outputs if inputs == node.inputs else _remake(node, inputs)
+        changed = None
+        if len(fresh) == 1:
+            changed = _keep_axes(fresh[0]) or _rewritten(fresh[0])
+        return [unique(value) for value in (fresh if changed is None else (changed,))]
+
+    return rewrite(graph, visit)
+
+
+class _Unique:
+    """Maps each value to the first one computed the same way."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[Any, Node] = {}
+        self.by_node: dict[int, tuple[Node, Node]] = {}
+
+    def __call__(self, value: Value) -> Value:
+        node = value.node
+        if id(node) not in self.by_node:
+            self.by_node[id(node)] = (node, self._first(node))
+        return self.by_node[id(node)][1].outputs[value.index]
+
+    def _first(self, node: Node) -> Node:
+        if node.op.name == "input":
+            return node
+        operands = tuple(self(v) for v in node.inputs)
+        if operands != node.inputs:
+            node = _remake(node, operands)[0].node
+        key = (node.op.name, operands, _attr_key(node.attrs))
+        return self.by_key.setdefault(key, node)
+
+
+def _remake(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    return build(node.op, inputs, node.attrs, node.where)
+
+
+def _attr_key(attrs: Mapping[str, Any]) -> tuple[Any, ...]:
+    # repr tells 1 from 1.0 and True, and -0.0 from 0.0, which == would not.
+    return tuple((name, repr(attrs[name])) for name in sorted(attrs))
+
+
+def _keep_axes(value: Value) -> Value | None:
+    """Turn a reduction that drops its axes into one that keeps them and a reshape."""
+    node = value.node
+    if node.op.kind is not Kind.REDUCE or node.attrs.get("keepdims", True):
+        return None
+    kept = build(node.op, node.inputs, {**node.attrs, "keepdims": True}, node.where)[0]
+    return _reshape(kept, value)
+
+
+def _reshape(value: Value, like: Value) -> Value:
+    if value.shape == like.shape:
+        return value
+    reshaped: Value = apply(REGISTRY["reshape"], (value,), {"shape": like.shape})
+    return reshaped
+
+
+def _rewritten(value: Value) -> Value | None:
+    """Return what folding and the first rule that matches make of a value, or None."""
+    folded = _folded(value)
+    if folded is not None:
+        return folded
+    if value.node.op.kind is Kind.POINTWISE:
+        return _without_broadcasts(value) or _apply_rules(value)
+    return _apply_rules(value)
+
+
+def _without_broadcasts(value: Value) -> Value | None:
+    """Let a pointwise op broadcast its operands itself where the others give it its shape."""
+    node = value.node
+    bare = tuple(
+        v.node.inputs[0] if v.op_name == "broadcast_to" else v for v in node.inputs
+    )
+    if bare == node.inputs:
+        return None
+    for position, (plain, original) in enumerate(zip(bare, node.inputs, strict=True)):
+        if plain is original:
+            continue
+        operands = (*node.inputs[:position], plain, *node.inputs[position + 1 :])
+        if broadcast_shapes(*(v.shape for v in operands)) == value.shape:
+            return _remake(node, operands)[value.index]
+    return None
+
+
+def _apply_rules(value: Value) -> Value | None:
+    """Return what the first rule that matches makes of a value, or None."""
+    for rule in RULES.get(value.op_name, ()):
+        captures: dict[str, Value] = {"self": value}
+        if match(rule.pattern, value, captures):
+            replacement = rule.replace(captures)
+            if replacement is not None:
+                return replacement
+    return None
+
+
+def _folded(value: Value) -> Value | None:
+    """Compute a pointwise op of 0-d constants."""
+    node = value.node
+    if node.op.kind is not Kind.POINTWISE or not node.inputs or value.shape != ():
+        return None
+    if any(v.op_name != "constant" for v in node.inputs):
+        return None
+    arrays = [np.asarray(v.node.attrs["value"], v.dtype.numpy) for v in node.inputs]
+    return constant(np.asarray(node.op.reference(*arrays, **node.attrs)).item(), value.dtype)
+
+
+# -- rules -----------------------------------------------------------------------------------
+
+
+def _as_self(c: Mapping[str, Value]) -> Value | None:
+    """Return the captured operand where it has the result's type and shape."""
+    x, whole = c["x"], c["self"]
+    return x if x.type == whole.type else None
+
+
+def _as_reshape(c: Mapping[str, Value]) -> Value | None:
+    return _reshape(c["x"], c["self"])
+
+
+def _merge_transposes(c: Mapping[str, Value]) -> Value | None:
+    first, second = c["inner"].node.attrs["axes"], c["self"].node.attrs["axes"]
+    axes = tuple(first[a] for a in second)
+    if axes == tuple(range(len(axes))):
+        return c["x"]
+    merged: Value = apply(REGISTRY["transpose"], (c["x"],), {"axes": axes})
+    return merged
+
+
+def _drop_transpose(c: Mapping[str, Value]) -> Value | None:
+    axes = c["self"].node.attrs["axes"]
+    return c["x"] if axes == tuple(range(len(axes))) else None
+
+
+def _widening_back(c: Mapping[str, Value]) -> Value | None:
+    """Drop a cast to a type that holds every value of the source, and back."""
+    x, inner = c["x"], c["inner"]
+    safe = np.can_cast(x.dtype.numpy, inner.dtype.numpy, "safe")
+    return cast(x, c["self"].dtype) if safe else None
+
+
+def _square(c: Mapping[str, Value]) -> Value | None:
+    return c["x"] * c["x"] if c["x"].type == c["self"].type else None
+
+
+def _matmul_transpose(side: int) -> Any:
+    """Move a transposition of the last two axes of an operand into the product's flags."""
+
+    def replace(c: Mapping[str, Value]) -> Value | None:
+        node, inner = c["self"].node, c["inner"]
+        axes = inner.node.attrs["axes"]
+        ndim = len(axes)
+        if axes != (*range(ndim - 2), ndim - 1, ndim - 2):
+            return None
+        flag = ("transpose_a", "transpose_b")[side]
+        attrs = {**node.attrs, flag: not node.attrs[flag]}
+        operands = list(node.inputs)
+        operands[side] = c["x"]
+        return build(node.op, tuple(operands), attrs, node.where)[0]
+
+    return replace
+
+
+def _inner(op: str) -> Pattern:
+    return Pattern(op, (X,), name="inner")
+
+
+_RULES = (
+    Rule("x * 1", Pattern("multiply", (X, ONE), commutes=True), _as_self),
+    Rule("x / 1", Pattern("divide", (X, ONE)), _as_self),
+    Rule("x - 0", Pattern("subtract", (X, ZERO)), _as_self),
+    Rule("x ** 1", Pattern("power", (X, ONE)), _as_self),
+    Rule("x ** 2", Pattern("power", (X, Capture("two", lambda c: c == 2))), _square),
+    Rule("--x", Pattern("negative", (_inner("negative"),)), _as_self),
+    Rule("cast of cast", Pattern("cast", (_inner("cast"),)), _widening_back),
+    Rule("cast to itself", Pattern("cast", (X,)), _as_self),
+    Rule("x as constant", Pattern("stop_gradient", (X,)), _as_self),
+    Rule("expand_dims as reshape", Pattern("expand_dims", (X,)), _as_reshape),
+    Rule("squeeze as reshape", Pattern("squeeze", (X,)), _as_reshape),
+    Rule("reshape of reshape", Pattern("reshape", (_inner("reshape"),)), _as_reshape),
+    Rule("reshape to itself", Pattern("reshape", (X,)), _as_self),
+    Rule("transpose of transpose", Pattern("transpose", (_inner("transpose"),)), _merge_transposes),
+    Rule("transpose by nothing", Pattern("transpose", (X,)), _drop_transpose),
+    Rule("broadcast to itself", Pattern("broadcast_to", (X,)), _as_self),
+    Rule("matmul of A'", Pattern("matmul", (_inner("transpose"), Y)), _matmul_transpose(0)),
+    Rule("matmul of B'", Pattern("matmul", (Y, _inner("transpose"))), _matmul_transpose(1)),
+)
+RULES: dict[str, tuple[Rule, ...]] = {
+    op: tuple(r for r in _RULES if r.pattern.op == op) for op in {r.pattern.op for r in _RULES}
+}
+"""The algebraic rules by the op they start at; the first that applies is taken."""

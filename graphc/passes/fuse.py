@@ -1,0 +1,342 @@
+"""Fusion: put nodes into groups that become one kernel each.
+
+A group has a *space*, the shape its widest values have, and may have *reduced* axes of it. Each
+value of a group either has the space's shape or 1 along the reduced axes, so that the whole group
+is one set of loops: over the kept axes, and inside over the reduced ones. What a group never does
+is compute a value more than once for each place.
+
+Nodes are taken in topological order; each joins the groups of its operands where the rules in
+`_refusal` allow it, and the reason is recorded where they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.dim import Dim
+from graphc.ir.graph import Graph, Node, Value, build, placeholder, rewrite_values
+from graphc.ir.op import Kind
+from graphc.ir.operand import REGISTRY
+
+ALIASES = ("reshape",)
+"""Ops that only name the same memory anew; they separate groups and cost nothing."""
+CHEAP = ("constant", "size", "iota", "full")
+"""Ops that every group computes for itself rather than read."""
+LABEL_OPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the operand ``producer`` of ``user`` is not computed in the same kernel."""
+
+    producer: Node
+    user: Node
+    reason: str
+
+
+@dataclass(slots=True)
+class Group:
+    """Nodes that become one kernel."""
+
+    space: tuple[Dim, ...]
+    nodes: list[Node]
+    reduced: frozenset[int] = frozenset()
+    contracts: bool = False
+    closed: str = ""
+    members: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A fused graph, and the reason for every edge that was not fused."""
+
+    graph: Graph
+    refusals: tuple[Refusal, ...] = field(default=())
+
+
+def fuse(graph: Graph) -> Graph:
+    """Return the graph of `fused` nodes, aliases and inputs."""
+    return fuse_with_reasons(graph).graph
+
+
+def fuse_with_reasons(graph: Graph) -> Fusion:
+    """Return the fused graph and why what stayed apart did."""
+    planner = _Planner(graph)
+    for node in graph.nodes:
+        planner.place(node)
+    return Fusion(_rebuild(graph, planner), tuple(planner.refusals))
+
+
+class _Planner:
+    """Assigns nodes to groups."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.users = graph.users()
+        self.results = set(graph.results)
+        self.bit = {id(n): 1 << i for i, n in enumerate(graph.nodes)}
+        self.ancestors: dict[int, int] = {}
+        self.group_of: dict[int, Group] = {}
+        self.refusals: list[Refusal] = []
+
+    def place(self, node: Node) -> None:
+        """Put a node into the groups of its operands, or into one of its own."""
+        self.ancestors[id(node)] = self._before(node)
+        if node.op.name in ALIASES or is_cheap(node):
+            return
+        home: Group | None = None
+        for producer in self._producers(node):
+            group = self.group_of[id(producer)]
+            if group is home:
+                continue
+            reason = self._refusal(node, group, home)
+            if reason:
+                self.refusals.append(Refusal(producer, node, reason))
+                continue
+            home = group if home is None else self._merge(home, group)
+        if home is None:
+            self._open(node)
+        else:
+            self._join(node, home)
+
+    def _before(self, node: Node) -> int:
+        bits = 0
+        for value in node.inputs:
+            bits |= self.ancestors.get(id(value.node), 0) | self.bit.get(id(value.node), 0)
+        return bits
+
+    def _producers(self, node: Node) -> Iterator[Node]:
+        """Yield the grouped nodes read here: contractions first, then reductions, then the rest."""
+        found = [v.node for v in node.inputs if id(v.node) in self.group_of]
+        unique = list({id(n): n for n in found}.values())
+        order = {True: 0, False: 1}
+        unique.sort(
+            key=lambda n: (
+                order[self.group_of[id(n)].contracts],
+                order[bool(self.group_of[id(n)].reduced)],
+            )
+        )
+        yield from unique
+
+    def _open(self, node: Node) -> None:
+        kind = node.op.kind
+        group = Group(_space(node), [])
+        group.contracts = kind is Kind.CONTRACT
+        if kind in (Kind.SCATTER, Kind.SCAN, Kind.OPAQUE) or node.op.nests:
+            group.closed = f"{node.op.name} is a kernel of its own"
+        self._join(node, group)
+
+    def _join(self, node: Node, group: Group) -> None:
+        if node.op.kind is Kind.REDUCE:
+            group.reduced = group.reduced | reduced_axes(node)
+        group.nodes.append(node)
+        group.members |= self.bit[id(node)]
+        self.group_of[id(node)] = group
+
+    def _merge(self, home: Group, other: Group) -> Group:
+        home.nodes = sorted(home.nodes + other.nodes, key=lambda n: self.bit[id(n)])
+        home.members |= other.members
+        home.reduced |= other.reduced
+        home.contracts |= other.contracts
+        for node in other.nodes:
+            self.group_of[id(node)] = home
+        return home
+
+    # -- rules -------------------------------------------------------------------------------
+
+    def _refusal(self, node: Node, group: Group, home: Group | None) -> str:
+        """Return why ``node`` (already in ``home``, if any) cannot join ``group``, or ''."""
+        if group.closed:
+            return group.closed
+        reason = _does_not_fit(node, group)
+        if reason:
+            return reason
+        if _serial(node, group) and not self._only_feeds(group, node):
+            return "a full reduction would make the kernel serial"
+        groups = [group]
+        if home is not None:
+            if home.space != group.space:
+                return f"other operands run over {_text(home.space)}, this one {_text(group.space)}"
+            if home.contracts and group.contracts:
+                return "one contraction to a kernel"
+            if home.reduced and group.reduced and home.reduced != group.reduced:
+                return "its other operands reduce other axes"
+            if (home.contracts and group.reduced) or (group.contracts and home.reduced):
+                return "a contraction's kernel does not reduce its result"
+            groups.append(home)
+        if self._path_outside(node, groups):
+            return "another kernel would have to run in the middle"
+        return ""
+
+    def _only_feeds(self, group: Group, node: Node) -> bool:
+        """Return whether nothing but ``node`` and the group itself reads the group's values."""
+        inside = {id(n) for n in group.nodes} | {id(node)}
+        for member in group.nodes:
+            for value in member.outputs:
+                if value in self.results:
+                    return False
+                if any(id(user) not in inside for user in self.users.get(value, ())):
+                    return False
+        return True
+
+    def _path_outside(self, node: Node, groups: Sequence[Group]) -> bool:
+        """Return whether a node outside depends on the groups and is read by one of them."""
+        members = 0
+        for group in groups:
+            members |= group.members
+        for reader in (node, *(n for g in groups for n in g.nodes)):
+            for value in reader.inputs:
+                bit = self.bit.get(id(value.node), 0)
+                if not bit & members and self.ancestors.get(id(value.node), 0) & members:
+                    return True
+        return False
+
+
+def _does_not_fit(node: Node, group: Group) -> str:
+    """Return why a node's own loops are not the group's, or ''."""
+    kind = node.op.kind
+    if kind is Kind.POINTWISE:
+        shape = node.types[0].shape
+        if shape == group.space or shape == _kept_shape(group):
+            return ""
+        return f"its result is {_text(shape)}, the kernel runs over {_text(group.space)}"
+    if kind is Kind.REDUCE:
+        if group.contracts:
+            return "a contraction's kernel does not reduce its result"
+        source = node.inputs[0].shape
+        axes = reduced_axes(node)
+        if source != group.space:
+            return "it reduces a value that is already reduced"
+        if group.reduced and group.reduced != axes:
+            return "the kernel reduces other axes"
+        return ""
+    if kind is Kind.MOVEMENT:
+        return f"{node.op.name} reads its operand at other places"
+    return f"{node.op.name} starts a kernel of its own"
+
+
+def _serial(node: Node, group: Group) -> bool:
+    """Return whether ``node`` would put loops over the whole space into a full reduction."""
+    everything = frozenset(a for a, d in enumerate(group.space) if d != 1)
+    if node.op.kind is Kind.REDUCE:
+        return everything <= reduced_axes(node)
+    return bool(group.reduced) and everything <= group.reduced and node.types[0].shape == group.space
+
+
+def is_cheap(node: Node) -> bool:
+    """Return whether every group computes this node for itself."""
+    if node.op.name in CHEAP:
+        return True
+    if node.op.kind is not Kind.POINTWISE or any(t.shape != () for t in node.types):
+        return False
+    return all(is_cheap(v.node) or v.op_name == "input" for v in node.inputs)
+
+
+def reduced_axes(node: Node) -> frozenset[int]:
+    """Return the axes a reduction with kept axes makes 1."""
+    before, after = node.inputs[0].shape, node.types[0].shape
+    axis = node.attrs.get("axis")
+    if axis is None:
+        return frozenset(range(len(before)))
+    chosen = (axis,) if isinstance(axis, int) else axis
+    return frozenset(a % len(after) for a in chosen)
+
+
+def _kept_shape(group: Group) -> tuple[Dim, ...]:
+    return tuple(1 if a in group.reduced else d for a, d in enumerate(group.space))
+
+
+def _space(node: Node) -> tuple[Dim, ...]:
+    return node.inputs[0].shape if node.op.kind is Kind.REDUCE else node.types[0].shape
+
+
+def _text(shape: Sequence[Dim]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+# -- building the fused graph ----------------------------------------------------------------
+
+
+def _rebuild(graph: Graph, planner: _Planner) -> Graph:
+    """Return the graph with a `fused` node in place of each group."""
+    wanted = _read_elsewhere(graph, planner)
+    replaced: dict[Value, Value] = {v: v for v in graph.inputs}
+    groups = list({id(g): g for g in planner.group_of.values()}.values())
+    pending = {id(n): g for g in groups for n in g.nodes}
+
+    def available(value: Value) -> Value:
+        if value not in replaced:
+            _compute(value, available, pending, wanted, replaced)
+        return replaced[value]
+
+    for node in graph.nodes:
+        if id(node) in pending or node.op.name in ALIASES:
+            for value in node.outputs:
+                if value in wanted:
+                    available(value)
+    return graph.with_results([_result(v, available) for v in graph.results])
+
+
+def _result(value: Value, available: object) -> Value:
+    assert callable(available)
+    found: Value = available(value)
+    return found
+
+
+def _compute(
+    value: Value,
+    available: object,
+    pending: dict[int, Group],
+    wanted: set[Value],
+    replaced: dict[Value, Value],
+) -> None:
+    assert callable(available)
+    node = value.node
+    group = pending.get(id(node))
+    if group is None and node.op.name in ALIASES:
+        inputs = tuple(available(v) for v in node.inputs)
+        replaced[value] = build(node.op, inputs, node.attrs, node.where)[value.index]
+        return
+    nodes = [node] if group is None else group.nodes
+    outputs = [v for n in nodes for v in n.outputs if v in wanted or v == value]
+    body, sources = _body(nodes, outputs)
+    label = "_".join([n.op.name for n in nodes if n.op.name != "cast"][:LABEL_OPS]) or "cast"
+    inputs = tuple(available(v) for v in sources)
+    attrs = {"body": body, "label": label}
+    made = build(REGISTRY["fused"], inputs, attrs, nodes[0].where)
+    replaced.update(zip(outputs, made, strict=True))
+
+
+def _body(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Graph, tuple[Value, ...]]:
+    """Return a group's body, with cheap operands copied in, and the values it reads."""
+    inside = {id(n) for n in nodes}
+    replaced: dict[Value, Value] = {}
+    sources: list[Value] = []
+    copied: list[Value] = [v for n in nodes for v in n.inputs]
+    while copied:
+        value = copied.pop(0)
+        if id(value.node) in inside or value in replaced:
+            continue
+        if is_cheap(value.node):
+            inside.add(id(value.node))
+            copied.extend(value.node.inputs)
+            continue
+        replaced[value] = placeholder(f"x{len(sources)}", value.type)
+        sources.append(value)
+    results = rewrite_values(outputs, lambda node, inputs: None, replaced)
+    inputs = tuple(replaced[v] for v in sources)
+    return Graph("body", inputs, tuple(results)), tuple(sources)
+
+
+def _read_elsewhere(graph: Graph, planner: _Planner) -> set[Value]:
+    """Return the values that are results or are read outside their group."""
+    wanted = set(graph.results)
+    for node in graph.nodes:
+        home = planner.group_of.get(id(node))
+        for value in node.inputs:
+            source = planner.group_of.get(id(value.node))
+            if source is None and not is_cheap(value.node):
+                wanted.add(value)
+            elif source is not None and source is not home:
+                wanted.add(value)
+    return wanted

@@ -1,0 +1,268 @@
+"""Memory: the order of launches, what shares memory, and where in the arena each value lives.
+
+Liveness plus offsets. A value's memory is free again after the launch that reads it last; a kernel
+that reads an operand only at the place it writes may write over it. Updates write into the memory
+of the input they replace where every other reader has run before; else through a copy at the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.ir.dim import Dim, evaluate
+from graphc.ir.graph import Graph, Node, Value, build, placeholder
+from graphc.ir.op import Kind
+from graphc.ir.operand import REGISTRY
+from graphc.ir.plan import MemoryPlan, Slot
+from graphc.passes.fuse import ALIASES
+
+ALIGNMENT = 64
+"""Bytes that arena offsets are multiples of: a cache line, a full vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What does not depend on sizes: launch order and sharing.
+
+    Attributes
+    ----------
+    graph : Graph
+        The fused graph, with copies where a result cannot be written where it belongs.
+    launches : tuple of Node
+        The `fused` nodes in the order they run.
+    root : dict of Value to Value
+        The value whose memory another one names: through aliases, and the updated input for new
+        values written in place.
+    over : dict of Value to Value
+        A value that may take over the memory of one that dies in the same launch.
+    """
+
+    graph: Graph
+    launches: tuple[Node, ...]
+    root: dict[Value, Value]
+    over: dict[Value, Value]
+
+
+def storage(graph: Graph) -> Storage:
+    """Order the launches of a fused graph and decide what shares memory."""
+    graph = _own_results(graph, everything=False)
+    ordered = _ordered(graph)
+    if ordered is None:
+        # A reader of an old value also needs the new one: all updates go through copies.
+        graph = _own_results(graph, everything=True)
+        ordered = _ordered(graph)
+        assert ordered is not None
+    root = _alias_roots(graph)
+    for target, new in graph.updates:
+        root[root[new]] = target
+    root = {v: _find(root, v) for v in root}
+    return Storage(graph, tuple(ordered), root, _takeovers(graph, ordered, root))
+
+
+def _own_results(graph: Graph, everything: bool) -> Graph:
+    """Give every result memory of its own, by copies where it names another one's.
+
+    Outputs that are inputs or one value twice are copied, and updates (``everything``: all of
+    them) whose new value cannot be written over the input it replaces.
+    """
+    root = _alias_roots(graph)
+    taken = set(graph.inputs)
+    results = []
+    for value in graph.outputs:
+        results.append(_copy(value) if root[value] in taken else value)
+        taken.add(root[value])
+    for target, new in graph.updates:
+        source = root[new]
+        fits = source not in taken and _writes_over(source.node, source.index, target, root)
+        results.append(new if fits and not everything else _copy(new))
+        taken.add(source)
+    return graph.with_results(results)
+
+
+def _copy(value: Value) -> Value:
+    inside = placeholder("x0", value.type)
+    body = Graph("body", (inside,), build(REGISTRY["copy"], (inside,), {}, value.node.where))
+    attrs = {"body": body, "label": "copy"}
+    return build(REGISTRY["fused"], (value,), attrs, value.node.where)[0]
+
+
+def _writes_over(node: Node, output: int, target: Value, root: Mapping[Value, Value]) -> bool:
+    """Return whether a launch may write an output over an input it may also read."""
+    return node.op.name == "fused" and all(
+        _reads_in_place(node, i, output) for i, v in enumerate(node.inputs) if root[v] == target
+    )
+
+
+def _find(root: Mapping[Value, Value], value: Value) -> Value:
+    while root.get(value, value) != value:
+        value = root[value]
+    return value
+
+
+def _alias_roots(graph: Graph) -> dict[Value, Value]:
+    root: dict[Value, Value] = {v: v for v in graph.inputs}
+    for node in graph.nodes:
+        for value in node.outputs:
+            alias = node.op.name in ALIASES
+            root[value] = root[node.inputs[0]] if alias else value
+    return root
+
+
+def _reads_in_place(node: Node, position: int, output: int) -> bool:
+    """Return whether a kernel reads an operand only at the place where it writes an output."""
+    body: Graph = node.attrs["body"]
+    operand, result = body.inputs[position], body.outputs[output]
+    if operand.shape != result.shape or operand.dtype.item_bytes != result.dtype.item_bytes:
+        return False
+    kinds = {n.op.kind for n in body.nodes}
+    touched = {operand}
+    for inner in body.nodes:
+        if any(v in touched for v in inner.inputs):
+            if inner.op.kind not in (Kind.POINTWISE, Kind.REDUCE):
+                return False
+            touched.update(inner.outputs)
+    # Pointwise kernels compute all values before they store the first; others may not.
+    return kinds <= {Kind.POINTWISE} or not any(
+        v in touched for i, v in enumerate(body.outputs) if i != output
+    )
+
+
+def _ordered(graph: Graph) -> list[Node] | None:
+    """Return the launches in a topological order: guards first, updates after other readers.
+
+    None when an update would have to wait for a launch that needs it.
+    """
+    root = _alias_roots(graph)
+    launches = [n for n in graph.nodes if n.op.name not in ALIASES]
+    index = {id(n): i for i, n in enumerate(launches)}
+    reads = [{root[v] for v in node.inputs} for node in launches]
+    before = [{index[id(v.node)] for v in values if id(v.node) in index} for values in reads]
+    for target, new in graph.updates:
+        writer = index[id(root[new].node)]
+        before[writer] |= {i for i, values in enumerate(reads) if target in values} - {writer}
+    return _kahn(launches, before)
+
+
+def _kahn(launches: Sequence[Node], before: Sequence[set[int]]) -> list[Node] | None:
+    after: list[list[int]] = [[] for _ in launches]
+    missing = [len(b) for b in before]
+    for i, earlier in enumerate(before):
+        for j in earlier:
+            after[j].append(i)
+    ready = [(not _guards(launches[i]), i) for i, count in enumerate(missing) if count == 0]
+    heapq.heapify(ready)
+    order: list[Node] = []
+    while ready:
+        _, i = heapq.heappop(ready)
+        order.append(launches[i])
+        for j in after[i]:
+            missing[j] -= 1
+            if missing[j] == 0:
+                heapq.heappush(ready, (not _guards(launches[j]), j))
+    return order if len(order) == len(launches) else None
+
+
+def _guards(node: Node) -> bool:
+    """Return whether a launch checks its operands and may fail."""
+    return any(n.op.name.startswith("check_") for n in node.attrs["body"].nodes)
+
+
+def _takeovers(
+    graph: Graph, launches: Sequence[Node], root: Mapping[Value, Value]
+) -> dict[Value, Value]:
+    """Map outputs to operands of the same launch whose memory they may take over."""
+    keep = {root[v] for v in (*graph.results, *graph.inputs)}
+    last = {root[v]: i for i, n in enumerate(launches) for v in n.inputs}
+    found: dict[Value, Value] = {}
+    for i, node in enumerate(launches):
+        taken: set[Value] = set()
+        for value in node.outputs:
+            if root[value] != value or value in keep:
+                continue
+            for position, operand in enumerate(node.inputs):
+                source = root[operand]
+                if source in keep or source in taken or last[source] != i:
+                    continue
+                if source.type.shape == value.shape and _reads_in_place(node, position, value.index):
+                    found[value] = source
+                    taken.add(source)
+                    break
+    return found
+
+
+def plan(layout: Storage, sizes: Mapping[str, int]) -> MemoryPlan:
+    """Give every intermediate value an offset, at concrete sizes.
+
+    Parameters
+    ----------
+    layout : Storage
+    sizes : mapping of str to int
+        Values of the graph's size variables.
+
+    Returns
+    -------
+    MemoryPlan
+    """
+    lives = _lifetimes(layout)
+    heads = _shared_heads(layout)
+    merged: dict[Value, list[int]] = {}
+    for value, (first, last) in lives.items():
+        head = heads.get(value, value)
+        span = merged.setdefault(head, [first, last])
+        span[0], span[1] = min(span[0], first), max(span[1], last)
+    needs = [(_bytes(v, sizes), span[0], span[1], v) for v, span in merged.items()]
+    placed: list[Slot] = []
+    for n_bytes, first, last, value in sorted(needs, key=lambda n: (-n[0], n[1])):
+        offset = _first_fit([s for s in placed if s.first <= last and first <= s.last], n_bytes)
+        placed.append(Slot(value, offset, n_bytes, first, last))
+    offsets = {s.value: s.offset for s in placed}
+    slots = tuple(
+        Slot(v, offsets[heads.get(v, v)], _bytes(v, sizes), first, last)
+        for v, (first, last) in lives.items()
+    )
+    total = max((s.offset + s.n_bytes for s in placed), default=0)
+    return MemoryPlan(slots, total, sum(_bytes(v, sizes) for v in lives))
+
+
+def _lifetimes(layout: Storage) -> dict[Value, tuple[int, int]]:
+    """Return first and last launch of every value that lives in the arena."""
+    graph = layout.graph
+    outside = {layout.root[v] for v in (*graph.outputs, *graph.inputs)}
+    lives: dict[Value, tuple[int, int]] = {}
+    for i, node in enumerate(layout.launches):
+        for value in node.outputs:
+            if layout.root[value] == value and value not in outside:
+                lives[value] = (i, i)
+        for value in node.inputs:
+            source = layout.root[value]
+            if source in lives:
+                lives[source] = (lives[source][0], i)
+    return lives
+
+
+def _shared_heads(layout: Storage) -> dict[Value, Value]:
+    """Map each value that takes over memory to the first owner of that memory."""
+    heads: dict[Value, Value] = {}
+    for node in layout.launches:
+        for value in node.outputs:
+            if value in layout.over:
+                owner = layout.over[value]
+                heads[value] = heads.get(owner, owner)
+    return heads
+
+
+def _bytes(value: Value, sizes: Mapping[str, int]) -> int:
+    size: Dim = value.type.size
+    return max(evaluate(size, sizes), 1) * value.dtype.item_bytes
+
+
+def _first_fit(busy: Sequence[Slot], n_bytes: int) -> int:
+    """Return the lowest aligned offset that is free of ``busy``."""
+    offset = 0
+    for slot in sorted(busy, key=lambda s: s.offset):
+        if offset + n_bytes <= slot.offset:
+            break
+        offset = max(offset, -(-(slot.offset + slot.n_bytes) // ALIGNMENT) * ALIGNMENT)
+    return offset

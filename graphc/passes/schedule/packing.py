@@ -1,0 +1,259 @@
+"""Loops over stretches of flattened axes, and operands copied into scratch for the registers.
+
+Several axes in row-major order are one flat axis. A stretch of it is walked by nested loops over
+the axes themselves, so that no position is divided back into indices inside a loop; the innermost
+axis comes as *runs*, which vectors walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, dim_max, dim_min, linear, symbol, symbols
+from graphc.ir.expr import Axis, Buffer, Expr, Index, Load
+from graphc.ir.loop import For, If, Let, Stmt, Store
+from graphc.passes.schedule.nest import stride
+from graphc.passes.schedule.vectorize import vectorize
+
+Body = tuple[Stmt, ...]
+TURNED_COLUMNS = 4
+"""Columns of a tile that `pack_turned` transposes: few, for few streams from memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """``count`` positions from ``start`` on of the flat axis that ``axes`` make."""
+
+    axes: tuple[Axis, ...]
+    start: Dim
+    count: Dim
+
+
+class Names:
+    """Fresh names for the bounds of runs."""
+
+    def __init__(self) -> None:
+        self._numbers = count()
+
+    def bounds(self, start: Dim, stop: Dim) -> tuple[Body, Dim, Dim]:
+        """Name the two ends of a run; returns the statements and the names' symbols."""
+        number = next(self._numbers)
+        names = f"from{number}", f"to{number}"
+        lets = tuple(Let(n, E.index(d)) for n, d in zip(names, (start, stop), strict=True))
+        return lets, symbol(names[0]), symbol(names[1])
+
+
+def over_runs(
+    stretch: Stretch, names: Names, emit: Callable[[Dim, Dim, Dim], Body]
+) -> Body:
+    """Return loops over a stretch with the innermost axis left to ``emit``.
+
+    ``emit(base, start, stop)`` returns the statements for one run: the innermost axis goes from
+    ``start`` to ``stop``, and its index 0 is at flat position ``base``.
+    """
+    if len(stretch.axes) == 1:
+        return emit(0, stretch.start, stretch.start + stretch.count)
+    width = stretch.axes[-1].extent
+    first = stretch.start // width
+    last = (stretch.start + stretch.count - 1) // width
+
+    def run(position: Dim) -> Body:
+        base = position * width
+        lets, start, stop = names.bounds(
+            dim_max(stretch.start - base, 0),
+            dim_min(stretch.start + stretch.count - base, width),
+        )
+        return (*lets, *emit(base, start, stop))
+
+    return over(Stretch(stretch.axes[:-1], first, last - first + 1), names, run)
+
+
+def over(stretch: Stretch, names: Names, emit: Callable[[Dim], Body]) -> Body:
+    """Return loops over a stretch; ``emit(position)`` returns the statements at one position."""
+    name = stretch.axes[-1].name
+
+    def run(base: Dim, start: Dim, stop: Dim) -> Body:
+        return (For(name, E.index(start), E.index(stop), emit(base + symbol(name))),)
+
+    return over_runs(stretch, names, run)
+
+
+def vector_loop(
+    name: str,
+    start: Dim,
+    stop: Dim,
+    lanes: int,
+    emit: Callable[[Expr | None], Body],
+    split: bool = True,
+) -> Body:
+    """Return a loop in steps of ``lanes``, and a masked step for the rest.
+
+    Without ``split`` one masked loop does all: half the code, for long bodies.
+    """
+    rest = E.iota(lanes) < E.index(stop - symbol(name))
+    if not split:
+        return (For(name, E.index(start), E.index(stop), emit(rest), step=lanes),)
+    whole = start + (stop - start) // lanes * lanes
+    return (
+        For(name, E.index(start), E.index(whole), emit(None), step=lanes),
+        For(name, E.index(whole), E.index(stop), emit(rest), step=lanes),
+    )
+
+
+def pack(
+    scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names
+) -> Body:
+    """Copy ``value`` into ``scratch[row, column]``, vectors running along the columns.
+
+    The last vector of a run spills over what the next run writes after it, so runs go upwards and
+    scratch rows are ``lanes`` longer than a stretch. What stays of the spill is zero, or a value of
+    the operand's own: never old memory, whose numbers might be slow ones.
+    """
+    pitch = scratch.shape[1]
+    name = columns.axes[-1].name
+    zeros = E.splat(E.const(0, value.dtype), (lanes,))
+
+    def row(position: Dim) -> Body:
+        offset = (position - rows.start) * pitch
+
+        def run(base: Dim, start: Dim, stop: Dim) -> Body:
+            place = E.index(offset + base - columns.start + symbol(name))
+
+            def step(mask: Expr | None) -> Body:
+                vector = vectorize(value, name, lanes, mask, {})
+                vector = vector if vector.tile else E.splat(vector, (lanes,))
+                return (Store(scratch, place, vector, (1,)),)
+
+            return vector_loop(name, start, stop, lanes, step)
+
+        clear = Store(scratch, E.index(offset + columns.count), zeros, (1,))
+        return (clear, *over_runs(columns, names, run))
+
+    return over(rows, names, row)
+
+
+def pack_window(
+    scratch: Buffer, rows: Stretch, outer: Stretch, inner: Stretch, value: Expr, lanes: int,
+    names: Names,
+) -> Body:  # fmt: skip
+    """Copy ``value`` into ``scratch[row, (outer, inner)]`` with the inner axis in whole runs.
+
+    All runs are equally long here, so a vector's place in its run is settled outside the loop over
+    runs, and with it which lanes lie on padding. Vectors go from the end of the runs to their
+    start: what the last one spills into the next run is overwritten, as in `pack`.
+    """
+    pitch, (axis,) = scratch.shape[1], inner.axes
+    lanes = _run_lanes(axis.extent, lanes)
+    zeros = E.splat(E.const(0, value.dtype), (lanes,))
+    place = symbol(axis.name)
+    inside = E.iota(lanes) < E.index(inner.start + inner.count - place)
+    vector = vectorize(value, axis.name, lanes, E.use("inside", inside), {})
+    vector = vector if vector.tile else E.splat(vector, (lanes,))
+
+    def row(position: Dim) -> Body:
+        offset = (position - rows.start) * pitch
+
+        def run(at: Dim) -> Body:
+            column = (at - outer.start) * inner.count + place - inner.start
+            return (Store(scratch, E.index(offset + column), vector, (1,)),)
+
+        last = (inner.count - 1) // lanes * lanes
+        vectors = (
+            Let(axis.name, E.index(inner.start + last - symbol("back"))),
+            Let("inside", inside),
+            *over(outer, names, run),
+        )
+        return (
+            Store(scratch, E.index(offset + outer.count * inner.count), zeros, (1,)),
+            For("back", E.index(0), E.index(inner.count), vectors, step=lanes),
+        )
+
+    return over(rows, names, row)
+
+
+def _run_lanes(extent: Dim, lanes: int) -> int:
+    """Return the width of vectors for runs: of short static ones no more than they need."""
+    if isinstance(extent, int):
+        while lanes > 2 and lanes // 2 >= extent:
+            lanes //= 2
+    return lanes
+
+
+def pack_turned(
+    scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names
+) -> Body | None:
+    """Copy an operand that is contiguous along the rows, by transposing small tiles.
+
+    The last tile on each axis reaches back over the one before. Blocks smaller than a tile are
+    copied by `pack`. None where the operand is more than arithmetic over plain loads.
+    """
+    if len(rows.axes) > 1 or len(columns.axes) > 1:
+        return None
+    row, column = rows.axes[0].name, columns.axes[0].name
+    tile = _tile(value, ((row, lanes), (column, TURNED_COLUMNS)))
+    if tile is None:
+        return None
+    pitch = scratch.shape[1]
+    zeros = E.splat(E.const(0, value.dtype), (lanes,))
+    place = (symbol(row) - rows.start) * pitch + symbol(column) - columns.start
+    end = (symbol("clear") * pitch) + columns.count
+
+    def start(name: str, stretch: Stretch, step: int) -> Stmt:
+        return Let(name, E.index(stretch.start + dim_min(symbol(f"{name}_tile"), stretch.count - step)))
+
+    copy = (start(row, rows, lanes), Store(scratch, E.index(place), tile, (pitch, 1)))
+    along = For(f"{row}_tile", E.index(0), E.index(rows.count), copy, step=lanes)
+    across = (start(column, columns, TURNED_COLUMNS), along)
+    turned = (
+        For("clear", E.index(0), E.index(rows.count), (Store(scratch, E.index(end), zeros, (1,)),)),
+        For(f"{column}_tile", E.index(0), E.index(columns.count), across, step=TURNED_COLUMNS),
+    )
+    fits = (E.index(rows.count) >= lanes) & (E.index(columns.count) >= TURNED_COLUMNS)
+    return (If(fits, turned, pack(scratch, rows, columns, value, lanes, names)),)
+
+
+def _tile(value: Expr, axes: Sequence[tuple[str, int]]) -> Expr | None:
+    """Return ``value`` over a tile of several loop variables at once, if loads are all it reads."""
+    names = [name for name, _ in axes]
+    shape = tuple(lanes for _, lanes in axes)
+    possible = True
+
+    def visit(node: Expr) -> Expr | None:
+        nonlocal possible
+        if isinstance(node, Load):
+            found = [linear(node.offset.dim, n) for n in names] if isinstance(
+                node.offset, Index
+            ) and node.mask is None else [None]  # fmt: skip
+            steps = tuple(f[0] for f in found if f is not None)
+            if len(steps) == len(names) and not any(symbols(d) & set(names) for d in steps):
+                return E.load(node.buffer, node.offset, shape, steps)
+            possible = False
+        elif isinstance(node, Index) and symbols(node.dim) & set(names):
+            possible = False
+        return None
+
+    tile = E.rebuild(value, visit, {})
+    return tile if possible and tile.tile == shape else None
+
+
+def clear_rows(scratch: Buffer, start: Dim, stop: Dim, columns: Dim, lanes: int) -> Body:
+    """Fill rows ``start`` to ``stop`` of scratch with zeros."""
+    place = E.index(symbol("clear_row") * scratch.shape[1] + symbol("clear"))
+    zeros = E.splat(E.const(0, scratch.dtype), (lanes,))
+    step = For(
+        "clear", E.index(0), E.index(columns), (Store(scratch, place, zeros, (1,)),), step=lanes
+    )
+    return (For("clear_row", E.index(start), E.index(stop), (step,)),)
+
+
+def unit_loads(value: Expr, axis: Axis) -> int:
+    """Return how many loads of an operand are contiguous along an axis."""
+    return sum(isinstance(e, Load) and stride(e, axis.name) == 1 for e in E.walk(value))
+
+
+def has_masks(value: Expr) -> bool:
+    """Return whether some reads of an operand are guarded, as those of padded patches are."""
+    return any(isinstance(e, Load) and e.mask is not None for e in E.walk(value))
