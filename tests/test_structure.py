@@ -26,15 +26,23 @@ ORDER = {
     "base": "errors config lazy",
     "ir": (
         "polynomial size_expr size_bounds dim "
-        "sizes types operand graph operations scalar_math expr loop lowering target op "
-        "evaluate ops verify printer parser pattern interp"
+        "sizes types operand graph operations scalar_math expr loop lowering target op pattern "
+        "evaluate ops plan verify printer parser interp"
     ),
-    "passes": "manager canonicalize differentiate layout fuse lower schedule expand memory",
-    "codegen": "cpu cuda numba_engine llvm_engine dispatch_layout dispatch_ir dispatch compiler",
-    "runtime": "device buffer random program threads profile",
+    "passes": (
+        "canonicalize differentiate partition fuse lower schedule polynomials elementary expand "
+        "memory manager"
+    ),
+    "codegen": (
+        "cpu cuda sharing python_text python_engine llvm_values llvm_conversions llvm_memory "
+        "llvm_compile numba_lowering numba_engine llvm_engine cache counters worker_main workers "
+        "dispatch_layout dispatch_ir dispatch compiler"
+    ),
+    "runtime": "random threads profile program",
     "frontend": (
-        "formats ndarray symbol autograd jit initializer lr_scheduler optimizer metric_base metric "
-        "gluon"
+        "formats tree trace execute array tape tracer compiled jit random_key context "
+        "ops ndarray_methods ndarray autograd symbol functional initializer lr_scheduler optimizer "
+        "metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

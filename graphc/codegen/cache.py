@@ -7,6 +7,7 @@ without a cache; one warning says so.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -148,17 +149,13 @@ def _write(path: Path, *parts: bytes) -> None:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # a read-only folder: the entry stays a miss
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # a read-only folder: the entry stays a miss
 
 
 def _touch(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # evicted meanwhile, or read-only: it only looks older
         os.utime(path)
-    except OSError:
-        pass  # evicted meanwhile, or read-only: it only looks older than it is
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:

@@ -26,6 +26,7 @@ _ENGINE_FILES = (
     "llvm_values.py",
     "numba_lowering.py",
     "python_text.py",
+    "sharing.py",
 )
 
 

@@ -30,7 +30,8 @@ class Conversions(Arithmetic):
                 return builder.fcmp_unordered("!=", row, zero)
             return builder.icmp_unsigned("!=", row, zero)
         if old.floating and new.floating:
-            return (builder.fpext if new.item_bytes > old.item_bytes else builder.fptrunc)(row, kind)
+            wider = new.item_bytes > old.item_bytes
+            return (builder.fpext if wider else builder.fptrunc)(row, kind)
         if old.floating:
             name = "llvm.fptosi.sat" if new.kind == "i" else "llvm.fptoui.sat"
             full = f"{name}.{suffix(kind)}.{suffix(row.type)}"

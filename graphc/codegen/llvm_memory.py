@@ -63,7 +63,9 @@ class Memory(Conversions):
             found.type = self.ir.VectorType(self.ir.PointerType(), offset.type.count)
         return found
 
-    def offsets(self, offset: Value | Weak, lead: Tile, strides: Sequence[Value | Weak]) -> list[Row]:
+    def offsets(
+        self, offset: Value | Weak, lead: Tile, strides: Sequence[Value | Weak]
+    ) -> list[Row]:
         """Return the offset of each row, given the strides of the axes before the last."""
         base = self.typed([offset])[0]
         found: dict[tuple[int, ...], Value] = {(): base}

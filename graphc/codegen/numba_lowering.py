@@ -232,13 +232,13 @@ class _Lowering:
             "load": self.load,
             "load_where": lambda mask, fill, *rest: self.load(*rest, mask=mask, fill=fill),
             "gather": emit.gather,
-            "gather_where": lambda mask, fill, *rest: emit.gather(*rest, mask, fill),
+            "gather_where": lambda mask, fill, *rest: emit.gather(*rest, mask=mask, fill=fill),
             "store": emit.store,
-            "store_where": lambda mask, *rest: emit.store(*rest, mask=mask),
+            "store_where": lambda mask, *rest: self.store(rest, mask=mask),
             "scatter": emit.scatter,
-            "scatter_where": lambda mask, *rest: emit.scatter(*rest, mask),
-            "stream": lambda *rest: emit.store(*rest, streaming=True),
-            "stream_where": lambda mask, *rest: emit.store(*rest, mask=mask, streaming=True),
+            "scatter_where": lambda mask, *rest: emit.scatter(*rest, mask=mask),
+            "stream": lambda *rest: self.store(rest, streaming=True),
+            "stream_where": lambda mask, *rest: self.store(rest, mask=mask, streaming=True),
             "stream_fence": self.stream_fence,
             "fail": self.fail,
             "full": lambda dtype, number, *tile: emit.value(number, dtype.dtype, tile),
@@ -282,6 +282,9 @@ class _Lowering:
     ) -> Value:
         shape = (tile,) if isinstance(tile, int) else tile
         return self.emit.load(pointer, offset, shape, strides, **masked)
+
+    def store(self, operands: Sequence[Any], **options: Any) -> None:
+        self.emit.store(*operands, **options)
 
     def stream_fence(self) -> None:
         name = STREAMING_FENCE.get(architecture(self.target))

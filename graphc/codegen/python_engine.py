@@ -6,8 +6,6 @@ operation gives the bits that compiled code gives. An access out of bounds is an
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import linecache
 import math
 from collections.abc import Callable, Sequence
@@ -18,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.python_text import DTYPE_NAMES, FOLDS, source
+from graphc.ir import scalar_math
 from graphc.ir.loop import Kernel
-from graphc.ir.types import DType, bool_
+from graphc.ir.types import DType
 
 Array = Any
 """A NumPy scalar or array, or a Python number beside one."""
@@ -89,19 +88,7 @@ class _Type:
     dtype: DType
 
     def __call__(self, value: Array) -> Array:
-        if isinstance(value, bool | int | float) and not self.dtype.floating:
-            value = np.asarray(value)
-        array, kind = np.asarray(value), self.dtype.numpy
-        if self.dtype is bool_:
-            return (array != 0)[()]
-        if array.dtype.kind != "f" or self.dtype.floating:
-            return array.astype(kind)[()]
-        limits = np.iinfo(kind)
-        # 2.0**k bounds are exact in every float type, unlike the largest integers.
-        inside = (array >= float(limits.min)) & (array < 2.0 ** math.log2(limits.max + 1))
-        truncated = np.where(inside, array, 0).astype(kind)
-        saturated = np.where(array > 0, limits.max, limits.min).astype(kind)
-        return np.where(inside | np.isnan(array), truncated, saturated)[()]
+        return scalar_math.convert(np.asarray(value), self.dtype)[()]
 
 
 def _typed(*operands: Array) -> list[np.ndarray]:
@@ -132,42 +119,7 @@ def _extremum(larger: bool) -> Callable[[Array, Array], Array]:
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
-    a, b, c = np.broadcast_arrays(*_typed(a, b, c))
-    if a.dtype == np.float64:
-        exact = _libm_fma()
-        items = [exact(*row) for row in zip(a.ravel(), b.ravel(), c.ravel(), strict=True)]
-        return np.array(items, np.float64).reshape(a.shape)[()]
-    product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
-    return _rounded_to_odd_sum(product, addend).astype(np.float32)[()]
-
-
-def _rounded_to_odd_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return ``a + b`` in float64 so that rounding it to float32 rounds only once."""
-    total = np.asarray(a + b)
-    virtual = total - a
-    rest = np.asarray((a - (total - virtual)) + (b - virtual))
-    bits = total.view(np.int64)
-    inexact = np.isfinite(rest) & (rest != 0) & (bits & 1 == 0)
-    # The neighbour on the side of the rest is odd; bits of a negative number grow downwards.
-    step = np.where((rest > 0) == (total > 0), 1, -1)
-    return np.where(inexact, bits + step, bits).view(np.float64)
-
-
-@cache
-def _libm_fma() -> Callable[[float, float, float], float]:
-    """Return C's fma: Python has none before 3.13."""
-    if hasattr(math, "fma"):
-        return _math_fma
-    function = ctypes.CDLL(ctypes.util.find_library("m")).fma
-    function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double] * 3
-    return function  # type: ignore[no-any-return]
-
-
-def _math_fma(a: float, b: float, c: float) -> float:
-    try:
-        return math.fma(a, b, c)  # type: ignore[attr-defined,no-any-return]
-    except (OverflowError, ValueError):  # where C gives inf or nan
-        return float(np.float64(a) * np.float64(b) + np.float64(c))
+    return scalar_math.fma(*_typed(a, b, c))[()]
 
 
 def _select(condition: Array, a: Array, b: Array) -> Array:
@@ -179,8 +131,7 @@ def _invert(a: Array) -> Array:
 
 
 def _mulhi(a: Array, b: Array) -> Array:
-    a, b = _typed(a, b)
-    return ((a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)[()]
+    return scalar_math.multiply_high(*_typed(a, b))[()]
 
 
 def _on_floats(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -194,17 +145,17 @@ _COMBINE: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def _fold(op: str) -> Callable[[np.ndarray], Array]:
+    """Return the fixed tree of `ir.expr.Fold` for one operation."""
     combine = _COMBINE[op]
 
     def fold(tile: np.ndarray) -> Array:
-        tile = np.asarray(tile)
-        while tile.ndim:
+        for _ in range(np.ndim(tile)):
             while len(tile) > 1:
                 half = (len(tile) + 1) // 2
                 upper = len(tile) - half
                 tile = np.concatenate([combine(tile[:upper], tile[half:]), tile[upper:half]])
             tile = tile[0]
-        return tile[()]
+        return np.asarray(tile)[()]
 
     return fold
 
@@ -278,7 +229,8 @@ def _scatter_where(mask: Array, memory: np.ndarray, places: Array, value: Array)
 
 def _store(memory: np.ndarray, offset: Array, value: Array, strides: Any = None) -> None:
     shape = np.shape(value)
-    _scatter(memory, _places(offset, shape, [1] * len(shape) if strides is None else strides), value)
+    places = _places(offset, shape, [1] * len(shape) if strides is None else strides)
+    _scatter(memory, places, value)
 
 
 def _store_where(
@@ -306,7 +258,7 @@ def _names() -> dict[str, Any]:
         "full": lambda dtype, value, *tile: np.full(tile, value, dtype.dtype.numpy),
         "spread": lambda value, *tile: np.broadcast_to(_typed(value)[0], tile),
         "iota": np.arange,
-        "bitcast": lambda value, dtype: np.asarray(value).view(dtype.dtype.numpy)[()],
+        "bitcast": lambda value, dtype: scalar_math.reinterpret(value, dtype.dtype)[()],
         "minimum": _extremum(False), "maximum": _extremum(True), "absolute": np.abs,
         "invert": _invert, "rem": lambda a, b: np.fmod(*_typed(a, b))[()], "mulhi": _mulhi,
         "fma": _fma, "select": _select, "sqrt": np.sqrt, "floor": _on_floats(np.floor),

@@ -11,46 +11,20 @@ from __future__ import annotations
 import keyword
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+from graphc.codegen.sharing import (
+    Key,
+    register_tiles,
+    shared_expressions,
+    statements,
+    straight_runs,
+    used_names,
+)
 from graphc.errors import CompileError
-from graphc.ir.dim import (
-    Atom,
-    Dim,
-    FloorDiv,
-    Maximum,
-    Minimum,
-    Modulo,
-    Var,
-    symbols,
-    terms,
-)
-from graphc.ir.expr import (
-    Apply,
-    Buffer,
-    Const,
-    Expr,
-    Fold,
-    Index,
-    Iota,
-    Load,
-    Use,
-    children,
-    walk,
-)
-from graphc.ir.loop import (
-    Alloc,
-    Assign,
-    Declare,
-    Fail,
-    For,
-    If,
-    Kernel,
-    Let,
-    Stmt,
-    Store,
-)
+from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
+from graphc.ir.expr import Apply, Buffer, Const, Expr, Fold, Index, Iota, Load, Splat, Use
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DTYPES, DType, bool_, int64
 
@@ -133,10 +107,10 @@ class _Writer:
         self.names: dict[str, str] = {"begin": "begin", "end": "end"}
         self.taken = set(_PARAMETERS) | NAMES
         self.temporaries = 0
-        self.bound: dict[tuple[Expr, int], str] = {}
-        self.shared: set[tuple[Expr, int]] = set()
+        self.bound: dict[Key, str] = {}
+        self.shared: set[Key] = set()
         self.stamps: Callable[[Expr], int] = lambda expr: 0
-        self.tiles = _register_tiles(kernel.body)
+        self.tiles = register_tiles(kernel.body)
         self.streams = any(isinstance(s, Store) and s.streaming for s in statements(kernel.body))
 
     # -- names and lines ---------------------------------------------------------------------
@@ -161,7 +135,7 @@ class _Writer:
 
     def text(self) -> str:
         kernel = self.kernel
-        used = _used_names(kernel)
+        used = used_names(kernel)
         self.lines.append(f"def kernel({', '.join(_PARAMETERS)}):")
         for position, buffer in enumerate(kernel.params):
             if buffer.name in used:
@@ -183,9 +157,9 @@ class _Writer:
 
     def body(self, stmts: Sequence[Stmt]) -> None:
         outer = self.bound, self.shared, self.stamps
-        for run in _runs(stmts):
+        for run in straight_runs(stmts):
             self.bound = {}
-            self.shared, per_stmt = _shared_expressions(run)
+            self.shared, per_stmt = shared_expressions(run)
             for stmt, stamps in zip(run, per_stmt, strict=True):
                 self.stamps = stamps
                 self.statement(stmt)
@@ -239,19 +213,18 @@ class _Writer:
         tile = self.tiles.get(stmt.name, stmt.value.tile)
         if tile == stmt.value.tile:
             return self.value(stmt.value)
-        if isinstance(stmt.value, Const):
-            return _full(stmt.value, tile)
-        return f"spread({self.plain(stmt.value)}, {', '.join(map(str, tile))})"
+        return self.splat(Splat(stmt.value, stmt.value.dtype, tile))
 
     def store(self, stmt: Store) -> None:
         offset, value = self.plain(stmt.offset), self.value(stmt.value)
         kind = "scatter" if stmt.offset.tile else "stream" if stmt.streaming else "store"
         where = "" if stmt.mask is None else f"{self.plain(stmt.mask)}, "
         kind += "_where" if where else ""
-        strides = "" if _is_plain(stmt.value.tile, stmt.strides) else f", {self.tuple(stmt.strides)}"
+        plain = _is_plain(stmt.value.tile, stmt.strides)
+        strides = "" if plain else f", {self.strides(stmt.strides)}"
         self.line(f"{kind}({where}{self.name(stmt.buffer.name)}, {offset}, {value}{strides})")
 
-    def tuple(self, dims: Sequence[Dim]) -> str:
+    def strides(self, dims: Sequence[Dim]) -> str:
         inner = ", ".join(self.polynomial(d)[0] for d in dims)
         return f"({inner},)" if len(dims) == 1 else f"({inner})"
 
@@ -275,7 +248,7 @@ class _Writer:
             return self.bind(key, text), _ATOM
         return text, precedence
 
-    def bind(self, key: tuple[Expr, int], text: str) -> str:
+    def bind(self, key: Key, text: str) -> str:
         name = f"t{self.temporaries}"
         self.temporaries += 1
         self.line(f"{name} = {text}")
@@ -298,6 +271,8 @@ class _Writer:
                 return self.application(expr)
             case Load():
                 return self.load(expr), _ATOM
+            case Splat():
+                return self.splat(expr), _ATOM
             case Fold():
                 return f"fold_{expr.combine}({self.value(expr.arg)})", _ATOM
         raise CompileError(
@@ -307,9 +282,9 @@ class _Writer:
 
     def application(self, expr: Apply) -> tuple[str, int]:
         if expr.op in ("cast", "bitcast"):
-            dtype = _dtype_name(expr.dtype)
-            inner = self.value(expr.args[0])
-            return (f"{dtype}({inner})" if expr.op == "cast" else f"bitcast({inner}, {dtype})"), _ATOM
+            dtype, inner = _dtype_name(expr.dtype), self.value(expr.args[0])
+            converted = f"{dtype}({inner})" if expr.op == "cast" else f"bitcast({inner}, {dtype})"
+            return converted, _ATOM
         if not OPERATIONS[expr.op].machine:
             raise CompileError(
                 f"{expr.op} is no machine operation", remedy="passes/expand replaces it."
@@ -342,6 +317,11 @@ class _Writer:
             texts[longest] = self.bound.get(key) or self.bind(key, texts[longest][0]), _ATOM
         return texts
 
+    def splat(self, expr: Splat) -> str:
+        if isinstance(expr.arg, Const):
+            return _full(expr.arg, expr.tile)
+        return f"spread({self.value(expr.arg)}, {', '.join(map(str, expr.tile))})"
+
     def load(self, expr: Load) -> str:
         name, offset = self.name(expr.buffer.name), self.plain(expr.offset)
         where = ""
@@ -353,7 +333,7 @@ class _Writer:
         tile = ""
         if expr.tile:
             plain = _is_plain(expr.tile, expr.strides)
-            tile = f", {expr.tile[0]}" if plain else f", {expr.tile}, {self.tuple(expr.strides)}"
+            tile = f", {expr.tile[0]}" if plain else f", {expr.tile}, {self.strides(expr.strides)}"
         return f"load{'_where' if where else ''}({where}{name}, {offset}{tile})"
 
     # -- index arithmetic --------------------------------------------------------------------
@@ -444,135 +424,3 @@ def _static_size(buffer: Buffer) -> int:
             raise CompileError(f"scratch {buffer} has no static shape")
         size *= dim
     return size
-
-
-# -- walks over statements -------------------------------------------------------------------
-
-
-def statements(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
-    """Yield every statement, nested ones after the one that holds them."""
-    for stmt in stmts:
-        yield stmt
-        match stmt:
-            case For():
-                yield from statements(stmt.body)
-            case If():
-                yield from statements(stmt.body)
-                yield from statements(stmt.otherwise)
-
-
-def expressions(stmt: Stmt) -> tuple[Expr, ...]:
-    """Return the expressions a statement itself evaluates."""
-    match stmt:
-        case For():
-            return stmt.start, stmt.stop
-        case If():
-            return (stmt.condition,)
-        case Let() | Declare() | Assign():
-            return (stmt.value,)
-        case Store():
-            masks = () if stmt.mask is None else (stmt.mask,)
-            return (stmt.offset, stmt.value, *masks)
-        case Fail():
-            return stmt.details
-    return ()
-
-
-def _names_in(expr: Expr) -> Iterator[str]:
-    match expr:
-        case Index():
-            yield from symbols(expr.dim)
-        case Use():
-            yield expr.name
-        case Load():
-            yield expr.buffer.name
-            for stride in expr.strides:
-                yield from symbols(stride)
-
-
-def _used_names(kernel: Kernel) -> set[str]:
-    used: set[str] = set()
-    seen: set[int] = set()
-    for stmt in statements(kernel.body):
-        if isinstance(stmt, Store):
-            used.add(stmt.buffer.name)
-            for stride in stmt.strides:
-                used |= symbols(stride)
-        for root in expressions(stmt):
-            for expr in walk(root, seen):
-                used.update(_names_in(expr))
-    return used
-
-
-def _register_tiles(body: Sequence[Stmt]) -> dict[str, tuple[int, ...]]:
-    """Return the tile of each declared register: the widest that is ever assigned to it."""
-    tiles: dict[str, tuple[int, ...]] = {}
-    for stmt in statements(body):
-        if isinstance(stmt, Declare | Assign):
-            known = tiles.get(stmt.name, ())
-            tile = stmt.value.tile
-            tiles[stmt.name] = max(known, tile, key=lambda t: (len(t), t))
-    return tiles
-
-
-def _runs(stmts: Sequence[Stmt]) -> Iterator[list[Stmt]]:
-    """Cut a body into runs of straight statements; loops and branches stand alone."""
-    run: list[Stmt] = []
-    for stmt in stmts:
-        if isinstance(stmt, For | If | Alloc):
-            if run:
-                yield run
-            yield [stmt]
-            run = []
-        else:
-            run.append(stmt)
-    if run:
-        yield run
-
-
-def _shared_expressions(
-    run: Sequence[Stmt],
-) -> tuple[set[tuple[Expr, int]], list[Callable[[Expr], int]]]:
-    """Return what a run of statements uses more than once, and each statement's stamps.
-
-    A stamp is the position of the last statement before that changed something the expression
-    reads: a register, or the buffer of a load. Equal expressions of equal stamp are equal values.
-    """
-    changed: dict[str, int] = {}
-    counts: Counter[tuple[Expr, int]] = Counter()
-    dependencies: dict[Expr, frozenset[str]] = {}
-    per_stmt = []
-    for position, stmt in enumerate(run, 1):
-        stamps = _stamper(dict(changed), dependencies)
-        per_stmt.append(stamps)
-        for root in expressions(stmt):
-            _count(root, stamps, counts)
-        match stmt:
-            case Let() | Declare() | Assign():
-                changed[stmt.name] = position
-            case Store():
-                changed[stmt.buffer.name] = position
-    return {key for key, count in counts.items() if count > 1}, per_stmt
-
-
-def _stamper(
-    changed: dict[str, int], dependencies: dict[Expr, frozenset[str]]
-) -> Callable[[Expr], int]:
-    def reads(expr: Expr) -> frozenset[str]:
-        found = dependencies.get(expr)
-        if found is None:
-            found = frozenset(_names_in(expr)).union(*map(reads, children(expr)))
-            dependencies[expr] = found
-        return found
-
-    return lambda expr: max((changed.get(name, 0) for name in reads(expr)), default=0)
-
-
-def _count(
-    expr: Expr, stamps: Callable[[Expr], int], counts: Counter[tuple[Expr, int]]
-) -> None:
-    key = (expr, stamps(expr))
-    counts[key] += 1
-    if counts[key] == 1:
-        for child in children(expr):
-            _count(child, stamps, counts)

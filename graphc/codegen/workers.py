@@ -9,6 +9,7 @@ llvmlite has one of its own; started afresh, because forking a process with thre
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -57,10 +58,8 @@ class _Worker:
 
     def end(self) -> None:
         for stream in (self.process.stdin, self.process.stdout):
-            try:
+            with contextlib.suppress(OSError):  # it is gone already
                 stream.close()  # type: ignore[union-attr]
-            except OSError:
-                pass  # it is gone already
         try:
             self.process.wait(timeout=1)
         except subprocess.TimeoutExpired:
@@ -138,11 +137,9 @@ def _hire(count: int) -> list[_Worker]:
             worker = _idle.pop()
             if worker.alive:
                 hired.append(worker)
-    try:
+    with contextlib.suppress(OSError):  # no more processes: the caller does the work
         while len(hired) < count and not getattr(sys, "frozen", False) and sys.executable:
             hired.append(_Worker())
-    except OSError:
-        pass  # no more processes: the caller does the work
     return hired
 
 

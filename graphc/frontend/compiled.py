@@ -144,7 +144,7 @@ def call(target: Compiled, operands: Sequence[Array], cls: type[Array]) -> list[
     arrays = [o._array for o in operands]
     wrt = ()
     if mode.recording:
-        wrt = tuple(i for i, o in enumerate(operands) if o.on_tape and o.dtype.floating)
+        wrt = tuple(i for i, o in enumerate(operands) if o.on_tape and o.type.dtype.floating)
     if not wrt:
         results = target.program(arrays)
         _touch_updated(target.graph, operands)

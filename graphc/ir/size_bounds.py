@@ -162,7 +162,13 @@ def nonnegative(dim: Dim, upper: Bounds) -> bool:
     low, high = bounds(dim, upper)
     if low is not None and low >= 0:
         return True
-    if (high is not None and high < 0) or all(isinstance(u, int) for u in upper.values()):
+    if high is not None and high < 0:
+        return False
+    for coef, mono in terms(dim):
+        atom, power = mono[0] if len(mono) == 1 else (None, 0)
+        if isinstance(atom, Minimum | Maximum) and power == 1:
+            return _nonnegative_by_case(dim, coef, atom, upper)
+    if all(isinstance(u, int) for u in upper.values()):
         return False
     # Inner axes come last in a mapping and may be bounded by outer ones.
     for name in reversed(list(upper)):
@@ -176,6 +182,13 @@ def nonnegative(dim: Dim, upper: Bounds) -> bool:
             dim = rest + coefficient * (upper[name] - 1)
     low = bounds(dim, upper)[0]
     return low is not None and low >= 0
+
+
+def _nonnegative_by_case(dim: Dim, coef: int, atom: Minimum | Maximum, upper: Bounds) -> bool:
+    others = dim - coef * from_atom(atom)
+    cases = (nonnegative(others + coef * side, upper) for side in (atom.a, atom.b))
+    # `-max(a, b)` is the smaller of two terms, as `min` is: both must pass.
+    return all(cases) if isinstance(atom, Minimum) == (coef > 0) else any(cases)
 
 
 def _nonnegative_factor(dim: Dim, upper: Bounds) -> bool:

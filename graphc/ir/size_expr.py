@@ -243,6 +243,8 @@ def modulo(a: Dim, b: Dim) -> Dim:
         if isinstance(d, int):
             return g * (r % d)
         return 0 if r == 0 else g * from_atom(Modulo(r, d))
+    if isinstance(lone_atom(r), FloorDiv) and floor_div(r, d) == 0:
+        return g * r
     for mono, coef in r._poly.items():
         atom = mono[0][0] if len(mono) == 1 and mono[0][1] == 1 else None
         if isinstance(atom, Modulo) and exact_quotient(atom.b, d) is not None:

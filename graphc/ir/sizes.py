@@ -12,7 +12,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from graphc.errors import Location, user_location
-from graphc.ir.dim import Dim, SizeExpr, evaluate, solve, substitute, symbol, symbols
+from graphc.ir.dim import (
+    Dim,
+    SizeExpr,
+    evaluate,
+    provably_equal,
+    solve,
+    substitute,
+    symbol,
+    symbols,
+)
 
 _active: ContextVar[SizeSolver | None] = ContextVar("graphc_size_solver", default=None)
 
@@ -72,7 +81,7 @@ class SizeSolver:
     def unify(self, a: Dim, b: Dim) -> Dim | None:
         """Make two sizes equal; None when they differ in the call being traced."""
         a, b = self.resolve(a), self.resolve(b)
-        if a == b:
+        if a == b or provably_equal(a, b):
             return a
         if self.hint(a) != self.hint(b):
             return None
@@ -113,7 +122,7 @@ def resolve(dim: Dim) -> Dim:
 
 def unify(a: Dim, b: Dim) -> Dim | None:
     """Return the common size of two that must be equal, or None."""
-    if a == b:
+    if a == b or provably_equal(a, b):
         return a
     solver = _active.get()
     return None if solver is None else solver.unify(a, b)
@@ -122,7 +131,7 @@ def unify(a: Dim, b: Dim) -> Dim | None:
 def broadcast_dims(a: Dim, b: Dim) -> Dim | None:
     """Return the size two axes broadcast to, or None when they do not fit."""
     a, b = resolve(a), resolve(b)
-    if a == b or b == 1:
+    if a == b or b == 1 or provably_equal(a, b):
         return a
     if a == 1:
         return b

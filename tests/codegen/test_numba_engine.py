@@ -136,7 +136,8 @@ DEFINED = {
     **{op: INTEGERS for op in ("mod", "shl", "shr")},
     **{op: FLOATS for op in ("div", "sqrt", "fma")},
     # NumPy rounds 64-bit integers as float64, which has too few bits
-    "round": [d for d in NUMBERS if d.floating or d.item_bytes < 8], "mulhi": [uint32], "select": DTYPES,
+    "round": [d for d in NUMBERS if d.floating or d.item_bytes < 8],
+    "mulhi": [uint32], "select": DTYPES,
 }  # fmt: skip
 
 
@@ -420,8 +421,11 @@ def test_undefined_symbols_are_found() -> None:
 
 def test_fills_and_copies_call_no_library() -> None:
     p0, o0, o1 = (Buffer(name, float32, (n,)) for name in ("p0", "o0", "o1"))
-    body = For("i", index(0), index(n), (
-        Store(o0, index(i), E.const(0.0, float32)), Store(o1, index(i), E.load(p0, index(i)))))  # fmt: skip
+    stores = (
+        Store(o0, index(i), E.const(0.0, float32)),
+        Store(o1, index(i), E.load(p0, index(i))),
+    )
+    body = For("i", index(0), index(n), stores)
     kernel = Kernel("fill", (p0, o0, o1), 2, ("n",), (body,))
     x = floats(33)
     found = run_both(kernel, [x, *(np.ones(33, np.float32) for _ in range(2))], [33], 0, 1)

@@ -384,7 +384,7 @@ def test_damaged_idx_files_are_refused(tmp_path):
         "needs 24 bytes of data, the file has 23": [whole[:-1], gzip.compress(whole[:-1])],
         "the file has more": [whole + b"x", gzip.compress(whole + b"x")],
         "needs 9903520314283042199192993792 bytes": [huge, gzip.compress(huge)],
-        "damaged gzip": [packed[:-12], packed[:12] + b"\xff" * 20, packed[:-6] + bytes(6)],
+        "damaged gzip": [packed[:-12], packed[:10] + b"\xff" * 20, packed[:-6] + bytes(6)],
     }
     for message, blobs in cases.items():
         for blob in blobs:

@@ -12,7 +12,7 @@ from graphc.ir.dim import Dim
 from graphc.ir.expr import Expr
 from graphc.ir.op import FLOATS, NUMBERS, Kind, OpDef, register, sample
 from graphc.ir.operand import apply
-from graphc.ir.ops.composite import composite, known_shape
+from graphc.ir.ops.composite import composite, known_shape, shape_of
 from graphc.ir.ops.pooling import (
     Numbers,
     Window,
@@ -22,7 +22,6 @@ from graphc.ir.ops.pooling import (
     pooled,
     window_read,
 )
-from graphc.ir.ops.rearrange import shape_of
 from graphc.ir.ops.reduction import max as max_
 from graphc.ir.ops.reduction import mean
 from graphc.ir.ops.windows import (

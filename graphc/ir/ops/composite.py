@@ -13,32 +13,41 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from graphc.errors import GraphcError, user_location
+from graphc.errors import ArgumentError, GraphcError, user_location
 from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.graph import build, placeholder
 from graphc.ir.op import EVERY, Kind, OpDef, Sample, register
 from graphc.ir.operand import apply
+from graphc.ir.sizes import resolve
 from graphc.ir.types import DType, TensorType, as_dtype
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def known_shape(x: Any) -> tuple[Dim, ...] | None:
-    """Return the shape of an operand, or None where it has none yet (a Symbol)."""
-    if not hasattr(x, "__graphc_apply__"):
-        return tuple(np.shape(x))
-    shape = getattr(x, "shape", None)
-    return None if shape is None else tuple(shape)
-
-
 def type_of(x: Any) -> TensorType | None:
-    """Return the type of an operand, or None where it has none yet."""
-    shape = known_shape(x)
-    if shape is None:
+    """Return the type of an operand, or None where it has none yet (a Symbol)."""
+    kind = getattr(x, "type", None)
+    if isinstance(kind, TensorType):
+        return kind.with_shape([resolve(d) for d in kind.shape])
+    if hasattr(x, "__graphc_apply__"):
         return None
-    dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-    return TensorType(as_dtype(dtype), shape)
+    array = np.asarray(x)
+    return TensorType(as_dtype(array.dtype), array.shape)
+
+
+def known_shape(x: Any) -> tuple[Dim, ...] | None:
+    """Return the shape of an operand as Dims, or None where it has none yet."""
+    kind = type_of(x)
+    return None if kind is None else kind.shape
+
+
+def shape_of(x: Any) -> tuple[Dim, ...]:
+    """Return the shape, as Dims, of an operand that has one."""
+    kind = type_of(x)
+    if kind is None:
+        raise ArgumentError(f"the shape of {type(x).__name__} is not known yet")
+    return kind.shape
 
 
 def attempt(op: str, operands: Sequence[Any], compute: Callable[..., R], *args: Any) -> R:

@@ -12,9 +12,8 @@ from graphc.ir.dim import Dim, product
 from graphc.ir.expr import Expr
 from graphc.ir.op import EVERY, Kind, OpDef, register, sample
 from graphc.ir.operand import apply
-from graphc.ir.ops.composite import attempt, composite
+from graphc.ir.ops.composite import attempt, composite, shape_of
 from graphc.ir.ops.movement import expand_dims, reshape, squeeze, transpose
-from graphc.ir.ops.rearrange import shape_of
 from graphc.ir.ops.reduction import sum as sum_
 from graphc.ir.sizes import resolve, unify
 from graphc.ir.types import (

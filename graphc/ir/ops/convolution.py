@@ -17,7 +17,7 @@ from graphc.ir.dim import Dim
 from graphc.ir.expr import Expr
 from graphc.ir.op import NUMBERS, Kind, OpDef, register, sample
 from graphc.ir.operand import apply
-from graphc.ir.ops.composite import composite, known_shape
+from graphc.ir.ops.composite import known_shape
 from graphc.ir.ops.windows import (
     LAYOUTS,
     Array,
@@ -40,6 +40,9 @@ UNKNOWN = -1  # a size that `infer_inputs` is to fill in
 _CHANNELS_FIRST = (
     "Images go in channels first: ToTensor() makes float32 (C, H, W) of uint8 (H, W, C) images; "
     "an array in (N, H, W, C) needs transpose((0, 3, 1, 2))."
+)
+_MISSING_AXIS = (
+    "One example needs a batch axis, a batch of grey images needs a channel axis: reshape the data."
 )
 
 
@@ -84,7 +87,7 @@ def _check_channels(op: str, x: TensorType, w: TensorType, axes: int, groups: in
         )
     channels = resolve(w.shape[1] * groups)
     detail = f" with {channels} channels"
-    check_layout(op, x, axes, detail, _CHANNELS_FIRST if x.ndim > axes + 2 else "")
+    check_layout(op, x, axes, detail, _CHANNELS_FIRST if x.ndim > axes + 2 else _MISSING_AXIS)
     if unify(x.shape[1], channels) is None:
         grouped = f" ({groups} groups of {resolve(w.shape[1])})" if groups > 1 else ""
         last = known_size(x.shape[-1])
@@ -235,7 +238,8 @@ class Conv(Convolution):
 
         def term(channel: Expr, *offsets: Expr) -> Expr:
             data = _read_data(x, batch, channel + first, window, offsets, stride, pad, dilate)
-            return data * w.at(out, channel, *offsets)  # type: ignore[no-any-return]
+            weight: Expr = w.at(out, channel, *offsets)
+            return data * weight
 
         return k.reduce("add", w.shape[1:], term)
 
@@ -313,7 +317,8 @@ class ConvDataGrad(Convolution):
         def term(member: Expr, *offsets: Expr) -> Expr:
             out = member + group * members
             windows, mask = _meeting(positions, offsets, g, w, stride, pad, dilate)
-            return read(g, mask, 0, batch, out, *windows) * w.at(out, own, *offsets)  # type: ignore[no-any-return]
+            weight: Expr = w.at(out, own, *offsets)
+            return read(g, mask, 0, batch, out, *windows) * weight
 
         return k.reduce("add", [members, *w.shape[2:]], term)
 
@@ -391,7 +396,8 @@ class ConvWeightGrad(Convolution):
 
         def term(batch: Expr, *windows: Expr) -> Expr:
             data = _read_data(x, batch, own + first, windows, offsets, stride, pad, dilate)
-            return g.at(batch, out, *windows) * data  # type: ignore[no-any-return]
+            gradient: Expr = g.at(batch, out, *windows)
+            return gradient * data
 
         return k.reduce("add", [g.shape[0], *g.shape[2:]], term)
 
@@ -457,52 +463,3 @@ def _check_counts(
 conv = register(Conv())
 conv_data_grad = register(ConvDataGrad())
 conv_weight_grad = register(ConvWeightGrad())
-
-
-def _transpose_reference(x: Array, w: Array, **attrs: Any) -> Any:
-    extra = attrs.pop("output_pad")
-    settled = _attrs(x.ndim - 2, **attrs)
-    spatial = _transposed_sizes(x.shape, w.shape, settled, (extra,) * (x.ndim - 2))
-    return conv_data_grad.reference(x, w, spatial=spatial, **settled)
-
-
-def _transposed_sizes(
-    x: Sequence[Dim], w: Sequence[Dim], attrs: dict[str, Any], extra: Sequence[int]
-) -> tuple[Any, ...]:
-    numbers = zip(x[2:], w[2:], attrs["stride"], attrs["pad"], attrs["dilate"], extra)
-    return tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, k, s, p, d, e in numbers)
-
-
-@composite(
-    _transpose_reference, operands=2, dtypes=NUMBERS,
-    samples=(
-        sample((2, 3, 4, 3), (3, 2, 3, 3), stride=2, pad=1, dilate=1, groups=1, output_pad=1),
-        sample((1, 4, 3), (4, 1, 2), stride=2, pad=0, dilate=2, groups=2, output_pad=0),
-    ),
-)  # fmt: skip
-def conv_transpose(
-    x: Any, w: Any, stride: Numbers = 1, pad: Numbers = 0, dilate: Numbers = 1, groups: int = 1,
-    output_pad: Numbers = 0,
-) -> Any:  # fmt: skip
-    """Return the transposed convolution, which undoes the change of size that `conv` makes.
-
-    Parameters
-    ----------
-    x : operand, shape (N, O, *counts)
-    w : operand, shape (O, C // groups, *window)
-    stride, pad, dilate, groups
-        Those of the convolution that is transposed.
-    output_pad : int or sequence of int
-        Added to the size on one side, less than the stride.
-
-    Returns
-    -------
-    operand, shape (N, C, *spatial)
-        ``spatial = (count - 1) * stride - 2 * pad + dilate * (window - 1) + 1 + output_pad``.
-    """
-    attrs = settings(w, stride, pad, dilate, groups)
-    extra = per_axis("output_pad", output_pad, len(attrs["stride"]), 0)
-    if any(e >= s for e, s in zip(extra, attrs["stride"])):
-        raise ArgumentError(f"output_pad {output_pad} must be less than the stride {stride}")
-    spatial = _transposed_sizes(x.shape, w.shape, attrs, extra)
-    return conv_data_grad(x, w, spatial=spatial, **attrs)

@@ -12,10 +12,9 @@ import numpy as np
 from graphc.errors import ArgumentError, ShapeError
 from graphc.ir.dim import Dim, product
 from graphc.ir.op import NUMBERS, sample
-from graphc.ir.ops.composite import attempt, composite
+from graphc.ir.ops.composite import attempt, composite, shape_of
 from graphc.ir.ops.contraction import matmul
 from graphc.ir.ops.movement import reshape, transpose
-from graphc.ir.ops.rearrange import shape_of
 from graphc.ir.ops.reduction import sum as sum_
 from graphc.ir.sizes import resolve, unify
 from graphc.ir.types import as_dtype, broadcast_shapes, shape_text

@@ -13,13 +13,13 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, SizeExpr, ceil_div, dim_min, product, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.loop import Bind, For, Let, Stmt, Store
 from graphc.ir.op import NUMBERS, Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import apply
 from graphc.ir.ops.basic import cast
-from graphc.ir.ops.composite import as_shape, attempt, composite
+from graphc.ir.ops.composite import as_shape, attempt, composite, shape_of
 from graphc.ir.ops.indexing import (
     check_index,
     check_indices,
@@ -30,7 +30,7 @@ from graphc.ir.ops.indexing import (
     whole_indices,
 )
 from graphc.ir.ops.movement import Movement, broadcast_to, transpose
-from graphc.ir.ops.rearrange import expanded_key, getitem, shape_of, stack
+from graphc.ir.ops.rearrange import expanded_key, getitem, is_whole, stack
 from graphc.ir.sizes import fix, known_size
 from graphc.ir.types import (
     TensorType,
@@ -206,7 +206,7 @@ class GatherND(Movement):
 
     def vjp(self, g: Any, y: Any, x: Any, indices: Any, *, mode: str) -> tuple[Any, ...]:
         """Add the gradient up where it was gathered from."""
-        return scatter_nd(indices, g, tuple(x.shape), mode), None
+        return scatter_nd(indices, g, shape_of(x), mode), None
 
     def lower(self, k: Any, x: Any, indices: Any, *, mode: str) -> Any:
         """Read at the index tuple."""
@@ -316,19 +316,15 @@ def getitem_advanced(x: Any, key: Any, mode: str = "raise") -> Any:
 
 def _advanced(x: Any, key: Any, mode: str) -> Any:
     items = list(expanded_key(key if isinstance(key, tuple) else (key,), len(shape_of(x))))
-    places = [n for n, item in enumerate(items) if is_index_array(item) or _is_whole(item)]
+    places = [n for n, item in enumerate(items) if is_index_array(item) or is_whole(item)]
     together = places == list(range(places[0], places[-1] + 1))
     arrays = {n: items[n] for n in places if is_index_array(items[n])}
     basic = tuple(slice(None) if n in arrays else item for n, item in enumerate(items))
     part = getitem(x, basic)
-    kept = [n for n, item in enumerate(items) if not _is_whole(item)]
+    kept = [n for n, item in enumerate(items) if not is_whole(item)]
     axes = [kept.index(n) for n in arrays]
     first = sum(1 for n in kept if n < places[0]) if together else 0
     return _gathered(part, axes, list(arrays.values()), first, mode)
-
-
-def _is_whole(item: Any) -> bool:
-    return isinstance(item, (int, np.integer, SizeExpr)) and not isinstance(item, bool)
 
 
 def _gathered(x: Any, axes: list[int], arrays: list[Any], first: int, mode: str) -> Any:

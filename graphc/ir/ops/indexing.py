@@ -25,7 +25,7 @@ from graphc.ir.expr import Buffer, Expr
 from graphc.ir.loop import Fail, For, If, Let, Stmt, Store
 from graphc.ir.op import Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import REGISTRY, apply
-from graphc.ir.ops.composite import attempt, known_shape
+from graphc.ir.ops.composite import attempt, known_shape, shape_of
 from graphc.ir.ops.movement import Movement, expand_dims, squeeze
 from graphc.ir.sizes import known_size
 from graphc.ir.types import (
@@ -255,7 +255,7 @@ class Take(Movement):
     def vjp(self, g: Any, y: Any, x: Any, indices: Any, *, axis: int, mode: str) -> Any:
         """Add the gradient up where it was taken from."""
         scatter = REGISTRY["scatter_add"]
-        return scatter(indices, g, tuple(x.shape), axis % x.ndim, mode), None
+        return scatter(indices, g, shape_of(x), axis % x.ndim, mode), None
 
     def lower(self, k: Any, x: Any, indices: Any, *, axis: int, mode: str) -> Any:
         """Read at the index that the indices hold."""
@@ -339,7 +339,7 @@ class Pick(Movement):
     ) -> tuple[Any, ...]:
         """Put the gradient where it was picked from."""
         place = axis % x.ndim
-        return unpick(g, indices, x.shape[place], place, keepdims, mode), None
+        return unpick(g, indices, shape_of(x)[place], place, keepdims, mode), None
 
     def lower(
         self, k: Any, x: Any, indices: Any, *, axis: int, keepdims: bool, mode: str

@@ -13,8 +13,8 @@ from graphc.ir.dim import Dim, product
 from graphc.ir.expr import Expr
 from graphc.ir.op import EVERY, Kind, OpDef, register, sample
 from graphc.ir.operand import apply
-from graphc.ir.ops.composite import as_shape, attempt, known_shape, type_of
-from graphc.ir.sizes import fix, known_size, unify
+from graphc.ir.ops.composite import as_shape, attempt, known_shape, shape_of, type_of
+from graphc.ir.sizes import fix, known_size, resolve, unify
 from graphc.ir.types import (
     TensorType,
     broadcast_shapes,
@@ -65,6 +65,7 @@ def reshaped(x: TensorType, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
     ShapeError
         When the numbers of elements differ; names a shape that fits.
     """
+    x = x.with_shape([resolve(d) for d in x.shape])
     free = [axis for axis, d in enumerate(shape) if d == -1]
     if len(free) > 1 or any(isinstance(d, int) and d < -1 for d in shape):
         raise _misfit(x, shape, "at most one size may be -1, the others are 0 or more")
@@ -174,7 +175,7 @@ class Reshape(Movement):
 
     def vjp(self, g: Any, y: Any, x: Any, *, shape: tuple[Dim, ...]) -> tuple[Any, ...]:
         """Reshape the gradient back."""
-        return (reshape(g, x.shape),)
+        return (reshape(g, shape_of(x)),)
 
     def lower(self, k: Any, x: Any, *, shape: tuple[Dim, ...]) -> Any:
         """Read the element with the same row-major number."""
@@ -299,31 +300,31 @@ class Squeeze(Movement):
         """Drop the axes ``axis``, which have size 1; all axes of size 1 where it is None."""
         shape = known_shape(x)
         if shape is not None:
-            kind = TensorType(type_of(x).dtype, shape)  # type: ignore[union-attr]
-            axis = attempt(self.name, (x,), self._dropped, kind, axis)
+            axis = attempt(self.name, (x,), self._dropped, shape, axis)
         return apply(self, (x,), {"axis": _as_axes(axis, None)})
 
     @staticmethod
-    def _dropped(x: TensorType, axis: Any) -> tuple[int, ...]:
+    def _dropped(shape: Sequence[Dim], axis: Any) -> tuple[int, ...]:
         if axis is None:
-            return tuple(a for a, d in enumerate(x.shape) if d == 1)
-        axes = normalize_axes(axis, x.ndim)
+            return tuple(a for a, d in enumerate(shape) if resolve(d) == 1)
+        axes = normalize_axes(axis, len(shape))
         for a in axes:
-            if unify(x.shape[a], 1) is None:
+            if unify(shape[a], 1) is None:
+                size = known_size(shape[a])
                 raise ShapeError(
-                    f"cannot squeeze axis {a} of size {known_size(x.shape[a]) or x.shape[a]}",
+                    f"cannot squeeze axis {a} of size {shape[a] if size is None else size}",
                     remedy="Only axes of size 1 can be dropped.",
                 )
         return axes
 
     def infer(self, x: TensorType, *, axis: Any) -> TensorType:
         """Return the shape without the axes."""
-        dropped = self._dropped(x, axis)
+        dropped = self._dropped(x.shape, axis)
         return x.with_shape([d for a, d in enumerate(x.shape) if a not in dropped])
 
     def vjp(self, g: Any, y: Any, x: Any, *, axis: Any) -> tuple[Any, ...]:
         """Bring the axes back."""
-        return (reshape(g, x.shape),)
+        return (reshape(g, shape_of(x)),)
 
     def lower(self, k: Any, x: Any, *, axis: Any) -> Any:
         """Read with 0 at the dropped axes."""

@@ -9,9 +9,8 @@ import numpy as np
 from graphc.errors import ArgumentError, ShapeError, nearest
 from graphc.ir.dim import Dim
 from graphc.ir.op import sample
-from graphc.ir.ops.composite import attempt, composite
+from graphc.ir.ops.composite import attempt, composite, shape_of
 from graphc.ir.ops.movement import broadcast_to
-from graphc.ir.ops.rearrange import shape_of
 from graphc.ir.ops.slicing import concat, pad_constant, slice_sizes
 from graphc.ir.sizes import known_size
 from graphc.ir.types import shape_text

@@ -1,7 +1,7 @@
 """Max pooling over spatial axes, and its gradient in gather form.
 
 Data is ``(N, C, *spatial)`` with 1, 2 or 3 spatial axes. To fusion these are MOVEMENT: they read
-windows of a few elements at other places than they write, and their results feed pointwise ops. 
+windows of a few elements at other places than they write, and their results feed pointwise ops.
 The gradients are records whose own gradients are records here, so any order exists.
 """
 
@@ -233,7 +233,8 @@ class MaxPoolIndex(MaxPooling):
             value, mask = element(*offsets)
             found = value.eq(peak) | value.ne(value) if x.dtype.floating else value.eq(peak)
             found = found if mask is None else found & mask
-            return k.select(found, k.cast(_flat(offsets, kernel), int32), highest(int32))  # type: ignore[no-any-return]
+            place: Expr = k.select(found, k.cast(_flat(offsets, kernel), int32), highest(int32))
+            return place
 
         return k.reduce("min", kernel, position)
 
@@ -243,7 +244,7 @@ class MaxPoolIndex(MaxPooling):
         """Look for maxima of windows with NumPy."""
         cols = columns(x, kernel, stride, pad, ceil_mode, _least(x))
         real = columns(np.ones(x.shape, bool), kernel, stride, pad, ceil_mode, False)
-        found = ((cols == cols.max(axis=-1, keepdims=True)) | (cols != cols)) & real  # noqa: PLR0124
+        found = ((cols == cols.max(axis=-1, keepdims=True)) | (cols != cols)) & real
         return found.argmax(axis=-1).astype(np.int32)
 
 

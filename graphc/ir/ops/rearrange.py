@@ -13,7 +13,7 @@ import numpy as np
 from graphc.errors import ArgumentError, IndexRangeError, ShapeError
 from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.op import sample
-from graphc.ir.ops.composite import as_shape, attempt, composite, known_shape
+from graphc.ir.ops.composite import as_shape, attempt, composite, shape_of
 from graphc.ir.ops.movement import broadcast_to, expand_dims, reshape, transpose
 from graphc.ir.ops.slice_bounds import slice_bounds
 from graphc.ir.ops.slicing import concat, slice_sizes
@@ -23,20 +23,19 @@ from graphc.ir.types import normalize_axes, normalize_axis, same_shape, shape_te
 Bounds = Sequence[Any]
 
 
-def shape_of(x: Any) -> tuple[Dim, ...]:
-    """Return the shape of an operand that has one."""
-    shape = known_shape(x)
-    assert shape is not None, "composites run on operands with shapes"
-    return shape
-
-
 # -- slices ------------------------------------------------------------------------------------
 
 
-def _sliced(x: Any, keys: Sequence[slice]) -> Any:
-    """Return ``x[keys]`` for one slice for each axis; ``x`` itself where they take everything."""
+def _sliced(x: Any, keys: Sequence[Any]) -> Any:
+    """Return ``x[keys]`` for one key for each axis; ``x`` itself where they take everything.
+
+    A key is a slice, or an integer, which keeps its axis with size 1.
+    """
     shape = shape_of(x)
-    parts = [slice_bounds(key, d) for key, d in zip(keys, shape, strict=True)]
+    parts = [
+        slice_bounds(key, d) if isinstance(key, slice) else (integer_begin(key, axis, d), 1, 1)
+        for axis, (key, d) in enumerate(zip(keys, shape, strict=True))
+    ]
     if all(b == 0 and n == d and s == 1 for (b, n, s), d in zip(parts, shape, strict=True)):
         return x
     begin, size, step = zip(*parts, strict=True)
@@ -119,16 +118,23 @@ def expanded_key(key: Any, ndim: int) -> tuple[Any, ...]:
     return items[:place] + full + items[place + 1 :]
 
 
-def integer_slice(index: Any, axis: int, size: Dim) -> slice:
-    """Return the slice that holds one element of an axis.
+def is_whole(item: Any) -> bool:
+    """Return whether one item of an index is an integer or a size."""
+    return isinstance(item, (int, np.integer, SizeExpr)) and not isinstance(item, bool)
+
+
+def integer_begin(index: Dim, axis: int, size: Dim) -> Dim:
+    """Return an index counted from the start of an axis.
+
+    The first and the last element of an axis leave a symbolic size as it is; any other index
+    fixes it, since it is in range for some sizes only.
 
     Raises
     ------
     IndexRangeError
         When there is no such element.
     """
-    known = known_size(size)
-    at = known_size(index)
+    known, at = known_size(size), known_size(index)
     if known is not None and at is not None and not -known <= at < known:
         raise IndexRangeError(
             f"index {at} is out of range for axis {axis} of size {known}",
@@ -137,8 +143,7 @@ def integer_slice(index: Any, axis: int, size: Dim) -> slice:
     if isinstance(size, SizeExpr) and index not in (0, -1):
         fixed = fix(size)
         size = size if fixed is None else fixed
-    start = size + index if at is not None and at < 0 else index
-    return slice(start, start + 1)
+    return size + index if at is not None and at < 0 else index
 
 
 def _indexed(x: Any, key: Any) -> Any:
@@ -150,9 +155,8 @@ def _indexed(x: Any, key: Any) -> Any:
             continue
         if isinstance(item, slice):
             kept.append(axis)
-        elif isinstance(item, (int, np.integer, SizeExpr)) and not isinstance(item, bool):
-            whole = item if isinstance(item, SizeExpr) else int(item)
-            item = integer_slice(whole, axis, shape[axis])
+        elif is_whole(item):
+            item = item if isinstance(item, SizeExpr) else int(item)
         else:
             raise ArgumentError(
                 f"{item!r} is no basic index",

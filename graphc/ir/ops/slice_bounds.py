@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,11 @@ def _forward(start: Any, stop: Any, size: Dim) -> tuple[Dim, Dim]:
     if stop is None and isinstance(start, int) and start < 0:
         return dim_max(size + start, 0), dim_min(size, -start)
     begin = 0 if start is None else _from_start(start, size)
-    end = size if stop is None else dim_min(_from_start(stop, size), size)
+    if stop is None:
+        end = size
+    else:
+        end = _from_start(stop, size)
+        end = end if _negative(stop) else dim_min(end, size)
     return begin, dim_max(end - begin, 0)
 
 
@@ -80,6 +85,6 @@ def _negative(bound: Dim) -> bool:
 def _whole(bound: Any) -> Any:
     if bound is None or isinstance(bound, SizeExpr):
         return bound
-    if isinstance(bound, (int, np.integer)) and not isinstance(bound, bool):
-        return int(bound)
+    if hasattr(bound, "__index__") and not isinstance(bound, (bool, np.ndarray)):
+        return operator.index(bound)
     raise ArgumentError(f"a slice's bounds must be integers, got {bound!r}")

@@ -13,7 +13,7 @@ from graphc.ir.dim import Dim
 from graphc.ir.expr import Expr
 from graphc.ir.op import register, sample
 from graphc.ir.operand import apply
-from graphc.ir.ops.composite import as_shape
+from graphc.ir.ops.composite import as_shape, shape_of
 from graphc.ir.ops.movement import Movement
 from graphc.ir.types import DType, TensorType, bool_, normalize_axis, promote, same_shape
 
@@ -49,7 +49,7 @@ class Slice(Movement):
 
     def vjp(self, g: Any, y: Any, x: Any, *, begin: Sizes, size: Sizes, step: Any) -> Any:
         """Put the gradient back into zeros."""
-        return (unslice(g, begin, tuple(x.shape), step),)
+        return (unslice(g, begin, shape_of(x), step),)
 
     def lower(self, k: Any, x: Any, *, begin: Sizes, size: Sizes, step: Any) -> Any:
         """Read at ``begin + i * step``."""
@@ -84,7 +84,7 @@ class Unslice(Movement):
 
     def vjp(self, g: Any, y: Any, x: Any, *, begin: Sizes, shape: Sizes, step: Any) -> Any:
         """Slice the gradient."""
-        return (slice_sizes(g, begin, tuple(x.shape), step),)
+        return (slice_sizes(g, begin, shape_of(x), step),)
 
     def lower(self, k: Any, x: Any, *, begin: Sizes, shape: Sizes, step: Any) -> Any:
         """Read the operand where an index comes from it, else 0."""
@@ -167,8 +167,8 @@ class Concat(Movement):
         parts = []
         for x in inputs:
             begin = tuple(offset if a == place else 0 for a in range(x.ndim))
-            parts.append(slice_sizes(g, begin, tuple(x.shape), (1,) * x.ndim))
-            offset = offset + x.shape[place]
+            parts.append(slice_sizes(g, begin, shape_of(x), (1,) * x.ndim))
+            offset = offset + shape_of(x)[place]
         return tuple(parts)
 
     def lower(self, k: Any, *operands: Any, axis: int) -> Any:
@@ -231,7 +231,7 @@ class PadConstant(Movement):
     def vjp(self, g: Any, y: Any, x: Any, *, width: Any, value: float) -> tuple[Any, ...]:
         """Cut the padding off."""
         begin = tuple(before for before, _ in width)
-        return (slice_sizes(g, begin, tuple(x.shape), (1,) * x.ndim),)
+        return (slice_sizes(g, begin, shape_of(x), (1,) * x.ndim),)
 
     def lower(self, k: Any, x: Any, *, width: Any, value: float) -> Any:
         """Read inside, else return the constant."""

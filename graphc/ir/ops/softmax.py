@@ -135,7 +135,8 @@ def _is_class(x: Any, labels: Any, axis: int) -> Any:
     # A range in the labels' own type could be too short: uint8 has no class 256.
     kind = int64 if as_dtype(labels.dtype) is int64 else int32
     attrs = {"length": x.shape[place], "dtype": kind, "start": 0, "step": 1}
-    classes = build(iota, (), attrs, x.node.where)[0] if isinstance(x, Value) else create(iota, attrs)
+    traced = isinstance(x, Value)
+    classes = build(iota, (), attrs, x.node.where)[0] if traced else create(iota, attrs)
     trailing = x.ndim - 1 - place
     if trailing:
         classes = reshape(classes, (x.shape[place], *(1,) * trailing))
@@ -279,7 +280,7 @@ def _binary_cross_entropy(k: Any, x: Expr, z: Expr) -> Any:
 
 sigmoid_binary_cross_entropy = Binary(
     "sigmoid_binary_cross_entropy",
-    "Return the cross entropy of labels ``z`` in 0 .. 1 and ``sigmoid(x)``, stable for large ``x``.",
+    "Return the cross entropy of labels ``z`` in 0 .. 1 and ``sigmoid(x)``, stable for any ``x``.",
     lower=_binary_cross_entropy,
     reference=lambda x, z: np.maximum(x, 0) - x * z + np.log1p(np.exp(-np.abs(x))),
     vjp=lambda g, y, x, z: (g * (sigmoid(x) - z), -g * x),

@@ -34,6 +34,7 @@ from graphc.ir.loop import (
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.schedule.contraction_match import Match, match, merged
+from graphc.passes.schedule.few_rows import FEW, few_rows
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import (
     Body,
@@ -55,6 +56,8 @@ __all__ = ["Match", "match", "schedule"]
 
 PARALLEL_BLOCKS = 8
 """Blocks of columns get narrower until there are so many blocks: work for several threads."""
+DEEP = 4096
+"""Sums of so many terms (gradients of weights) are shared out in pieces of one vector."""
 SCRATCH_BYTES = 512 << 10
 """Upper limit of one thread's scratch, which lies on its stack."""
 HEAVY = 48
@@ -122,7 +125,7 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     names = Names()
     scratch = tuple(map(Alloc, (plan.a_scratch, plan.b_scratch, plan.c_scratch)))
     sizes = tuple(Let(name, E.index(value)) for name, value in plan.sizes())
-    block = (*plan.place(), *_sums(plan, names), *_epilogue(plan, items, names))
+    block = (*plan.place(), *_either(plan, names), *_epilogue(plan, items, names))
     loop = For("p", E.index(symbol(BEGIN)), E.index(symbol(END)), block)
     return replace(
         kernel, body=(*scratch, *sizes, loop), extent=plan.extent(), work=plan.work()
@@ -141,10 +144,10 @@ class _Plan:
         self.b_columns, (b,) = merged(matched.columns, [matched.b])
         self.b_depth, (self.b,) = merged(matched.depth, [b])
         a_rows, (a,) = merged(matched.rows, [matched.a])
-        a_depth, (self.a,) = merged(matched.depth, [a])
-        rows = Stretch(a_rows, symbol("row0"), symbol("rows"))
-        depth = Stretch(a_depth, symbol("depth0"), symbol("depth"))
-        self.a_by_depth = unit_loads(self.a, a_depth[-1]) >= unit_loads(self.a, a_rows[-1])
+        self.a_depth, (self.a,) = merged(matched.depth, [a])
+        rows = self.row_stretch = Stretch(a_rows, symbol("row0"), symbol("rows"))
+        depth = Stretch(self.a_depth, symbol("depth0"), symbol("depth"))
+        self.a_by_depth = unit_loads(self.a, self.a_depth[-1]) >= unit_loads(self.a, a_rows[-1])
         self.a_stretches = (rows, depth) if self.a_by_depth else (depth, rows)
         self._scratch()
 
@@ -176,10 +179,11 @@ class _Plan:
         name("row_step", _balanced(row_count, row_blocks, b.tile_rows))
         depth_blocks = name("depth_blocks", dim_max(ceil_div(depth_count, b.depth), 1))
         name("depth_step", ceil_div(depth_count, depth_blocks))
-        share = ceil_div(column_count * row_blocks * matrices, PARALLEL_BLOCKS * b.tile_columns)
-        limit = name(
-            "column_limit", dim_min(dim_max(share, 1) * b.tile_columns, b.columns)
-        )
+        # 0 for shallow sums, 1 for deep ones, which repay narrower pieces.
+        deep = name("deep", dim_min(depth_count // DEEP, 1))
+        piece = name("piece", b.tile_columns - deep * (b.tile_columns - b.lanes))
+        share = ceil_div(column_count * row_blocks * matrices, piece * PARALLEL_BLOCKS)
+        limit = name("column_limit", dim_min(dim_max(share, 1) * piece, b.columns))
         width_blocks = name("width_blocks", ceil_div(width, limit))
         aligned = b.tile_columns if len(columns) == 1 else 1
         width_step = name("width_step", _balanced(width, width_blocks, aligned))
@@ -248,6 +252,22 @@ def _balanced(extent: Dim, blocks: Dim, multiple: int) -> Dim:
 
 
 # -- sums of products ------------------------------------------------------------------------
+
+
+def _either(plan: _Plan, names: Names) -> Body:
+    """Return the sums of a block; a size decides between many rows and few."""
+    row_count = product(a.extent for a in plan.matched.rows)
+    simple = len(plan.a_depth) == len(plan.b_depth) == len(plan.b_columns) == 1
+    if not simple or (isinstance(row_count, int) and row_count > FEW):
+        return _sums(plan, names)
+    columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
+    few = few_rows(
+        plan.c_scratch, plan.row_stretch, columns, plan.b_depth[0], plan.a, plan.b,
+        plan.blocks.lanes, names,
+    )  # fmt: skip
+    if isinstance(row_count, int):
+        return few
+    return (If(E.index(row_count) <= FEW, few, _sums(plan, names)),)
 
 
 def _sums(plan: _Plan, names: Names) -> Body:

@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -166,26 +166,24 @@ class WorkerPool:
     def _fail_dead(self, task: _Task, worker: _Worker) -> NoReturn:
         worker.process.join(_GRACE_S)
         code = worker.process.exitcode
+        given = [task, *(t for t in self._tasks.values() if self._worker(t.position) is worker)]
+        lost = _shown({t.position: t for t in given}.values(), self._fetcher.describe())
         self.close()
         raise DataLoaderError(
-            f"a DataLoader worker died ({_ending(code)}) with {self._shown(task)} to load",
-            remedy="Killed from outside: usually memory ran out; use fewer workers or smaller "
-            "batches. num_workers=0 shows other causes. With start_method='spawn' a script "
-            "needs `if __name__ == '__main__':` around what it runs.",
+            f"a DataLoader worker died ({_ending(code)}) and did not deliver {lost}",
+            remedy="Killed: memory may have run out; use fewer workers or smaller batches. Ended by "
+            "itself: its message is on standard error, and num_workers=0 shows the cause here; a "
+            "script that spawns workers needs `if __name__ == '__main__':`.",
             where=user_location(),
         )
 
     def _fail_late(self, task: _Task) -> NoReturn:
         self.close()
         raise DataLoaderError(
-            f"a DataLoader worker did not deliver {self._shown(task)} within {self._timeout_s:g} s",
+            f"a DataLoader worker did not deliver {_shown([task], self._fetcher.describe())} within {self._timeout_s:g} s",
             remedy="Raise timeout= if items take that long; num_workers=0 shows where they hang.",
             where=user_location(),
         )
-
-    def _shown(self, task: _Task) -> str:
-        items = shorten(task.indices)
-        return f"batch {task.position} (items {items}) of {self._fetcher.describe()}"
 
 
 def check_start_method(name: str | None) -> str:
@@ -239,6 +237,13 @@ def _shut_down(workers: list[_Worker], owner: int) -> None:
             worker.process.join()
         worker.process.close()
     workers.clear()
+
+
+def _shown(tasks: Iterable[_Task], dataset: str) -> str:
+    """Return what errors call the batches of ``dataset``."""
+    batches = [f"batch {task.position} (items {shorten(task.indices)})" for task in tasks]
+    more = f" and {len(batches) - 3} more" if len(batches) > 3 else ""
+    return f"{', '.join(batches[:3])}{more} of {dataset}"
 
 
 def _ending(exit_code: int | None) -> str:

@@ -1,0 +1,115 @@
+"""Compile time of each kind of kernel, part by part, and speed of the register micro-kernel.
+
+    python benchmarks/compile_time.py
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "codegen"))
+
+import scheduled_kernels as kernels
+
+from graphc import lazy
+from graphc.codegen import compiler, llvm_compile, numba_engine
+from graphc.codegen.numba_lowering import llvm_module
+from graphc.codegen.python_text import source
+from graphc.ir import expr as E
+from graphc.ir.loop import Kernel
+from graphc.ir.types import float32
+
+REPEATS = 7
+
+
+def polynomial(operations: int) -> Kernel:
+    """A pointwise chain, main loop only."""
+
+    def value(x: E.Expr) -> E.Expr:
+        y = x
+        for k in range(operations):
+            y = E.apply("fma" if k % 2 else "max", y, x, *([0.5 + k] if k % 2 else []))
+        return y
+
+    return kernels.apply_kernel(value, (float32,), float32, 16)
+
+
+KINDS: dict[str, Callable[[], Kernel]] = {
+    "pointwise, 6 operations + masked tail": kernels.pointwise,
+    "pointwise, 10 operations": lambda: polynomial(10),
+    "pointwise, 60 operations": lambda: polynomial(60),
+    "pointwise, 180 operations": lambda: polynomial(180),
+    "row sums, (4, 16) accumulators": kernels.row_sums,
+    "take rows, gather and check": kernels.take_rows,
+    "transpose through (16, 16)": kernels.transpose,
+    "matrix micro-kernel (8, 3, 16)": kernels.micro_kernel,
+}
+
+
+def best_ms(function: Callable[[], object]) -> float:
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def compile_times() -> None:
+    target = kernels.TARGET
+    start = time.perf_counter()
+    lazy.numba()
+    print(f"import numba {time.perf_counter() - start:.2f} s")
+    start = time.perf_counter()
+    numba_engine.compile_object(kernels.pointwise(), target)
+    print(f"first kernel {time.perf_counter() - start:.3f} s; milliseconds of later ones:")
+    print(f"{'kernel':40} {'text':>6} {'lower':>6} {'LLVM':>6} {'total':>6} {'link':>6}  bytes")
+    for name, make in KINDS.items():
+        kernel = make()
+        text = source(kernel)
+        ir = str(llvm_module(text, target))
+        code = llvm_compile.object_code(ir, target)
+        columns = [
+            best_ms(lambda k=kernel: source(k)),
+            best_ms(lambda t=text: str(llvm_module(t, target))),
+            best_ms(lambda i=ir: llvm_compile.object_code(i, target)),
+        ]
+        number = iter(range(REPEATS))
+        compiler._load("warm up" + name, code, target)
+        link = best_ms(lambda n=number, c=code, k=name: compiler._load(f"{k} {next(n)}", c, target))
+        row = "".join(f" {ms:6.2f}" for ms in (*columns, sum(columns), link))
+        print(f"{name:40}{row}  {len(code)}")
+
+
+def micro_kernel_speed() -> None:
+    (compiled,) = compiler.compile_kernels([kernels.micro_kernel()], kernels.TARGET)
+    print("micro-kernel (8, 3, 16), one core: depth, panels, kilobytes, GFLOP/s")
+    for depth, panels in ((64, 1), (128, 1), (256, 1), (256, 8), (512, 8), (512, 32)):
+        a = np.random.default_rng(0).standard_normal((panels, depth, 8)).astype(np.float32)
+        b = np.random.default_rng(1).standard_normal((panels, depth, 48)).astype(np.float32)
+        c = np.zeros((panels, 8, 48), np.float32)
+        pointers = (ctypes.c_void_p * 3)(*(x.ctypes.data for x in (a, b, c)))
+        sizes = (ctypes.c_int64 * 1)(depth)
+        run = kernels._NATIVE(compiled.address)
+        repeats = max(1, 20_000_000 // (panels * depth * 384))
+
+        def launch() -> None:
+            for _ in range(repeats):
+                run(pointers, sizes, 0, panels, None)
+
+        launch()
+        seconds = best_ms(launch) / 1e3
+        kilobytes = (a.nbytes + b.nbytes + c.nbytes) >> 10
+        gflops = 2 * 384 * depth * panels * repeats / seconds / 1e9
+        print(f"  {depth:5} {panels:5} {kilobytes:7} {gflops:8.1f}")
+
+
+if __name__ == "__main__":
+    compile_times()
+    micro_kernel_speed()

@@ -1,0 +1,146 @@
+"""What statements read and change, and which of their sub-expressions are worth a name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from graphc.ir.dim import symbols
+from graphc.ir.expr import Expr, Index, Load, Use, children, walk
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+
+Key = tuple[Expr, int]
+"""An expression and its stamp: equal keys are equal values."""
+
+
+
+def statements(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
+    """Yield every statement, nested ones after the one that holds them."""
+    for stmt in stmts:
+        yield stmt
+        match stmt:
+            case For():
+                yield from statements(stmt.body)
+            case If():
+                yield from statements(stmt.body)
+                yield from statements(stmt.otherwise)
+
+
+def expressions(stmt: Stmt) -> tuple[Expr, ...]:
+    """Return the expressions a statement itself evaluates."""
+    match stmt:
+        case For():
+            return stmt.start, stmt.stop
+        case If():
+            return (stmt.condition,)
+        case Let() | Declare() | Assign():
+            return (stmt.value,)
+        case Store():
+            masks = () if stmt.mask is None else (stmt.mask,)
+            return (stmt.offset, stmt.value, *masks)
+        case Fail():
+            return stmt.details
+    return ()
+
+
+def _names_in(expr: Expr) -> Iterator[str]:
+    match expr:
+        case Index():
+            yield from symbols(expr.dim)
+        case Use():
+            yield expr.name
+        case Load():
+            yield expr.buffer.name
+            for stride in expr.strides:
+                yield from symbols(stride)
+
+
+def used_names(kernel: Kernel) -> set[str]:
+    """Return the names of buffers, sizes, loop variables and registers that the body reads."""
+    used: set[str] = set()
+    seen: set[int] = set()
+    for stmt in statements(kernel.body):
+        if isinstance(stmt, Store):
+            used.add(stmt.buffer.name)
+            used |= frozenset().union(*map(symbols, stmt.strides))
+        for root in expressions(stmt):
+            for expr in walk(root, seen):
+                used.update(_names_in(expr))
+    return used
+
+
+def register_tiles(body: Sequence[Stmt]) -> dict[str, tuple[int, ...]]:
+    """Return the tile of each declared register: what all values assigned to it broadcast to."""
+    tiles: dict[str, tuple[int, ...]] = {}
+    for stmt in statements(body):
+        if isinstance(stmt, Declare):
+            tiles[stmt.name] = stmt.value.tile
+        elif isinstance(stmt, Assign):
+            known = tiles.get(stmt.name, ())
+            tiles[stmt.name] = np.broadcast_shapes(known, stmt.value.tile)
+    return tiles
+
+
+def straight_runs(stmts: Sequence[Stmt]) -> Iterator[list[Stmt]]:
+    """Cut a body into runs of straight statements; loops and branches stand alone."""
+    run: list[Stmt] = []
+    for stmt in stmts:
+        if isinstance(stmt, For | If | Alloc):
+            if run:
+                yield run
+            yield [stmt]
+            run = []
+        else:
+            run.append(stmt)
+    if run:
+        yield run
+
+
+def shared_expressions(
+    run: Sequence[Stmt],
+) -> tuple[set[Key], list[Callable[[Expr], int]]]:
+    """Return what a run of statements uses more than once, and each statement's stamps.
+
+    A stamp is the position of the last statement before that changed something the expression
+    reads: a register, or the buffer of a load. Equal expressions of equal stamp are equal values.
+    """
+    changed: dict[str, int] = {}
+    counts: Counter[Key] = Counter()
+    dependencies: dict[Expr, frozenset[str]] = {}
+    per_stmt = []
+    for position, stmt in enumerate(run, 1):
+        stamps = _stamper(dict(changed), dependencies)
+        per_stmt.append(stamps)
+        for root in expressions(stmt):
+            _count(root, stamps, counts)
+        match stmt:
+            case Let() | Declare() | Assign():
+                changed[stmt.name] = position
+            case Store():
+                changed[stmt.buffer.name] = position
+    return {key for key, count in counts.items() if count > 1}, per_stmt
+
+
+def _stamper(
+    changed: dict[str, int], dependencies: dict[Expr, frozenset[str]]
+) -> Callable[[Expr], int]:
+    def reads(expr: Expr) -> frozenset[str]:
+        found = dependencies.get(expr)
+        if found is None:
+            found = frozenset(_names_in(expr)).union(*map(reads, children(expr)))
+            dependencies[expr] = found
+        return found
+
+    return lambda expr: max((changed.get(name, 0) for name in reads(expr)), default=0)
+
+
+def _count(
+    expr: Expr, stamps: Callable[[Expr], int], counts: Counter[Key]
+) -> None:
+    key = (expr, stamps(expr))
+    counts[key] += 1
+    if counts[key] == 1:
+        for child in children(expr):
+            _count(child, stamps, counts)

@@ -1,0 +1,118 @@
+"""Devices as MXNet names them: ``cpu(0)``, ``gpu(0)``."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from graphc.errors import ArgumentError, DeviceError, nearest, user_location
+
+KINDS = {"cpu": 1, "gpu": 2, "cpu_pinned": 3, "cpu_shared": 5}
+"""Names of device types, with the numbers that MXNet's files give them."""
+
+
+class _Scopes(threading.local):
+    """The ``with ctx:`` blocks this thread is in, innermost last."""
+
+    def __init__(self) -> None:
+        self.entered: list[Context] = []
+
+
+_scopes = _Scopes()
+
+
+class Context:
+    """A device: a type and a number.
+
+    Parameters
+    ----------
+    device_type : {"cpu", "gpu", "cpu_pinned", "cpu_shared"} or Context
+    device_id : int
+        All numbers of the CPU are the same memory.
+
+    Examples
+    --------
+    >>> Context("cpu", 0)
+    cpu(0)
+    """
+
+    __slots__ = ("device_id", "device_type")
+
+    def __init__(self, device_type: str | Context, device_id: int = 0) -> None:
+        if isinstance(device_type, Context):
+            device_type, device_id = device_type.device_type, device_type.device_id
+        if device_type not in KINDS:
+            raise ArgumentError(
+                f"there is no device type {device_type!r}.{nearest(str(device_type), KINDS)}",
+                remedy="Use graphc.cpu() or graphc.gpu(i).",
+                where=user_location(),
+            )
+        self.device_type = device_type
+        self.device_id = int(device_id)
+
+    @property
+    def device_typeid(self) -> int:
+        """MXNet's number of the device type."""
+        return KINDS[self.device_type]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Context) and hash(self) == hash(other)
+
+    def __hash__(self) -> int:
+        return hash((self.device_type, self.device_id))
+
+    def __repr__(self) -> str:
+        return f"{self.device_type}({self.device_id})"
+
+    def __enter__(self) -> Context:
+        _scopes.entered.append(self)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _scopes.entered.pop()
+
+    def empty_cache(self) -> None:
+        """Give back memory that is kept for reuse; the CPU keeps none."""
+
+
+def cpu(device_id: int = 0) -> Context:
+    """Return the CPU as a Context."""
+    return Context("cpu", device_id)
+
+
+def cpu_pinned(device_id: int = 0) -> Context:
+    """Return the CPU, with memory that a GPU reads fast, as a Context."""
+    return Context("cpu_pinned", device_id)
+
+
+def gpu(device_id: int = 0) -> Context:
+    """Return a GPU as a Context; that it is there is checked when an array is put on it."""
+    return Context("gpu", device_id)
+
+
+def num_gpus() -> int:
+    """Return how many GPUs arrays can be put on: none in this version."""
+    return 0
+
+
+def current_context() -> Context:
+    """Return the Context of the innermost ``with ctx:`` block, by default ``cpu(0)``."""
+    return _scopes.entered[-1] if _scopes.entered else cpu()
+
+
+def usable(context: Context | str | None) -> Context:
+    """Return the device an array is put on, the current one for None.
+
+    Raises
+    ------
+    DeviceError
+        For a GPU.
+    """
+    chosen = current_context() if context is None else Context(context)
+    if chosen.device_type == "gpu":
+        raise DeviceError(
+            f"cannot put an array on {chosen}: version 0.1 has no CUDA target",
+            remedy="Use graphc.cpu(); context.num_gpus() tells how many GPUs there are to use.",
+            where=user_location(),
+        )
+    return chosen

@@ -1,0 +1,87 @@
+"""Products with one or two rows: each element of the large operand is used once or twice.
+
+Copying that operand into scratch would cost more than the product, so these sums read it where it
+lies: along the columns, or along the depth with partial sums in the lanes.
+"""
+
+from __future__ import annotations
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, symbol
+from graphc.ir.expr import Axis, Buffer, Expr
+from graphc.ir.loop import Assign, Declare, For, Store
+from graphc.passes.schedule.packing import Body, Names, Stretch, over, unit_loads, vector_loop
+from graphc.passes.schedule.vectorize import vectorize
+
+FEW = 2
+"""So many rows at most."""
+_VECTORS = 4  # independent sums in flight, to cover the latency of a multiply-add
+
+
+def few_rows(
+    sums: Buffer, rows: Stretch, columns: Stretch, depth: Axis, a: Expr, b: Expr, lanes: int,
+    names: Names,
+) -> Body:  # fmt: skip
+    """Return loops that leave ``sum over depth of a * b`` in ``sums[row, column]``.
+
+    Parameters
+    ----------
+    sums : Buffer
+        Scratch, with rows at least ``4 * lanes`` elements apart from its end.
+    rows, columns : Stretch
+        The block; columns have one axis.
+    depth : Axis
+    a, b : Expr
+        The factors; ``a`` depends on rows, ``b`` on columns.
+    lanes : int
+        Elements of a vector register.
+    names : Names
+    """
+    (column,) = columns.axes
+    lanes *= _VECTORS
+    along_depth = unit_loads(b, depth) > unit_loads(b, column)
+
+    def row(position: Dim) -> Body:
+        place = (position - rows.start) * sums.shape[1] + symbol(column.name) - columns.start
+        if along_depth:
+            body = _dot(sums, place, depth, a, b, lanes)
+            step = 1
+        else:
+            rest = E.iota(lanes) < E.index(columns.start + columns.count - symbol(column.name))
+            body = _line(sums, place, depth, a, vectorize(b, column.name, lanes, rest, {}))
+            step = lanes
+        stop = E.index(columns.start + columns.count)
+        return (For(column.name, E.index(columns.start), stop, body, step=step),)
+
+    return over(rows, names, row)
+
+
+def _dot(sums: Buffer, place: Dim, depth: Axis, a: Expr, b: Expr, lanes: int) -> Body:
+    """Sum along the depth; lanes hold partial sums."""
+    zero = E.splat(E.const(0, a.dtype), (lanes,))
+    holder = E.use("partial", zero)
+
+    def step(mask: Expr | None) -> Body:
+        x, y = (vectorize(e, depth.name, lanes, mask, {}) for e in (a, b))
+        if mask is None:
+            return (Assign("partial", E.apply("fma", x, y, holder)),)
+        return (Assign("partial", holder + E.select(mask, x * y, zero)),)
+
+    loop = vector_loop(depth.name, 0, depth.extent, lanes, step)
+    return (
+        Declare("partial", zero),
+        *loop,
+        Store(sums, E.index(place), E.fold("add", holder)),
+    )
+
+
+def _line(sums: Buffer, place: Dim, depth: Axis, a: Expr, b: Expr) -> Body:
+    """Sum a vector of columns."""
+    zero = E.splat(E.const(0, a.dtype), b.tile)
+    holder = E.use("line", zero)
+    term = Assign("line", E.apply("fma", a, b, holder))
+    return (
+        Declare("line", zero),
+        For(depth.name, E.index(0), E.index(depth.extent), (term,)),
+        Store(sums, E.index(place), holder, (1,)),
+    )

@@ -1,0 +1,305 @@
+"""Keys, caches, parallel compilation with workers that die, and loading without numba."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scheduled_kernels import TARGET, apply_kernel, call, pointwise, row_sums, run_both
+
+import graphc
+from graphc import config
+from graphc.codegen import cache, compiler, counters, llvm_compile, workers
+from graphc.errors import CompileError
+from graphc.ir import expr as E
+from graphc.ir.loop import Kernel
+from graphc.ir.types import float32
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path: Path) -> Iterator[None]:
+    """An empty disk cache and an empty process."""
+    compiler._loaded.clear()
+    counters.reset()
+    with config.options(cache_dir=str(tmp_path), compile_workers=1):
+        yield
+    compiler._loaded.clear()
+
+
+def polynomial(degree: int) -> Kernel:
+    def value(x: E.Expr) -> E.Expr:
+        y = x
+        for k in range(degree):
+            y = E.apply("fma", y, x, float(k))
+        return y
+
+    return apply_kernel(value, (float32,), float32, 16)
+
+
+def check(kernel: compiler.CompiledKernel, degree: int) -> None:
+    x = np.linspace(-1, 1, 32, dtype=np.float32)
+    y = np.zeros_like(x)
+    assert call(kernel.address, [x, y], [32], 0, 32) == 0
+    expected = x.astype(np.float64)
+    for k in range(degree):
+        expected = expected * x + k
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_kernels_are_compiled_once() -> None:
+    twin = replace(pointwise(), name="another name")
+    a, b, c = compiler.compile_kernels([pointwise(), row_sums(), twin], TARGET)
+    assert a.key == c.key != b.key and a.address == c.address != b.address
+    assert counters.stats()["kernels_compiled"] == 2
+    compiler.compile_kernels([twin], TARGET)
+    assert counters.stats()["kernels_compiled"] == 2
+    assert counters.stats()["kernels_loaded"] == 0
+    assert counters.stats()["compile_s"] > 0
+
+
+def test_second_process_loads_from_disk() -> None:
+    (first,) = compiler.compile_kernels([polynomial(3)], TARGET)
+    compiler._loaded.clear()
+    (second,) = compiler.compile_kernels([polynomial(3)], TARGET)
+    assert second.key == first.key
+    assert counters.stats()["kernels_compiled"] == 1
+    assert counters.stats()["kernels_loaded"] == 1
+    check(second, 3)
+
+
+def test_damaged_entry_is_compiled_again() -> None:
+    compiler.compile_kernels([polynomial(3)], TARGET)
+    (path,) = (config.cache_dir() / "entries").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    compiler._loaded.clear()
+    (again,) = compiler.compile_kernels([polynomial(3)], TARGET)
+    assert counters.stats()["kernels_compiled"] == 2
+    check(again, 3)
+
+
+def test_keys_depend_on_text_and_target() -> None:
+    other = replace(TARGET, features=TARGET.features + ",-avx512f")
+    keys = {compiler.kernel_key(text, t) for text in ("a", "b") for t in (TARGET, other)}
+    assert len(keys) == 4
+
+
+def test_errors_are_raised_and_nothing_is_kept() -> None:
+    bad = apply_kernel(lambda a: E.apply("sqrt", a), (E.int64,), E.int64, 1)
+    with pytest.raises(CompileError, match="sqrt is not defined on i64"):
+        compiler.compile_kernels([polynomial(2), bad], TARGET)
+    assert cache.entries() == []
+
+
+LOADER = """
+import sys
+from graphc.codegen import compiler, counters
+from graphc.codegen.cpu import host_target
+kernel = compiler.load_cached(sys.argv[1], host_target())
+assert kernel.address
+assert counters.stats()["kernels_loaded"] == 1
+assert "numba" not in sys.modules, "numba was imported"
+"""
+
+
+def test_loading_imports_no_numba() -> None:
+    (compiled,) = compiler.compile_kernels([polynomial(4)], TARGET)
+    root = str(Path(graphc.__file__).parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"GRAPHC_CACHE_DIR": str(config.cache_dir()), "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADER, compiled.key], env=env, timeout=60, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_several_threads_compile_at_once() -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        with config.options(cache_dir=str(folder), compile_workers=1):
+            found.extend(k.address for k in compiler.compile_kernels(kernels, TARGET))
+
+    folder, kernels = config.cache_dir(), [polynomial(5), polynomial(6)]
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 6 and len(set(found)) == 2
+
+
+def test_compiled_code_survives_a_fork() -> None:
+    (compiled,) = compiler.compile_kernels([polynomial(3)], TARGET)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            check(compiled, 3)
+            with config.options(compile_workers=1):
+                (other,) = compiler.compile_kernels([polynomial(8)], TARGET)
+            check(other, 8)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# -- worker processes ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Kernel]]:
+    """Enough kernels that a worker is worth it; the caller is slow, so the worker gets some."""
+    monkeypatch.setattr(workers, "KERNELS_PER_WORKER", 4)
+    yield [polynomial(k) for k in range(2, 8)]
+    workers.shut_down()
+
+
+def slow_caller(monkeypatch: pytest.MonkeyPatch, until: threading.Event) -> list[str]:
+    """Make this process wait with its first kernel until ``until``; return what it compiles."""
+    here: list[str] = []
+    compile_source = compiler.numba_engine.compile_source
+
+    def slow(text: str, target: object) -> bytes:
+        if not here:
+            until.wait(30)
+        here.append(text)
+        return compile_source(text, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compiler.numba_engine, "compile_source", slow)
+    return here
+
+
+def test_workers_share_the_work(crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    answer = workers._Worker.answer
+
+    def answering(worker: workers._Worker, text: str, target: object) -> bytes | None:
+        code = answer(worker, text, target)  # type: ignore[arg-type]
+        answered.set()
+        return code
+
+    monkeypatch.setattr(workers._Worker, "answer", answering)
+    here = slow_caller(monkeypatch, answered)
+    with config.options(compile_workers=2):
+        compiled = compiler.compile_kernels(crowd, TARGET)
+    assert answered.is_set() and 1 <= len(here) < len(crowd)
+    assert counters.stats()["kernels_compiled"] == len(crowd)
+    for degree, kernel in enumerate(compiled, 2):
+        check(kernel, degree)
+    wait_for(lambda: len(workers.idle_processes()) == 1)
+    before = workers.idle_processes()
+    with config.options(compile_workers=2):
+        compiler.compile_kernels([polynomial(k) for k in range(10, 15)], TARGET)
+    wait_for(lambda: workers.idle_processes() == before)  # kept, and used again
+
+
+def wait_for(condition: object) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
+def test_worker_that_is_killed_or_stopped_holds_nothing_up(
+    crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch, signal_number: signal.Signals
+) -> None:
+    hurt = threading.Event()
+    hired: list[workers._Worker] = []
+    answer = workers._Worker.answer
+
+    def dying(worker: workers._Worker, text: str, target: object) -> bytes | None:
+        hired.append(worker)
+        worker.process.send_signal(signal_number)
+        hurt.set()
+        return answer(worker, text, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workers._Worker, "answer", dying)
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.1)
+    here = slow_caller(monkeypatch, hurt)
+    with config.options(compile_workers=2):
+        compiled = compiler.compile_kernels(crowd, TARGET)
+    assert hurt.is_set() and len(here) == len(crowd)
+    for degree, kernel in enumerate(compiled, 2):
+        check(kernel, degree)
+    hired[0].process.kill()
+    hired[0].process.wait(10)
+
+
+def test_no_worker_can_start(crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(workers.subprocess, "Popen", refuse)
+    with config.options(compile_workers=2):
+        compiled = compiler.compile_kernels(crowd, TARGET)
+    check(compiled[0], 2)
+
+
+def test_error_in_a_worker_is_raised_by_the_caller(
+    crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = apply_kernel(lambda a: E.apply("sqrt", a), (E.int64,), E.int64, 1)
+    with config.options(compile_workers=2), pytest.raises(CompileError, match="sqrt is not"):
+        compiler.compile_kernels([*crowd, bad], TARGET)
+
+
+def test_workers_leave_when_told(crowd: list[Kernel]) -> None:
+    with config.options(compile_workers=2):
+        compiler.compile_kernels(crowd, TARGET)
+    wait_for(lambda: len(workers.idle_processes()) == 1)
+    (process,) = workers.idle_processes()
+    workers.shut_down()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+# -- the target ------------------------------------------------------------------------------
+
+
+def test_target_describes_this_machine() -> None:
+    assert TARGET.vector_bytes in (16, 32, 64) and TARGET.registers in (16, 32)
+    assert TARGET.lanes(float32) == TARGET.vector_bytes // 4
+    assert 8 << 10 <= TARGET.l1_bytes <= TARGET.l2_bytes <= TARGET.l3_bytes
+
+
+@pytest.mark.parametrize("features", ["-avx512f", "-avx512f,-avx2,-avx,-fma"])
+def test_narrower_machines_get_code_or_an_error(features: str) -> None:
+    if not TARGET.triple.startswith("x86_64"):
+        pytest.skip("features of x86")
+    narrow = replace(TARGET, cpu="x86-64-v3", features=features, vector_bytes=32, registers=16)
+    text = compiler.numba_engine.source(pointwise())
+    if "-fma" in features:
+        with pytest.raises(CompileError, match="calls fmaf"):
+            compiler.numba_engine.compile_source(text, narrow)
+    else:
+        code = compiler.numba_engine.compile_source(text, narrow)
+        assert llvm_compile.undefined_symbols(code) == []
+
+
+def test_counters() -> None:
+    counters.add("programs_traced")
+    with counters.timed("trace_s"):
+        pass
+    assert counters.stats()["programs_traced"] == 1 and counters.stats()["trace_s"] > 0
+    with pytest.raises(KeyError):
+        counters.add("no_such_counter")
+    counters.reset()
+    assert set(counters.stats().values()) == {0}
+
+
+def test_results_do_not_depend_on_who_compiled(crowd: list[Kernel]) -> None:
+    x = np.linspace(-2, 2, 64, dtype=np.float32)
+    with config.options(compile_workers=2):
+        compiler.compile_kernels(crowd, TARGET)
+        run_both(crowd[-1], [x, np.zeros_like(x)], [64], 0, 64)

@@ -1,0 +1,321 @@
+"""Contractions: recognised, scheduled, compiled, and equal to the ops' NumPy references."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphc.codegen.compiler import compile_kernels
+from graphc.codegen.cpu import host_target
+from graphc.codegen.dispatch_layout import Error
+from graphc.codegen.python_engine import run_python
+from graphc.ir.dim import SizeExpr, evaluate, symbol
+from graphc.ir.graph import Graph, placeholder
+from graphc.ir.interp import interpret
+from graphc.ir.ops.arithmetic import maximum
+from graphc.ir.ops.contraction import matmul
+from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad
+from graphc.ir.ops.reduction import sum as sum_
+from graphc.ir.types import DType, TensorType, float32, float64, int32
+from graphc.passes.lower import Lowered, lower
+from graphc.passes.schedule import contraction, cpu
+from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
+
+TARGET = host_target()
+B, M, N, K = map(symbol, "BMNK")
+SIZES = [(1, 1, 1), (7, 17, 33), (33, 7, 100), (100, 33, 17), (17, 100, 1), (3, 2, 1000), (130, 310, 200)]
+_NATIVE = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
+    ctypes.c_void_p,
+)  # fmt: skip
+
+Build = Callable[..., Any]
+
+
+class Case:
+    """A graph, its plain kernel, and its schedule for this machine."""
+
+    def __init__(self, build: Build, types: Sequence[TensorType]):
+        inputs = [placeholder(f"x{n}", kind) for n, kind in enumerate(types)]
+        built = build(*inputs)
+        outputs = built if isinstance(built, tuple) else (built,)
+        self.graph = Graph("case", tuple(inputs), outputs)
+        self.lowered: Lowered = lower(self.graph, "case")
+        self.items = collapse(collapse_reductions(nests(self.lowered.kernel)))
+        self.matched = contraction.match(self.items)
+        self.kernel = cpu.schedule(self.lowered.kernel, TARGET)
+
+    def arguments(self, arrays: Sequence[np.ndarray], **bindings: int):
+        sizes = [evaluate(d, bindings) for d in self.lowered.sizes]
+        names = dict(zip(self.kernel.sizes, sizes, strict=True))
+        results = self.kernel.params[-self.kernel.outputs :]
+        outputs = [
+            np.full([evaluate(d, names) for d in b.shape], np.nan, b.dtype.numpy) for b in results
+        ]
+        return [*arrays, *outputs], sizes, evaluate(self.kernel.extent, names), outputs
+
+    def run(
+        self, arrays: Sequence[np.ndarray], alone: bool = False, **bindings: int
+    ) -> list[np.ndarray]:
+        """Run compiled; ``alone`` runs each iteration by a call of its own, the last one first."""
+        (compiled,) = compile_kernels([self.kernel], TARGET)
+        buffers, sizes, extent, outputs = self.arguments(arrays, **bindings)
+        pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
+        numbers = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
+        error = Error()
+        calls = [(k, k + 1) for k in reversed(range(extent))] if alone else [(0, extent)]
+        for begin, end in calls:
+            native = _NATIVE(compiled.address)
+            assert native(pointers, numbers, begin, end, ctypes.addressof(error)) == 0
+        return outputs
+
+    def run_as_python(self, arrays: Sequence[np.ndarray], **bindings: int) -> list[np.ndarray]:
+        buffers, sizes, extent, outputs = self.arguments(arrays, **bindings)
+        assert run_python(self.kernel, buffers, sizes, 0, extent) == 0
+        return outputs
+
+
+def random(dtype: DType, *shape: int) -> np.ndarray:
+    return np.random.standard_normal(shape).astype(dtype.numpy)
+
+
+def check(case: Case, arrays: Sequence[np.ndarray], matched: bool = True, **bindings: int) -> None:
+    """Compare with the oracle, and one call for all iterations with one call for each."""
+    assert (case.matched is not None) == matched
+    expected = interpret(case.graph, arrays)
+    together = case.run(arrays, **bindings)
+    apart = case.run(arrays, alone=True, **bindings)
+    wide = arrays[0].dtype == np.float64
+    for want, found, again in zip(expected, together, apart, strict=True):
+        scale = max(1.0, float(np.abs(want).max(initial=0)))
+        np.testing.assert_allclose(found, want, rtol=0, atol=scale * (1e-12 if wide else 1e-5))
+        np.testing.assert_array_equal(found, again)
+
+
+def matrices(ta: bool, tb: bool, dtype: DType = float32) -> Case:
+    a, b = (K, M) if ta else (M, K), (N, K) if tb else (K, N)
+    return Case(
+        lambda x, y: matmul(x, y, transpose_a=ta, transpose_b=tb),
+        [TensorType(dtype, a), TensorType(dtype, b)],
+    )
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("tb", [False, True], ids=["n", "t"])
+@pytest.mark.parametrize("ta", [False, True], ids=["n", "t"])
+def test_matmul(ta, tb, dtype):
+    case = matrices(ta, tb, dtype)
+    for m, n, k in SIZES:
+        a, b = random(dtype, m, k), random(dtype, k, n)
+        arrays = [np.ascontiguousarray(a.T if ta else a), np.ascontiguousarray(b.T if tb else b)]
+        check(case, arrays, M=m, N=n, K=k)
+
+
+@pytest.mark.parametrize("sizes", [(5, 4, 0), (0, 4, 3), (5, 0, 3), (0, 0, 0)])
+@pytest.mark.parametrize("tb", [False, True])
+def test_empty(tb, sizes):
+    m, n, k = sizes
+    b = (n, k) if tb else (k, n)
+    check(matrices(False, tb), [random(float32, m, k), random(float32, *b)], M=m, N=n, K=k)
+
+
+def test_sums_are_exact_where_floats_are():
+    """Small integers have exact products and sums: any lost or doubled term would show."""
+    case = matrices(False, True)
+    a = np.random.randint(-8, 9, (50, 700)).astype(np.float32)
+    b = np.random.randint(-8, 9, (70, 700)).astype(np.float32)
+    (found,) = case.run([a, b], M=50, N=70, K=700)
+    np.testing.assert_array_equal(found, a @ b.T)
+
+
+@pytest.mark.parametrize("tb", [False, True])
+def test_batches(tb):
+    b = (B, N, K) if tb else (B, K, N)
+    case = Case(
+        lambda x, y: matmul(x, y, transpose_b=tb),
+        [TensorType(float32, (2, B, M, K)), TensorType(float32, b)],
+    )
+    assert len(case.matched.batch) == 1
+    arrays = [random(float32, 2, 3, 9, 20), random(float32, 3, *((33, 20) if tb else (20, 33)))]
+    check(case, arrays, B=3, M=9, N=33, K=20)
+
+
+def test_weights_shared_by_a_batch():
+    case = Case(matmul, [TensorType(float32, (B, M, K)), TensorType(float32, (K, N))])
+    check(case, [random(float32, 3, 9, 20), random(float32, 20, 33)], B=3, M=9, N=33, K=20)
+
+
+def test_bias_and_activation():
+    case = Case(
+        lambda x, w, c: maximum(matmul(x, w, transpose_b=True) + c, 0.0),
+        [TensorType(float32, s) for s in ((B, K), (N, K), (N,))],
+    )
+    arrays = [random(float32, *s) for s in ((50, 90), (37, 90), (37,))]
+    check(case, arrays, B=50, N=37, K=90)
+
+
+def test_two_stores():
+    def both(x, w, c):
+        before = matmul(x, w) + c
+        return before, maximum(before, 0.0) * 2.0
+
+    case = Case(both, [TensorType(float32, s) for s in ((B, K), (K, N), (N,))])
+    arrays = [random(float32, *s) for s in ((50, 90), (90, 37), (37,))]
+    check(case, arrays, B=50, N=37, K=90)
+
+
+def test_update_in_place():
+    case = Case(
+        lambda w, x, g: w - matmul(g, x, transpose_a=True) * 0.5,
+        [TensorType(float32, s) for s in ((N, K), (B, K), (B, N))],
+    )
+    w, x, g = (random(float32, *s) for s in ((37, 90), (50, 90), (50, 37)))
+    (expected,) = interpret(case.graph, [w, x, g])
+    (compiled,) = compile_kernels([case.kernel], TARGET)
+    _, sizes, extent, _ = case.arguments([w, x, g], B=50, N=37, K=90)
+    pointers = (ctypes.c_void_p * 4)(*(b.ctypes.data for b in (w, x, g, w)))
+    numbers = (ctypes.c_int64 * len(sizes))(*sizes)
+    assert _NATIVE(compiled.address)(pointers, numbers, 0, extent, None) == 0
+    np.testing.assert_allclose(w, expected, atol=1e-5)
+
+
+def test_operand_with_arithmetic():
+    case = Case(
+        lambda x, w: matmul(maximum(x, 0.0), w * 2.0, transpose_b=True),
+        [TensorType(float32, (M, K)), TensorType(float32, (N, K))],
+    )
+    check(case, [random(float32, 20, 50), random(float32, 30, 50)], M=20, N=30, K=50)
+
+
+def f32(*shape: Any) -> TensorType:
+    return TensorType(float32, shape)
+
+
+CONVOLUTIONS = {
+    "padded": ((3, 5, 9, 11), (6, 5, 3, 3), dict(pad=1)),
+    "lenet": ((4, 2, 14, 14), (20, 2, 5, 5), dict(pad=2)),
+    "pointwise": ((3, 12, 8, 8), (20, 12, 1, 1), {}),
+    "strided": ((2, 3, 13, 12), (5, 3, 3, 3), dict(stride=2, pad=1)),
+    "dilated": ((2, 3, 13, 12), (5, 3, 3, 2), dict(stride=(1, 2), pad=(2, 0), dilate=(2, 1))),
+    "wide": ((1, 2, 3, 700), (4, 2, 3, 3), dict(pad=1)),
+    "one axis": ((3, 4, 40), (6, 4, 5), dict(stride=2, pad=2)),
+    "large window": ((2, 3, 20, 20), (5, 3, 11, 11), dict(pad=5)),
+}
+
+
+def _convolution(name: str, op: str, dtype: DType = float32) -> tuple[Case, list, dict[str, int]]:
+    x, w, attrs = CONVOLUTIONS[name]
+    data, weights = random(dtype, *x), random(dtype, *w)
+    kinds = TensorType(dtype, (B, *x[1:])), TensorType(dtype, w)
+    out = Case(lambda a, b: conv(a, b, **attrs), kinds).graph.outputs[0].type.shape
+    g = random(dtype, x[0], *out[1:])
+    of_g = TensorType(dtype, (B, *out[1:]))
+    if op == "conv":
+        case = Case(lambda a, b: conv(a, b, **attrs), kinds)
+        arrays = [data, weights]
+    elif op == "data":
+        case = Case(lambda a, b: conv_data_grad(a, b, spatial=x[2:], **attrs), (of_g, kinds[1]))
+        arrays = [g, weights]
+    else:
+        case = Case(lambda a, b: conv_weight_grad(a, b, window=w[2:], **attrs), (of_g, kinds[0]))
+        arrays = [g, data]
+    return case, arrays, {"B": x[0]}
+
+
+@pytest.mark.parametrize("op", ["conv", "data", "weights"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution(name, op):
+    case, arrays, bindings = _convolution(name, op)
+    check(case, arrays, **bindings)
+
+
+@pytest.mark.parametrize("op", ["conv", "data", "weights"])
+def test_convolution_in_float64(op):
+    case, arrays, bindings = _convolution("padded", op, float64)
+    check(case, arrays, **bindings)
+
+
+def test_convolution_with_bias_and_activation():
+    case = Case(
+        lambda x, w, c: maximum(conv(x, w, pad=1) + c, 0.0),
+        [f32(B, 3, 9, 9), f32(12, 3, 3, 3), f32(12, 1, 1)],
+    )
+    arrays = [random(float32, *s) for s in ((5, 3, 9, 9), (12, 3, 3, 3), (12, 1, 1))]
+    check(case, arrays, B=5)
+
+
+def test_one_compiled_kernel_serves_every_batch_size():
+    case = Case(lambda x, w: conv(x, w, pad=2), [f32(B, 2, 14, 14), f32(20, 2, 5, 5)])
+    weights = random(float32, 20, 2, 5, 5)
+    for batch in (1, 2, 9):
+        check(case, [random(float32, batch, 2, 14, 14), weights], B=batch)
+
+
+@pytest.mark.parametrize("op", ["conv", "data", "weights"])
+def test_no_access_out_of_bounds(op):
+    """Plain Python raises where compiled code would read or write what is not its own."""
+    case, arrays, bindings = _convolution("padded", op)
+    small = [a[:1] if a.shape[0] == 3 else a for a in arrays]
+    (found,) = case.run_as_python(small, B=1)
+    (expected,) = case.run(small, B=1)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("tb", [False, True])
+def test_engines_agree(tb):
+    case = matrices(False, tb)
+    arrays = [random(float32, 9, 21), random(float32, *((19, 21) if tb else (21, 19)))]
+    found, expected = case.run_as_python(arrays, M=9, N=19, K=21), case.run(arrays, M=9, N=19, K=21)
+    np.testing.assert_array_equal(found[0], expected[0])
+
+
+# -- what is recognised ------------------------------------------------------------------------
+
+
+def test_columns_are_where_stores_are_contiguous():
+    matched = matrices(True, True).matched
+    assert [a.extent for a in matched.columns] == [symbol("n2")]
+    assert [a.extent for a in matched.rows] == [symbol("n1")]
+
+
+@pytest.mark.parametrize(
+    ("build", "types"),
+    [
+        (lambda x, y: x * y, [f32(M, N), f32(M, N)]),
+        (lambda x: sum_(x * x, axis=1), [f32(M, N)]),
+        (lambda x, y: sum_(matmul(x, y), axis=1), [f32(M, K), f32(K, N)]),
+        (lambda x, y: matmul(x, y), [TensorType(int32, (M, K)), TensorType(int32, (K, N))]),
+        (lambda x, y: matmul(x, y), [f32(M, K), f32(K)]),
+        (lambda x, w: conv(x, w, groups=4), [f32(B, 4, 9, 9), f32(4, 1, 3, 3)]),
+    ],
+    ids=["no sum", "square", "two sums", "integers", "vector", "depthwise"],
+)
+def test_left_to_the_plain_schedule(build, types):
+    assert Case(build, types).matched is None
+
+
+def test_blocks_do_not_depend_on_how_many_there_are_to_share():
+    case = matrices(False, False)
+    names = {"n0": 100, "n1": 2450, "n2": 500}
+    assert all(isinstance(name, str) for name in case.kernel.sizes)
+    assert isinstance(case.kernel.extent, SizeExpr)
+    assert evaluate(case.kernel.extent, names) >= 4
+    assert evaluate(case.kernel.work, names) > 10_000
+
+
+@pytest.mark.parametrize("vector_bytes", [16, 32, 64])
+@pytest.mark.parametrize("registers", [16, 32])
+@pytest.mark.parametrize("l2_bytes", [256 << 10, 1 << 20, 4 << 20])
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+def test_blocks_fit_caches_and_registers(dtype, l2_bytes, registers, vector_bytes):
+    target = replace(TARGET, vector_bytes=vector_bytes, registers=registers, l2_bytes=l2_bytes)
+    b = contraction.blocking(target, dtype)
+    assert b.tile_rows * b.tile_vectors <= registers - b.tile_vectors - 1
+    assert b.rows % b.tile_rows == 0 and b.columns % b.tile_columns == 0
+    elements = b.rows * b.depth + b.depth * b.columns + b.rows * b.columns
+    assert elements * dtype.item_bytes <= max(l2_bytes, 256 << 10)
