@@ -9,6 +9,7 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,11 @@ def compile_times() -> None:
         print(f"{name:40}{row}  {len(code)}")
 
 
+def launch(run: Callable[..., int], repeats: int, *arguments: object) -> None:
+    for _ in range(repeats):
+        run(arguments[0], arguments[1], 0, arguments[2], None)
+
+
 def micro_kernel_speed() -> None:
     (compiled,) = compiler.compile_kernels([kernels.micro_kernel()], kernels.TARGET)
     print("micro-kernel (8, 3, 16), one core: depth, panels, kilobytes, GFLOP/s")
@@ -99,12 +105,7 @@ def micro_kernel_speed() -> None:
         run = kernels._NATIVE(compiled.address)
         repeats = max(1, 20_000_000 // (panels * depth * 384))
 
-        def launch() -> None:
-            for _ in range(repeats):
-                run(pointers, sizes, 0, panels, None)
-
-        launch()
-        seconds = best_ms(launch) / 1e3
+        seconds = best_ms(partial(launch, run, repeats, pointers, sizes, panels)) / 1e3
         kilobytes = (a.nbytes + b.nbytes + c.nbytes) >> 10
         gflops = 2 * 384 * depth * panels * repeats / seconds / 1e9
         print(f"  {depth:5} {panels:5} {kilobytes:7} {gflops:8.1f}")

@@ -32,7 +32,8 @@ _TOUCH_S = 3600.0
 _ABANDONED_S = 3600.0
 _KEEP_FRACTION = 0.9
 _numbers = itertools.count()
-_state: dict[str, object] = {}
+_totals: dict[Path, int] = {}
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def clear() -> int:
     files = list(_files(_folder()))
     for path, _, _ in files:
         _remove(path)
-    _state.pop("total", None)
+    _totals.clear()
     return len(files)
 
 
@@ -177,15 +178,12 @@ def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:
 
 def _bound(written: Path, added_bytes: int) -> None:
     """Evict the least recently used entries once all together pass the option's bound."""
-    bound = config.current().cache_bytes
-    folder, total = _state.get("total", (None, 0))  # type: ignore[misc]
-    if folder == written.parent:
-        total += added_bytes
+    bound, folder = config.current().cache_bytes, written.parent
+    if folder in _totals:
+        total = _totals[folder] + added_bytes
     else:
-        total = sum(size for _, size, _ in _files(written.parent))
-    if total > bound:
-        total = _evict(written, int(bound * _KEEP_FRACTION))
-    _state["total"] = written.parent, total
+        total = sum(size for _, size, _ in _files(folder))
+    _totals[folder] = _evict(written, int(bound * _KEEP_FRACTION)) if total > bound else total
 
 
 def _evict(written: Path, keep_bytes: int) -> int:
@@ -201,8 +199,8 @@ def _evict(written: Path, keep_bytes: int) -> int:
 
 
 def _warn_once(folder: Path, error: OSError) -> None:
-    if "warned" not in _state:
-        _state["warned"] = True
+    if not _warned:
+        _warned.add(str(folder))
         reason = error.strerror or str(error)
         warnings.warn(
             f"graphc keeps no compiled kernels: {folder}: {reason}", RuntimeWarning, stacklevel=4

@@ -67,16 +67,18 @@ class Memory(Conversions):
         self, offset: Value | Weak, lead: Tile, strides: Sequence[Value | Weak]
     ) -> list[Row]:
         """Return the offset of each row, given the strides of the axes before the last."""
-        base = self.typed([offset])[0]
-        found: dict[tuple[int, ...], Value] = {(): base}
-        for axis, extent in enumerate(lead):
-            steps = [self.apply("mul", strides[axis], k) if k else None for k in range(extent)]
-            found = {
-                (*index, k): value if step is None else self.apply("add", value, step)
-                for index, value in found.items()
-                for k, step in enumerate(steps)
-            }
-        return [value.rows[0] for value in found.values()]
+        bases = [self.typed([offset])[0]]
+        static = np.zeros((), np.int64)
+        for extent, stride in zip(lead, strides):
+            if not isinstance(stride, Value):  # constants are added up here, once for each row
+                static = static[..., None] + np.arange(extent) * stride
+                bases = [base for base in bases for _ in range(extent)]
+                continue
+            steps = [self.apply("mul", stride, k) if k else None for k in range(extent)]
+            static = np.repeat(static[..., None], extent, axis=-1)
+            bases = [b if s is None else self.apply("add", b, s) for b in bases for s in steps]
+        rows = zip(bases, static.ravel().tolist(), strict=True)
+        return [(self.apply("add", b, k) if k else b).rows[0] for b, k in rows]
 
     def lane_offsets(self, offset: Row, stride: Value | Weak, lanes: int) -> Row:
         """Return a vector of offsets ``offset + lane * stride``."""

@@ -56,7 +56,11 @@ class Arithmetic:
     ----------
     builder : llvmlite.ir.IRBuilder
         Where instructions go; its block may change between calls.
+    mask_bits : int
+        Integers that masks of leading lanes are compared in.
     """
+
+    mask_bits = 32
 
     def __init__(self, module: Any, builder: Any):
         self.ir = lazy.llvmlite_ir()
@@ -158,11 +162,22 @@ class Arithmetic:
         """
         values = self.typed(operands[1:] if op == "select" else operands)
         dtype = values[0].dtype
+        if op == "lt" and _is_iota(values[0]) and not values[1].tile:
+            return self.leading(values[0].lanes, values[1].rows[0])
         if op == "select":
             values.insert(0, self.as_bool(operands[0]))
         rule = self._rule(op, dtype)
         boolean = op in _COMPARISONS
         return self.elementwise(rule, values, bool_ if boolean else dtype)
+
+    def leading(self, lanes: int, count: Row) -> Value:
+        """Return the mask of the first ``count`` lanes, compared in narrow integers."""
+        zero, most = self.ir.Constant(self.i64, 0), self.ir.Constant(self.i64, lanes)
+        clamped = self.intrinsic("llvm.smin", self.intrinsic("llvm.smax", count, zero), most)
+        kind = self.ir.IntType(self.mask_bits)
+        limit = self.splat(self.builder.trunc(clamped, kind), lanes)
+        numbers = self.ir.Constant(self.ir.VectorType(kind, lanes), list(range(lanes)))
+        return Value(bool_, (lanes,), [self.builder.icmp_unsigned("<", numbers, limit)])
 
     def typed(self, operands: Sequence[Value | Weak]) -> list[Value]:
         """Give numbers the type of the values beside them; i64 where there are none."""
@@ -266,13 +281,13 @@ class Arithmetic:
 
     def _shr_i(self, a: Row, b: Row) -> Row:
         width = bit_width(a.type)
-        if _known(b) is not None and 0 <= _known(b) < width:
+        if _is_between(b, 0, width - 1):
             return self.builder.ashr(a, b)
         return self.builder.ashr(a, self.intrinsic("llvm.umin", b, self.like(b, width - 1)))
 
     def _shift(self, shift: Callable[..., Row], a: Row, b: Row) -> Row:
         width = bit_width(a.type)
-        if _known(b) is not None and 0 <= _known(b) < width:
+        if _is_between(b, 0, width - 1):
             return shift(a, b)
         inside = self.builder.icmp_unsigned("<", b, self.like(b, width))
         amount = self.builder.select(inside, b, self.like(b, 0))
@@ -281,8 +296,7 @@ class Arithmetic:
     # Divisions: a zero divisor and MIN / -1 trap on some machines, so they never reach them.
 
     def _safe_divisor(self, b: Row, signed: bool) -> Row:
-        known = _known(b)
-        if known is not None and known not in (0, (1 << bit_width(b.type)) - 1, -1):
+        if _is_positive(b):
             return b
         unsafe = self.builder.icmp_signed("==", b, self.like(b, 0))
         if signed:
@@ -292,8 +306,7 @@ class Arithmetic:
 
     def _divided(self, a: Row, b: Row, quotient: Row) -> Row:
         """Put in a/0 == 0 and a/-1 == -a."""
-        known = _known(b)
-        if known is not None and known not in (0, (1 << bit_width(b.type)) - 1, -1):
+        if _is_positive(b):
             return quotient
         zero, minus = self.like(b, 0), self.like(b, -1)
         negated = self.builder.sub(zero, a)
@@ -303,7 +316,7 @@ class Arithmetic:
         return self.builder.select(self.builder.icmp_signed("==", b, zero), zero, quotient)
 
     def _remaining(self, b: Row, remainder: Row) -> Row:
-        if _known(b):
+        if _is_positive(b):
             return remainder
         zero = self.like(b, 0)
         return self.builder.select(self.builder.icmp_signed("==", b, zero), zero, remainder)
@@ -321,8 +334,8 @@ class Arithmetic:
         return divisor, remainder, crossed
 
     def _floordiv_i(self, a: Row, b: Row) -> Row:
-        known = _known(b)
-        if known and known > 0 and known & (known - 1) == 0 and known < 1 << 62:
+        known = _known(b) or 0
+        if known & (known - 1) == 0 and _is_positive(b):
             return self.builder.ashr(a, self.like(a, known.bit_length() - 1))
         divisor, _, crossed = self._floor_parts(a, b)
         quotient = self.builder.sdiv(a, divisor)
@@ -330,8 +343,8 @@ class Arithmetic:
         return self._divided(a, b, self.builder.select(crossed, lower, quotient))
 
     def _mod_i(self, a: Row, b: Row) -> Row:
-        known = _known(b)
-        if known and known > 0 and known & (known - 1) == 0 and known < 1 << 62:
+        known = _known(b) or 0
+        if known & (known - 1) == 0 and _is_positive(b):
             return self.builder.and_(a, self.like(a, known - 1))
         divisor, remainder, crossed = self._floor_parts(a, b)
         upper = self.builder.add(remainder, divisor)
@@ -357,6 +370,13 @@ _INTEGER_RULES = {"add": "add", "sub": "sub", "mul": "mul", **_BITS}
 _BOOL_RULES = {**_BITS, "add": "or_", "max": "or_", "mul": "and_", "min": "and_"}
 
 
+def _is_iota(value: Value) -> bool:
+    """Whether a value is the lane numbers of a vector, few enough for 8 bits."""
+    numbers = getattr(value.rows[0], "constant", None)
+    short = len(value.tile) == 1 and 1 < value.lanes <= 128 and value.dtype is int64
+    return short and numbers == list(range(value.lanes))
+
+
 def bit_width(kind: Any) -> int:
     """Return the bits of an integer type, or of a vector's elements."""
     return int(getattr(kind, "element", kind).width)
@@ -376,3 +396,14 @@ def _known(row: Row) -> int | None:
         items = {getattr(item, "constant", item) for item in found}
         found = items.pop() if len(items) == 1 else None
     return found if isinstance(found, int) else None
+
+
+def _is_positive(row: Row) -> bool:
+    """Whether a row is a constant above zero, read as signed."""
+    return _is_between(row, 1, (1 << (bit_width(row.type) - 1)) - 1)
+
+
+def _is_between(row: Row, low: int, high: int) -> bool:
+    """Whether a row is a constant in a range."""
+    known = _known(row)
+    return known is not None and low <= known <= high

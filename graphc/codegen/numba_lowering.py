@@ -85,6 +85,7 @@ class _Lowering:
         self.llvm_blocks = {k: self.function.append_basic_block(f"b{k}") for k in labels}
         self.emit = Memory(self.module, ir.IRBuilder())
         self.emit.entry = ir.IRBuilder(entry)
+        self.emit.mask_bits = 8 if target.vector_bytes == 64 else 32
         self.names = self._global_names()
         self.values: dict[str, Any] = {}
         self.slots: dict[tuple[str, DType, Tile], _Slot] = {}
@@ -232,11 +233,11 @@ class _Lowering:
             "load": self.load,
             "load_where": lambda mask, fill, *rest: self.load(*rest, mask=mask, fill=fill),
             "gather": emit.gather,
-            "gather_where": lambda mask, fill, *rest: emit.gather(*rest, mask=mask, fill=fill),
+            "gather_where": lambda mask, fill, p, at: emit.gather(p, at, mask, fill),
             "store": emit.store,
             "store_where": lambda mask, *rest: self.store(rest, mask=mask),
             "scatter": emit.scatter,
-            "scatter_where": lambda mask, *rest: emit.scatter(*rest, mask=mask),
+            "scatter_where": lambda mask, p, at, value: emit.scatter(p, at, value, mask),
             "stream": lambda *rest: self.store(rest, streaming=True),
             "stream_where": lambda mask, *rest: self.store(rest, mask=mask, streaming=True),
             "stream_fence": self.stream_fence,

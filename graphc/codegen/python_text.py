@@ -28,7 +28,8 @@ from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, S
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DTYPES, DType, bool_, int64
 
-WIDTH = 92
+WIDTH = 96
+"""Columns that a line of the text should keep within."""
 _INDENT = "    "
 
 BINARY = {
@@ -66,6 +67,9 @@ FOLDS = {f"fold_{op}": op for op in ("add", "mul", "max", "min", "and", "or")}
 """Function in the text -> the operation it folds a tile by."""
 
 _UNARY, _ATOM = 8, 9
+
+# Texts below this length are not worth a line of their own; what stands around a sub-expression.
+_SHORT, _SURROUNDING = 20, 28
 
 _MEMORY = (
     "buffer", "size", "alloc", "load", "load_where", "gather", "gather_where", "store",
@@ -216,13 +220,30 @@ class _Writer:
         return self.splat(Splat(stmt.value, stmt.value.dtype, tile))
 
     def store(self, stmt: Store) -> None:
-        offset, value = self.plain(stmt.offset), self.value(stmt.value)
         kind = "scatter" if stmt.offset.tile else "stream" if stmt.streaming else "store"
-        where = "" if stmt.mask is None else f"{self.plain(stmt.mask)}, "
-        kind += "_where" if where else ""
+        exprs = [stmt.offset, stmt.value]
+        texts = [self.plain(stmt.offset), self.value(stmt.value)]
+        if stmt.mask is not None:
+            kind += "_where"
+            exprs.insert(0, stmt.mask)
+            texts.insert(0, self.plain(stmt.mask))
+        name = self.name(stmt.buffer.name)
         plain = _is_plain(stmt.value.tile, stmt.strides)
-        strides = "" if plain else f", {self.strides(stmt.strides)}"
-        self.line(f"{kind}({where}{self.name(stmt.buffer.name)}, {offset}, {value}{strides})")
+        strides = [] if plain else [self.strides(stmt.strides)]
+        texts = self.fitted(exprs, texts, len(f"{kind}({name}, {strides})"))
+        mask, rest = texts[:-2], texts[-2:]
+        self.line(f"{kind}({', '.join([*mask, name, *rest, *strides])})")
+
+    def fitted(self, exprs: Sequence[Expr], texts: list[str], used: int) -> list[str]:
+        """Bind the longest texts while the line would be too wide beside ``used`` characters."""
+        texts = list(texts)
+        while used + sum(map(len, texts)) + len(_INDENT) * self.depth > WIDTH:
+            longest = max(range(len(texts)), key=lambda k: len(texts[k]))
+            if len(texts[longest]) < _SHORT:
+                break
+            key = (exprs[longest], self.stamps(exprs[longest]))
+            texts[longest] = self.bound.get(key) or self.bind(key, texts[longest])
+        return texts
 
     def strides(self, dims: Sequence[Dim]) -> str:
         inner = ", ".join(self.polynomial(d)[0] for d in dims)
@@ -308,14 +329,8 @@ class _Writer:
                      for a in expr.args]  # fmt: skip
         else:
             texts = [self.render(a) for a in expr.args]
-        while sum(len(t) for t, _ in texts) + len(_INDENT) * self.depth > WIDTH - 16:
-            longest = max(range(len(texts)), key=lambda k: len(texts[k][0]))
-            if len(texts[longest][0]) < 24:
-                break
-            arg = expr.args[longest]
-            key = (arg, self.stamps(arg))
-            texts[longest] = self.bound.get(key) or self.bind(key, texts[longest][0]), _ATOM
-        return texts
+        fitted = self.fitted(expr.args, [text for text, _ in texts], _SURROUNDING)
+        return [old if old[0] == new else (new, _ATOM) for old, new in zip(texts, fitted)]
 
     def splat(self, expr: Splat) -> str:
         if isinstance(expr.arg, Const):
@@ -323,18 +338,19 @@ class _Writer:
         return f"spread({self.value(expr.arg)}, {', '.join(map(str, expr.tile))})"
 
     def load(self, expr: Load) -> str:
-        name, offset = self.name(expr.buffer.name), self.plain(expr.offset)
-        where = ""
-        if expr.mask is not None:
-            fill = _literal(Const(expr.fill, expr.dtype))
-            where = f"{self.plain(expr.mask)}, {fill}, "
-        if not expr.strides and expr.offset.tile:
-            return f"gather{'_where' if where else ''}({where}{name}, {offset})"
-        tile = ""
-        if expr.tile:
+        name, kind = self.name(expr.buffer.name), "load"
+        exprs, tile = [expr.offset], ""
+        if expr.offset.tile and not expr.strides:
+            kind = "gather"
+        elif expr.tile:
             plain = _is_plain(expr.tile, expr.strides)
             tile = f", {expr.tile[0]}" if plain else f", {expr.tile}, {self.strides(expr.strides)}"
-        return f"load{'_where' if where else ''}({where}{name}, {offset}{tile})"
+        if expr.mask is not None:
+            kind += "_where"
+            exprs.insert(0, expr.mask)
+        texts = self.fitted(exprs, [self.plain(e) for e in exprs], _SURROUNDING + len(tile))
+        where = f"{texts[0]}, {_literal(Const(expr.fill, expr.dtype))}, " if len(texts) > 1 else ""
+        return f"{kind}({where}{name}, {texts[-1]}{tile})"
 
     # -- index arithmetic --------------------------------------------------------------------
 

@@ -94,10 +94,23 @@ class _Planner:
                 self.refusals.append(Refusal(producer, node, reason))
                 continue
             home = group if home is None else self._merge(home, group)
+        home = home or self._sibling(node)
         if home is None:
             self._open(node)
         else:
             self._join(node, home)
+
+    def _sibling(self, node: Node) -> Group | None:
+        """Return the group of a movement that reads the same operand for the same places."""
+        if node.op.kind is not Kind.MOVEMENT or node.op.nests:
+            return None
+        for user in self.users.get(node.inputs[0], ()) if node.inputs else ():
+            group = self.group_of.get(id(user))
+            if user.op.kind is Kind.MOVEMENT and group is not None and not group.closed:
+                if group.space == _space(node) and not self._path_outside(node, [group]):
+                    if not self.ancestors[id(node)] & group.members:
+                        return group
+        return None
 
     def _before(self, node: Node) -> int:
         bits = 0

@@ -23,10 +23,16 @@ DATA = b"object code" * 100
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Iterator[Path]:
-    cache._state.clear()
+    forget()
     with config.options(cache_dir=str(tmp_path)):
         yield tmp_path / "entries"
-    cache._state.clear()
+    forget()
+
+
+def forget() -> None:
+    """Make the module as it is in a new process."""
+    cache._totals.clear()
+    cache._warned.clear()
 
 
 def entry(folder: Path) -> Path:

@@ -154,6 +154,7 @@ def test_an_index_out_of_range_fails_alike_in_kernel_and_reference(
     with pytest.raises(IndexRangeError) as caught:
         check_index.reference(indices, **attrs)
     assert str(caught.value) == str(range_error("label", *details, negative))
+    assert str(caught.value) == str(check_index.failure(error[0], tuple(error[1:]), **attrs))
     lowest = -4 if negative else 0
     assert f"label {details[0]} at position {details[1]}" in str(caught.value)
     assert f"{lowest} .. 3" in str(caught.value)

@@ -65,9 +65,9 @@ def drawn(op: OpDef, shape: Any, dtype: DType, **attrs: Any) -> np.ndarray:
 def test_known_answers(rounds: int, words: Any, block: Any) -> None:
     with np.errstate(over="ignore"):
         arrays = [np.asarray(w, np.uint32) for w in words]
-        assert philox(tuple(arrays[:4]), tuple(arrays[4:]), ARRAYS, rounds) == block  # type: ignore[arg-type]
+        assert philox(tuple(arrays[:4]), tuple(arrays[4:]), ARRAYS, rounds) == block
     scalars = [E.const(w, uint32) for w in words]
-    exprs = philox(tuple(scalars[:4]), tuple(scalars[4:]), KERNEL, rounds)  # type: ignore[arg-type]
+    exprs = philox(tuple(scalars[:4]), tuple(scalars[4:]), KERNEL, rounds)
     assert tuple(int(evaluate_expr(e)) for e in exprs) == block
 
 
@@ -173,7 +173,7 @@ def test_normal(dtype: DType) -> None:
 @pytest.mark.parametrize("dtype", [float32, float64])
 def test_normal_is_finite_at_the_ends_of_the_bits(words: Any, dtype: DType) -> None:
     block = tuple(np.asarray(w, np.uint32) for w in words)
-    x = random_normal.draw(ARRAYS, block, dtype=dtype, loc=0.0, scale=1.0)  # type: ignore[arg-type]
+    x = random_normal.draw(ARRAYS, block, dtype=dtype, loc=0.0, scale=1.0)
     assert np.isfinite(x)
 
 
@@ -262,7 +262,7 @@ def test_the_gradient_of_dropout_has_the_same_mask_and_keeps_nothing() -> None:
 
 
 def key() -> tuple[Value, Value]:
-    return tuple(placeholder(n, TensorType(int64, ())) for n in ("seed", "counter"))  # type: ignore[return-value]
+    return tuple(placeholder(n, TensorType(int64, ())) for n in ("seed", "counter"))
 
 
 def test_shapes_may_be_symbolic() -> None:

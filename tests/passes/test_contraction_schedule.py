@@ -21,6 +21,7 @@ from graphc.ir.ops.arithmetic import maximum
 from graphc.ir.ops.contraction import matmul
 from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad
 from graphc.ir.ops.reduction import sum as sum_
+from graphc.ir.target import Target
 from graphc.ir.types import DType, TensorType, float32, float64, int32
 from graphc.passes.lower import Lowered, lower
 from graphc.passes.schedule import contraction, cpu
@@ -28,7 +29,11 @@ from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
 
 TARGET = host_target()
 B, M, N, K = map(symbol, "BMNK")
-SIZES = [(1, 1, 1), (7, 17, 33), (33, 7, 100), (100, 33, 17), (17, 100, 1), (3, 2, 1000), (130, 310, 200)]
+SIZES = [
+    (1, 1, 1), (1, 300, 130), (2, 50, 70), (7, 17, 33), (33, 7, 100), (100, 33, 17), (17, 100, 1),
+    (3, 2, 1000), (130, 310, 200),
+]  # fmt: skip
+NARROW = [replace(TARGET, vector_bytes=width, registers=16) for width in (32, 16)]
 _NATIVE = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
     ctypes.c_void_p,
@@ -38,9 +43,9 @@ Build = Callable[..., Any]
 
 
 class Case:
-    """A graph, its plain kernel, and its schedule for this machine."""
+    """A graph, its plain kernel, and its schedule for a target that this machine covers."""
 
-    def __init__(self, build: Build, types: Sequence[TensorType]):
+    def __init__(self, build: Build, types: Sequence[TensorType], target: Target = TARGET):
         inputs = [placeholder(f"x{n}", kind) for n, kind in enumerate(types)]
         built = build(*inputs)
         outputs = built if isinstance(built, tuple) else (built,)
@@ -48,7 +53,7 @@ class Case:
         self.lowered: Lowered = lower(self.graph, "case")
         self.items = collapse(collapse_reductions(nests(self.lowered.kernel)))
         self.matched = contraction.match(self.items)
-        self.kernel = cpu.schedule(self.lowered.kernel, TARGET)
+        self.kernel = cpu.schedule(self.lowered.kernel, target)
 
     def arguments(self, arrays: Sequence[np.ndarray], **bindings: int):
         sizes = [evaluate(d, bindings) for d in self.lowered.sizes]
@@ -97,11 +102,12 @@ def check(case: Case, arrays: Sequence[np.ndarray], matched: bool = True, **bind
         np.testing.assert_array_equal(found, again)
 
 
-def matrices(ta: bool, tb: bool, dtype: DType = float32) -> Case:
+def matrices(ta: bool, tb: bool, dtype: DType = float32, target: Target = TARGET) -> Case:
     a, b = (K, M) if ta else (M, K), (N, K) if tb else (K, N)
     return Case(
         lambda x, y: matmul(x, y, transpose_a=ta, transpose_b=tb),
         [TensorType(dtype, a), TensorType(dtype, b)],
+        target,
     )
 
 
@@ -114,6 +120,17 @@ def test_matmul(ta, tb, dtype):
         a, b = random(dtype, m, k), random(dtype, k, n)
         arrays = [np.ascontiguousarray(a.T if ta else a), np.ascontiguousarray(b.T if tb else b)]
         check(case, arrays, M=m, N=n, K=k)
+
+
+@pytest.mark.skipif(TARGET.vector_bytes == 16, reason="no wider than the narrowest")
+@pytest.mark.parametrize("target", NARROW, ids=["256 bits", "128 bits"])
+def test_narrower_vectors(target):
+    case = matrices(False, True, float32, target)
+    for m, n, k in SIZES:
+        check(case, [random(float32, m, k), random(float32, n, k)], M=m, N=n, K=k)
+    kinds = f32(B, 3, 11, 9), f32(7, 3, 3, 3)
+    case = Case(lambda x, w: conv(x, w, stride=2, pad=1), kinds, target)
+    check(case, [random(float32, 3, 3, 11, 9), random(float32, 7, 3, 3, 3)], B=3)
 
 
 @pytest.mark.parametrize("sizes", [(5, 4, 0), (0, 4, 3), (5, 0, 3), (0, 0, 0)])

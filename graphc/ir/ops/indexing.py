@@ -176,6 +176,12 @@ class CheckIndex(OpDef):
         )
         return (For(place, E.index(0), E.index(product(indices.shape)), body),)
 
+    def failure(self, code: int, details: tuple[int, ...], **attrs: Any) -> IndexRangeError:
+        """Return the error of a kernel that stopped with this code and these details."""
+        assert code == OUT_OF_RANGE, f"check_index stopped with code {code}"
+        value, position, size = details[:3]
+        return range_error(attrs["what"], value, position, size, attrs["negative"])
+
     def reference(self, indices: np.ndarray, *, size: int, what: str, negative: bool) -> Any:
         """Check with NumPy."""
         whole = as_integers(indices).reshape(-1)

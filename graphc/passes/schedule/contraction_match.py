@@ -68,8 +68,10 @@ def match(items: tuple[Nest, ...]) -> Match | None:
 
 def _is_plain(item: Nest) -> bool:
     """Whether the sum has no part in deciding where the store goes."""
-    places = [item.store.offset] if item.store.mask is None else [item.store.offset, item.store.mask]
-    return not any(isinstance(e, Reduce) for place in places for e in E.walk(place))
+    places = (item.store.offset, item.store.mask)
+    return not any(
+        isinstance(e, Reduce) for place in places if place is not None for e in E.walk(place)
+    )
 
 
 def _classify(reduce: Reduce, product: Apply, axes: Sequence[Axis]) -> Match | None:

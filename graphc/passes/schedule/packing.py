@@ -202,7 +202,8 @@ def pack_turned(
     end = (symbol("clear") * pitch) + columns.count
 
     def start(name: str, stretch: Stretch, step: int) -> Stmt:
-        return Let(name, E.index(stretch.start + dim_min(symbol(f"{name}_tile"), stretch.count - step)))
+        back = dim_min(symbol(f"{name}_tile"), stretch.count - step)
+        return Let(name, E.index(stretch.start + back))
 
     copy = (start(row, rows, lanes), Store(scratch, E.index(place), tile, (pitch, 1)))
     along = For(f"{row}_tile", E.index(0), E.index(rows.count), copy, step=lanes)

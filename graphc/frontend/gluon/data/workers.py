@@ -171,16 +171,17 @@ class WorkerPool:
         self.close()
         raise DataLoaderError(
             f"a DataLoader worker died ({_ending(code)}) and did not deliver {lost}",
-            remedy="Killed: memory may have run out; use fewer workers or smaller batches. Ended by "
-            "itself: its message is on standard error, and num_workers=0 shows the cause here; a "
-            "script that spawns workers needs `if __name__ == '__main__':`.",
+            remedy="Killed: memory may have run out; use fewer workers or smaller batches. Ended "
+            "by itself: its message is on standard error, and num_workers=0 shows the cause here; "
+            "a script that spawns workers needs `if __name__ == '__main__':`.",
             where=user_location(),
         )
 
     def _fail_late(self, task: _Task) -> NoReturn:
         self.close()
+        late = _shown([task], self._fetcher.describe())
         raise DataLoaderError(
-            f"a DataLoader worker did not deliver {_shown([task], self._fetcher.describe())} within {self._timeout_s:g} s",
+            f"a DataLoader worker did not deliver {late} within {self._timeout_s:g} s",
             remedy="Raise timeout= if items take that long; num_workers=0 shows where they hang.",
             where=user_location(),
         )

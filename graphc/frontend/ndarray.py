@@ -1,0 +1,349 @@
+"""NDArray: MXNet's mutable array with an identity, a device and a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, AutogradError, ShapeError, user_location
+from graphc.frontend import context as devices
+from graphc.frontend.array import Array, Storage, mode
+from graphc.frontend.assign import assign, assign_part
+from graphc.frontend.backward import GRAD_REQUESTS, backward, detach_from_tape
+from graphc.frontend.context import Context
+from graphc.frontend.ndarray_methods import NDMethods, key_parts
+from graphc.frontend.ops.operator import chosen, dims, set_handle
+from graphc.frontend.ops.reshape_codes import coded_shape
+from graphc.frontend.ops.shape import as_tuple
+from graphc.frontend.tape import Leaf
+from graphc.frontend.tracer import Tracer, current_trace
+from graphc.ir.op import Kind
+from graphc.ir.ops import gather, movement, rearrange
+from graphc.ir.ops.composite import attempt
+from graphc.ir.types import as_dtype
+
+
+class NDTracer(NDMethods, Tracer):
+    """A traced value with MXNet's semantics."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise self._refuse("writing into an array")
+
+    @property
+    def context(self) -> Context:
+        """The device that the program will run on."""
+        return devices.current_context()
+
+    ctx = device = context
+
+    def as_in_context(self, context: Any) -> Any:
+        """Return the value itself: a program runs on one device."""
+        return self
+
+    as_in_ctx = as_in_context
+
+    def asnumpy(self) -> Any:
+        """Raise: the elements are not known while compiling."""
+        raise self._refuse("asnumpy()")
+
+    def asscalar(self) -> Any:
+        """Raise: the elements are not known while compiling."""
+        raise self._refuse("asscalar()")
+
+    item = asscalar
+
+    def wait_to_read(self) -> None:
+        """Do nothing."""
+
+
+class NDArray(NDMethods, Array):
+    """A mutable array with MXNet 1.9's semantics; `nd.array` and its like make it.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        C-contiguous; used as it is, not copied.
+    """
+
+    __slots__ = ("_grad", "_grad_req", "is_mask")
+    tracer_class = NDTracer
+
+    def __init__(self, array: np.ndarray, storage: Storage | None = None) -> None:
+        super().__init__(array, storage)
+        self._grad: NDArray | None = None
+        self._grad_req = "null"
+        self.is_mask = False
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._array.size
+
+    @property
+    def context(self) -> Context:
+        """The device that the array is on."""
+        return devices.cpu()
+
+    ctx = device = context
+
+    def __repr__(self) -> str:
+        sizes = "x".join(map(str, self.shape))
+        return f"\n{self._array}\n<NDArray {sizes} @{self.context}>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    # -- out to Python and NumPy ---------------------------------------------------------------
+
+    def asnumpy(self) -> np.ndarray:
+        """Return a copy as a NumPy array."""
+        return self._array.copy()
+
+    def asscalar(self) -> Any:
+        """Return the only element as a NumPy scalar.
+
+        Raises
+        ------
+        ShapeError
+            When there is not exactly one.
+        """
+        if self._array.size != 1:
+            raise ShapeError(
+                f"an array of shape {self.shape} is no scalar",
+                remedy="asscalar(), float(), int() and bool() take arrays with one element.",
+                where=user_location(),
+            )
+        return self._array.reshape(-1)[0]
+
+    def item(self) -> Any:
+        """Return the only element as a Python number."""
+        return self.asscalar().item()
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists."""
+        return self._array.tolist()
+
+    def __float__(self) -> float:
+        return float(self.asscalar())
+
+    def __int__(self) -> int:
+        return int(self.asscalar())
+
+    def __index__(self) -> int:
+        if not self.type.dtype.integer:
+            raise TypeError("only integer arrays with one element can be converted to an index")
+        return int(self.asscalar())
+
+    def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise ShapeError(
+                f"the truth of an array of shape {self.shape} is ambiguous",
+                remedy="Reduce it first, for example by .sum() or .min().",
+                where=user_location(),
+            )
+        return bool(self._array.reshape(-1)[0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            return self._array if dtype is None else self._array.astype(dtype, copy=False)
+        return np.array(self._array, dtype=dtype, copy=True)
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        return self._array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self._array.copy(),))
+
+    def __copy__(self) -> NDArray:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> NDArray:
+        return type(self)(self._array.copy())
+
+    def wait_to_read(self) -> None:
+        """Do nothing: arrays are computed when the call returns."""
+
+    wait_to_write = wait_to_read
+
+    # -- devices -------------------------------------------------------------------------------
+
+    def as_in_context(self, context: Context | str) -> NDArray:
+        """Return the array on a device: itself on the CPU."""
+        devices.usable(context)
+        return self
+
+    as_in_ctx = to_device = as_in_context
+
+    def as_nd_ndarray(self) -> NDArray:
+        """Return the array itself."""
+        return self
+
+    def tostype(self, stype: str) -> NDArray:
+        """Return the array in a storage type; there is only ``"default"``, dense."""
+        chosen("storage type", stype, ("default",))
+        return self
+
+    def copyto(self, other: NDArray | Context) -> NDArray:
+        """Copy into another array, or onto a device; returns what was written."""
+        if isinstance(other, Context):
+            devices.usable(other)
+            return self.copy()
+        if not isinstance(other, NDArray):
+            raise ArgumentError(
+                f"copyto() takes an NDArray or a Context, got {type(other).__name__}",
+                where=user_location(),
+            )
+        assign(other, self)
+        return other
+
+    # -- views and writes ----------------------------------------------------------------------
+
+    def _view(self, array: np.ndarray, traced: Any) -> NDArray:
+        """Return a handle of a part of this memory; ``traced()`` is the same on the tape."""
+        view = type(self)(array, self._storage)
+        if mode.recording and self.on_tape:
+            recorded = traced()
+            view._entry, view._index = recorded._entry, recorded._index
+        return view
+
+    def _reshape(self, sizes: Any, reverse: bool = False) -> Any:
+        target = attempt("reshape", (self,), coded_shape, dims(self), as_tuple(sizes), reverse)
+        target = attempt("reshape", (self,), movement.reshaped, self.type, target)
+        plain = tuple(int(d) for d in target)  # type: ignore[call-overload]
+        return self._view(self._array.reshape(plain), lambda: movement.reshape(self, plain))
+
+    def detach(self) -> NDArray:
+        """Return a handle of the same memory through which no gradient flows."""
+        return type(self)(self._array, self._storage)
+
+    def __getitem__(self, key: Any) -> Any:
+        parts = key_parts(key)
+        if any(gather.is_index_array(part) for part in parts):
+            return super().__getitem__(key)
+        try:
+            part = self._array[parts]
+        except (IndexError, ValueError):
+            return super().__getitem__(key)  # whose error says more
+        part = part if isinstance(part, np.ndarray) else np.asarray(part)
+        if not isinstance(part, np.ndarray) or not part.flags.c_contiguous:
+            return super().__getitem__(key)
+        if part.ndim == 0:
+            # A scalar of NumPy is a copy: look at the memory through a slice instead.
+            flat = self._array[parts[:-1] + (slice(parts[-1], parts[-1] + 1 or None),)]
+            part = flat.reshape(1)
+        return self._view(part, lambda: NDMethods.__getitem__(self, key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        parts = key_parts(key)
+        everything = all(p is Ellipsis or p == slice(None) for p in parts if not _has_axes(p))
+        if everything and not any(map(_has_axes, parts)):
+            assign(self, value)
+        else:
+            assign_part(self, tuple(_plain_index(p) for p in parts), value)
+
+    def _in_place(self, name: str, other: Any) -> Any:
+        result = self._binary(name, other)
+        if result is not NotImplemented:
+            assign(self, result)
+            return self
+        return result
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._in_place("add", other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place("subtract", other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place("multiply", other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place("divide", other)
+
+    def __imod__(self, other: Any) -> Any:
+        return self._in_place("mod", other)
+
+    # -- gradients -----------------------------------------------------------------------------
+
+    @property
+    def grad(self) -> NDArray | None:
+        """The gradient that `backward` writes, or None without `attach_grad`."""
+        return self._grad
+
+    @property
+    def grad_req(self) -> str:
+        """What `backward` does with the gradient: ``"write"``, ``"add"`` or ``"null"``."""
+        return self._grad_req
+
+    def attach_grad(self, grad_req: str = "write", stype: str | None = None) -> None:
+        """Make room for a gradient, zeros at first; the array becomes a constant of what follows.
+
+        Parameters
+        ----------
+        grad_req : {"write", "add", "null"}
+            What `backward` does: replace the gradient, add to it, or nothing.
+        """
+        self.mark(type(self)(np.zeros_like(self._array)), grad_req)
+
+    def mark(self, gradient: NDArray, grad_req: str = "write") -> None:
+        """Attach an array that `backward` writes the gradient into."""
+        chosen("grad_req", grad_req, GRAD_REQUESTS)
+        if gradient.shape != self.shape:
+            raise ShapeError(
+                f"a gradient of shape {gradient.shape} does not fit an array of {self.shape}",
+                where=user_location(),
+            )
+        detach_from_tape(self)
+        self._grad_req = grad_req
+        self._grad = None if grad_req == "null" else gradient
+        self._leaf = None if grad_req == "null" else Leaf(self)
+
+    def zero_grad(self) -> None:
+        """Set the gradient to zeros."""
+        if self._grad is not None:
+            self._grad._array[...] = 0
+            self._grad._storage.touch()
+
+    def backward(
+        self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True
+    ) -> None:
+        """Compute the gradients of what this array depends on.
+
+        Parameters
+        ----------
+        out_grad : NDArray, optional
+            Gradient of this array; by default ones.
+        retain_graph : bool
+            Keep the record for another pass.
+        train_mode : bool
+            Whether operations behave as in training.
+
+        Raises
+        ------
+        AutogradError
+            When the array was not computed under ``autograd.record()``.
+        """
+        backward([self], None if out_grad is None else [out_grad], retain_graph, train_mode)
+
+
+def _has_axes(part: Any) -> bool:
+    return not isinstance(part, slice) and part is not Ellipsis
+
+
+def _plain_index(part: Any) -> Any:
+    """Return an index array as NumPy takes it."""
+    if isinstance(part, Array):
+        return part._array.astype(np.int64)
+    return part.astype(np.int64) if isinstance(part, np.ndarray) else part
+
+
+NDTracer.eager_class = NDArray
+set_handle(NDArray)
