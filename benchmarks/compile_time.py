@@ -1,6 +1,6 @@
 """Compile time of each kind of kernel, part by part, and speed of the register micro-kernel.
 
-    python benchmarks/compile_time.py
+python benchmarks/compile_time.py
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ ORDER = {
         "evaluate ops plan verify printer parser interp"
     ),
     "passes": (
-        "canonicalize differentiate partition fuse lower schedule polynomials elementary expand "
-        "memory manager"
+        "canonicalize differentiate partition fuse lower schedule polynomials elementary "
+        "trigonometry expand memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_values llvm_conversions llvm_memory "
@@ -40,8 +40,8 @@ ORDER = {
     ),
     "runtime": "random threads profile program",
     "frontend": (
-        "formats tree trace execute array tape tracer compiled jit random_key context "
-        "ops ndarray_methods ndarray autograd symbol functional initializer lr_scheduler optimizer "
+        "formats tree trace execute array tape tracer compiled jit random_key context assign "
+        "ops backward ndarray_methods ndarray creation sampling files autograd symbol functional initializer lr_scheduler optimizer "
         "metric_base metric gluon"
     ),
     "cli": "cli __main__",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +117,8 @@ def _compile_missing(missing: dict[str, str], target: Target) -> None:
 # No locks: two threads may compile the same kernel at once, and the first to finish wins.
 _loaded: dict[str, CompiledKernel] = {}
 _linkers: dict[Target, Any] = {}
-_libraries: dict[str, Any] = {}
+_libraries: list[Any] = []
+_numbers = itertools.count()
 
 
 def _load(key: str, code: bytes, target: Target) -> CompiledKernel:
@@ -126,13 +128,12 @@ def _load(key: str, code: bytes, target: Target) -> CompiledKernel:
     if linker is None:
         made = binding.create_lljit_compiler(llvm_compile.new_machine(target))
         linker = _linkers.setdefault(target, made)
-    name = f"{key}-{len(_libraries)}"
     library = (
         binding.JITLibraryBuilder()
         .add_object_img(code)
         .export_symbol(numba_engine.SYMBOL)
-        .link(linker, name)
+        .link(linker, f"{key}-{next(_numbers)}")
     )
     compiled = CompiledKernel(key, library[numba_engine.SYMBOL])
-    _libraries[name] = library
+    _libraries.append(library)
     return _loaded.setdefault(key, compiled)

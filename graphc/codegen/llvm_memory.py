@@ -367,5 +367,3 @@ class Memory(Conversions):
 
 def _is(stride: Value | Weak, number: int) -> bool:
     return not isinstance(stride, Value) and stride == number
-
-

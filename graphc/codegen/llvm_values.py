@@ -142,9 +142,7 @@ class Arithmetic:
         """Return a value of a wider tile."""
         return Value(value.dtype, tile, self.broadcast(value, tile))
 
-    def elementwise(
-        self, rule: Callable[..., Row], values: Sequence[Value], dtype: DType
-    ) -> Value:
+    def elementwise(self, rule: Callable[..., Row], values: Sequence[Value], dtype: DType) -> Value:
         """Apply a rule of rows to broadcast values."""
         tile = np.broadcast_shapes(*(v.tile for v in values))
         columns = [self.broadcast(v, tile) for v in values]
@@ -310,9 +308,7 @@ class Arithmetic:
             return quotient
         zero, minus = self.like(b, 0), self.like(b, -1)
         negated = self.builder.sub(zero, a)
-        quotient = self.builder.select(
-            self.builder.icmp_signed("==", b, minus), negated, quotient
-        )
+        quotient = self.builder.select(self.builder.icmp_signed("==", b, minus), negated, quotient)
         return self.builder.select(self.builder.icmp_signed("==", b, zero), zero, quotient)
 
     def _remaining(self, b: Row, remainder: Row) -> Row:

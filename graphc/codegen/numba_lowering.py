@@ -9,10 +9,12 @@ int32 to int64 and int * float32 to float64.
 
 from __future__ import annotations
 
+import gc
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +43,20 @@ _CODE_BYTES, _DETAIL_BYTES, _ITEM_BYTES = 8, 16, 8
 
 def llvm_module(text: str, target: Target) -> Any:
     """Return the LLVM IR of a kernel's text, not yet optimized, as an ``llvmlite.ir.Module``."""
-    return _Lowering(text, target).module
+    with _collector_paused():
+        return _Lowering(text, target).module
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking all of numba again and again, 70 ms each time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 @dataclass(slots=True)

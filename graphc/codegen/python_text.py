@@ -13,6 +13,8 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from graphc.codegen.sharing import (
     Key,
     register_tiles,
@@ -26,7 +28,7 @@ from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, te
 from graphc.ir.expr import Apply, Buffer, Const, Expr, Fold, Index, Iota, Load, Splat, Use
 from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
-from graphc.ir.types import DTYPES, DType, bool_, int64
+from graphc.ir.types import DTYPES, DType, bool_, float32, int64
 
 WIDTH = 96
 """Columns that a line of the text should keep within."""
@@ -192,10 +194,12 @@ class _Writer:
                 raise CompileError(f"{type(stmt).__name__} is no statement of a scheduled kernel")
 
     def loop(self, loop: For) -> None:
-        start, stop = self.plain(loop.start), self.plain(loop.stop)
-        step = f", {loop.step}" if loop.step != 1 else ""
-        first = f"{start}, " if start != "0" or step else ""
-        self.line(f"for {self.name(loop.name)} in range({first}{stop}{step}):")
+        bounds = [self.plain(loop.start), self.plain(loop.stop)]
+        bounds = self.fitted([loop.start, loop.stop], bounds, _SURROUNDING)
+        step = [str(loop.step)] if loop.step != 1 else []
+        if bounds[0] == "0" and not step:
+            bounds = bounds[1:]
+        self.line(f"for {self.name(loop.name)} in range({', '.join([*bounds, *step])}):")
         self.block(loop.body)
 
     def branch(self, stmt: If) -> None:
@@ -265,7 +269,7 @@ class _Writer:
         if key in self.bound:
             return self.bound[key], _ATOM
         text, precedence = self.fresh(expr)
-        if key in self.shared and not _is_simple(text):
+        if key in self.shared and not (isinstance(expr, Const) or _is_simple(text)):
             return self.bind(key, text), _ATOM
         return text, precedence
 
@@ -419,6 +423,8 @@ def _literal(expr: Const) -> str:
         value = float(value)
         if math.isnan(value):
             return "nan"
+        if expr.dtype is float32 and math.isfinite(value):
+            return str(np.float32(value))  # the shortest that is this value in float32
         return repr(value)  # "inf" and "-inf" included, which are names of the text
     return repr(bool(value)) if expr.dtype is bool_ else repr(int(value))
 

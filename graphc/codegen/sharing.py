@@ -15,7 +15,6 @@ Key = tuple[Expr, int]
 """An expression and its stamp: equal keys are equal values."""
 
 
-
 def statements(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
     """Yield every statement, nested ones after the one that holds them."""
     for stmt in stmts:
@@ -136,9 +135,7 @@ def _stamper(
     return lambda expr: max((changed.get(name, 0) for name in reads(expr)), default=0)
 
 
-def _count(
-    expr: Expr, stamps: Callable[[Expr], int], counts: Counter[Key]
-) -> None:
+def _count(expr: Expr, stamps: Callable[[Expr], int], counts: Counter[Key]) -> None:
     key = (expr, stamps(expr))
     counts[key] += 1
     if counts[key] == 1:

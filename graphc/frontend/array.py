@@ -149,6 +149,8 @@ class Array(Operators):
         single = isinstance(inferred, TensorType)
         results = execute(op, [a._array for a in arrays], attrs, (inferred,) if single else inferred)
         outputs = tuple(cls.wrap(r) for r in results)
+        if op.name == "reshape":
+            outputs[0]._storage = arrays[0]._storage
         if mode.recording and op.gradient:
             record(op, attrs, arrays, outputs)
         return outputs[0] if single else outputs
@@ -174,6 +176,11 @@ class Saved(Array):
                 where=user_location(),
             )
         return self._saved
+
+    @property
+    def type(self) -> TensorType:
+        """Element type and shape; asking for it is no read of the elements."""
+        return TensorType(as_dtype(self._saved.dtype), self._saved.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

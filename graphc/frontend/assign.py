@@ -9,8 +9,7 @@ import numpy as np
 from graphc.errors import AutogradError, DTypeError, ShapeError, TraceError, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.tracer import Trace, Tracer, current_trace
-from graphc.ir.graph import Value
-from graphc.ir.operand import is_scalar
+from graphc.ir.graph import Value, constant
 from graphc.ir.ops import basic, movement
 from graphc.ir.types import same_shape
 
@@ -101,11 +100,14 @@ def _as_numpy(value: Any) -> np.ndarray:
 def _update(trace: Trace, target: Any, value: Any) -> None:
     """Let the program replace what an array, or the input a tracer stands for, holds."""
     place = _input_of(trace, target)
-    handle = target if isinstance(target, Tracer) else target.tracer_class.wrap(place)
-    if not isinstance(value, (Tracer, Array)) and not is_scalar(value):
-        value = Array(np.asarray(value))
-    shaped: Any = movement.broadcast_to(value if not is_scalar(value) else handle * 0 + value, ())
-    trace.updates[place] = shaped._value
+    if isinstance(value, Array):
+        value = value.tracer_class.wrap(trace.current(value))
+    elif not isinstance(value, Tracer):
+        value = Tracer(constant(_as_numpy(value).item(), place.dtype))
+    new = basic.cast(value, place.dtype)
+    if not same_shape(new.type.shape, place.shape):
+        new = movement.broadcast_to(new, place.shape)
+    trace.updates[place] = new._value
 
 
 def _input_of(trace: Trace, target: Any) -> Value:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from graphc.codegen.cpu import host_target
 from graphc.frontend.trace import Specializations, trace
 from graphc.ir.op import Kind
 from graphc.ir.types import TensorType, as_dtype
 from graphc.passes.manager import compile_graph
-from graphc.codegen.cpu import host_target
 from graphc.runtime.program import Program
 
 COMPILED_KINDS = (Kind.CONTRACT, Kind.SCATTER)
@@ -33,10 +33,20 @@ def execute(
         return one_op_program(op, arrays, attrs)(arrays)
     result = op.reference(*arrays, **attrs)
     results = result if isinstance(result, tuple) else (result,)
-    return [
+    found = [
         np.asarray(r).astype(t.dtype.numpy, order="C", copy=False)
         for r, t in zip(results, types, strict=True)
     ]
+    # Only a reshape gives another handle of the same memory.
+    return found if op.name == "reshape" else [_owned(r, arrays) for r in found]
+
+
+def _owned(result: np.ndarray, operands: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a result in memory that no operand has, and that can be written."""
+    own = result.base is None and all(result is not operand for operand in operands)
+    if own or not any(np.may_share_memory(result, operand) for operand in operands):
+        return result if result.flags.writeable else result.copy()
+    return result.copy()
 
 
 def runs_compiled(op: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, AutogradError, ShapeError, user_location
+from graphc.errors import ArgumentError, ShapeError, user_location
 from graphc.frontend import context as devices
 from graphc.frontend.array import Array, Storage, mode
 from graphc.frontend.assign import assign, assign_part
@@ -17,11 +17,9 @@ from graphc.frontend.ops.operator import chosen, dims, set_handle
 from graphc.frontend.ops.reshape_codes import coded_shape
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.tape import Leaf
-from graphc.frontend.tracer import Tracer, current_trace
-from graphc.ir.op import Kind
-from graphc.ir.ops import gather, movement, rearrange
+from graphc.frontend.tracer import Tracer
+from graphc.ir.ops import gather, movement
 from graphc.ir.ops.composite import attempt
-from graphc.ir.types import as_dtype
 
 
 class NDTracer(NDMethods, Tracer):
@@ -232,13 +230,13 @@ class NDArray(NDMethods, Array):
             part = self._array[parts]
         except (IndexError, ValueError):
             return super().__getitem__(key)  # whose error says more
-        part = part if isinstance(part, np.ndarray) else np.asarray(part)
-        if not isinstance(part, np.ndarray) or not part.flags.c_contiguous:
+        if not isinstance(part, np.ndarray):
+            # NumPy copied one element: look at its memory through a slice instead.
+            last = parts[-1]
+            part = self._array[(*parts[:-1], slice(last, last + 1 or None))]
+        if not part.flags.c_contiguous:
             return super().__getitem__(key)
-        if part.ndim == 0:
-            # A scalar of NumPy is a copy: look at the memory through a slice instead.
-            flat = self._array[parts[:-1] + (slice(parts[-1], parts[-1] + 1 or None),)]
-            part = flat.reshape(1)
+        part = part if part.ndim else part.reshape(1)
         return self._view(part, lambda: NDMethods.__getitem__(self, key))
 
     def __setitem__(self, key: Any, value: Any) -> None:

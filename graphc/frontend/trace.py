@@ -82,10 +82,7 @@ class Specializations(Generic[P]):
         found = self._by_shapes.get(key)
         if found is None:
             for graph, payload in self._entries:
-                sizes: dict[str, int] = {}
-                if len(graph.inputs) == len(key) and all(
-                    bind_sizes(v.shape, s, sizes) for v, s in zip(graph.inputs, key, strict=True)
-                ):
+                if bind_sizes([v.shape for v in graph.inputs], key) is not None:
                     self._by_shapes[key] = found = payload
                     break
         return found

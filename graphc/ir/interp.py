@@ -14,14 +14,18 @@ from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType
 
 
-def interpret(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+def interpret(
+    graph: Graph, arguments: Sequence[np.ndarray], bindings: Mapping[str, int] | None = None
+) -> list[np.ndarray]:
     """Compute the outputs, then the new values of the updates.
 
     Parameters
     ----------
     graph : Graph
     arguments : sequence of numpy.ndarray
-        One for each input; symbolic sizes are bound by their shapes.
+        One for each input.
+    bindings : mapping of str to int, optional
+        Values of size variables; by default the shapes of the arguments bind them.
 
     Returns
     -------
@@ -32,15 +36,16 @@ def interpret(graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]
     BindError
         When an argument does not fit its input.
     """
-    bindings: dict[str, int] = {}
-    known: dict[Value, np.ndarray] = {}
-    for value, argument in zip(graph.inputs, arguments, strict=True):
-        array = np.asarray(argument)
-        if not bind_sizes(value.shape, array.shape, bindings):
-            raise BindError(
-                f"input {input_name(value)!r} is {value.type}, got shape {array.shape}"
-            )
-        known[value] = array.astype(value.dtype.numpy, copy=False)
+    arrays = [np.asarray(argument) for argument in arguments]
+    if bindings is None:
+        bindings = bind_sizes([v.shape for v in graph.inputs], [a.shape for a in arrays])
+    if bindings is None:
+        pairs = zip(graph.inputs, arrays, strict=True)
+        given = "; ".join(f"{input_name(v)!r} is {v.type}, got {a.shape}" for v, a in pairs)
+        raise BindError(f"the arguments of {graph.name} do not fit its inputs: {given}")
+    known: dict[Value, np.ndarray] = {
+        v: a.astype(v.dtype.numpy, copy=False) for v, a in zip(graph.inputs, arrays, strict=True)
+    }
     for node in graph.nodes:
         for value, array in zip(node.outputs, evaluate_node(node, known, bindings), strict=True):
             known[value] = array
@@ -54,7 +59,7 @@ def evaluate_node(
     operands = [known[v] for v in node.inputs]
     body = node.attrs.get("body")
     if isinstance(body, Graph):
-        return interpret(body, operands)
+        return interpret(body, operands, bindings)
     attrs = {key: concrete(item, bindings) for key, item in node.attrs.items()}
     result = node.op.reference(*operands, **attrs)
     results = result if isinstance(result, tuple) else (result,)

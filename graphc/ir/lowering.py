@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Axis, Expr, Scalar
+from graphc.ir.operations import IDENTITY
 from graphc.ir.types import DType, TensorType, bool_, int64
 
 
@@ -92,6 +93,9 @@ class Lowering:
             Gets one i64 `Expr` for each extent.
         """
         axes = tuple(Axis(self.axis_names(), extent) for extent in extents)
+        if any(axis.extent == 0 for axis in axes):
+            dtype = body(*(E.index(0) for _ in axes)).dtype
+            return E.const(IDENTITY[combine](dtype), dtype)
         from_axes = [E.index(symbol(axis.name)) for axis in axes]
         return E.reduce(combine, axes, body(*from_axes))
 

@@ -24,7 +24,8 @@ _SPLITTER = 134217729.0  # 2**27 + 1
 def fma(a: Array, b: Array, c: Array) -> Array:
     """Return ``a * b + c`` with one rounding, to nearest even, in float32 or float64."""
     a, b, c = np.broadcast_arrays(a, b, c)
-    return _fma32(a, b, c) if a.dtype == np.float32 else _fma64(a, b, c)
+    with np.errstate(all="ignore"):
+        return _fma32(a, b, c) if a.dtype == np.float32 else _fma64(a, b, c)
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ add constraints on size variables; without one, sizes are equal only when they a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -168,27 +168,54 @@ def fix(dim: Dim) -> int | None:
 
 
 def bind_sizes(
-    declared: tuple[Dim, ...], actual: tuple[int, ...], bindings: dict[str, int]
-) -> bool:
-    """Match a declared shape against an actual one, binding lone variables.
+    declared: Sequence[tuple[Dim, ...]], actual: Sequence[tuple[int, ...]]
+) -> dict[str, int] | None:
+    """Find the values of size variables for which declared shapes are the actual ones.
+
+    Parameters
+    ----------
+    declared : sequence of tuple of Dim
+    actual : sequence of tuple of int
 
     Returns
     -------
-    bool
-        False when the number of axes or an already bound size differs.
+    dict of str to int, or None
+        None when the shapes do not fit.
     """
+    bindings: dict[str, int] = {}
+    pending: list[tuple[SizeExpr, int]] = []
     if len(declared) != len(actual):
-        return False
-    for dim, size in zip(declared, actual, strict=True):
-        if isinstance(dim, int):
-            if dim != size:
+        return None
+    for shape, sizes in zip(declared, actual, strict=True):
+        if len(shape) != len(sizes):
+            return None
+        for dim, size in zip(shape, sizes, strict=True):
+            if isinstance(dim, SizeExpr):
+                pending.append((dim, size))
+            elif dim != size:
+                return None
+    # Lone variables first: most sizes are, and the others are usually built from them.
+    pending.sort(key=lambda pair: not str(pair[0]).isidentifier())
+    return bindings if _bind_pending(pending, bindings) else None
+
+
+def _bind_pending(pending: list[tuple[SizeExpr, int]], bindings: dict[str, int]) -> bool:
+    """Bind what can be solved for, as often as that helps; False on a contradiction."""
+    while pending:
+        waiting = []
+        for dim, size in pending:
+            rest = substitute(dim, bindings)
+            if isinstance(rest, SizeExpr):
+                solved = solve(rest, size)
+                if solved is None or not isinstance(solved[1], int):
+                    waiting.append((dim, size))
+                else:
+                    bindings[solved[0]] = solved[1]
+            elif rest != size:
                 return False
-            continue
-        free = [v for v in symbols(dim) if v not in bindings]
-        if len(free) == 1 and dim == symbol(free[0]):
-            bindings[free[0]] = size
-        elif free or evaluate(dim, bindings) != size:
+        if len(waiting) == len(pending):
             return False
+        pending = waiting
     return True
 
 

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from graphc.errors import CompileError
 from graphc.ir.expr import Apply, Expr, rebuild
 from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
-from graphc.passes.elementary import FORMATS, FUNCTIONS
+from graphc.passes import elementary, trigonometry
+from graphc.passes.elementary import FORMATS
 
 Memo = dict[Expr, Expr]
+
+FUNCTIONS: dict[str, Callable[..., Expr]] = {
+    "exp": elementary.exp,
+    "expm1": elementary.expm1,
+    "log": elementary.log,
+    "log1p": elementary.log1p,
+    "tanh": elementary.tanh,
+    "erf": elementary.erf,
+    "sigmoid": elementary.sigmoid,
+    "sin": trigonometry.sin,
+    "cos": trigonometry.cos,
+    "tan": trigonometry.tan,
+    "asin": trigonometry.asin,
+    "acos": trigonometry.acos,
+    "atan": trigonometry.atan,
+    "sinh": elementary.sinh,
+    "cosh": elementary.cosh,
+    "asinh": elementary.asinh,
+    "acosh": elementary.acosh,
+    "atanh": elementary.atanh,
+    "pow": elementary.pow,
+}
+"""The expansion of every operation that is no machine operation."""
 
 
 def expand(kernel: Kernel) -> Kernel:

@@ -13,7 +13,7 @@ from typing import Any
 
 from graphc.errors import CompileError, located
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, symbol
+from graphc.ir.dim import Dim, SizeExpr, symbol, symbols
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loop import For, Kernel, Stmt, Store
@@ -34,6 +34,8 @@ class Sizes:
     def abstract(self, dim: Dim) -> Dim:
         """Return the kernel's expression for a size of the graph."""
         if isinstance(dim, int) and dim <= STATIC_LIMIT:
+            return dim
+        if isinstance(dim, SizeExpr) and symbols(dim) <= set(self.names.values()):
             return dim
         return symbol(self.names.setdefault(dim, f"n{len(self.names)}"))
 

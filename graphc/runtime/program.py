@@ -141,14 +141,9 @@ class Program:
     # -- binding -----------------------------------------------------------------------------
 
     def _bind(self, key: tuple[tuple[int, ...], ...]) -> _Binding:
-        sizes: dict[str, int] = {}
-        for value, shape in zip(self._inputs, key, strict=True):
-            if not bind_sizes(value.shape, shape, sizes):
-                raise BindError(
-                    f"input {input_name(value)!r} of {self._label} is {value.type}, "
-                    f"got shape {shape}",
-                    where=value.node.where,
-                )
+        sizes = bind_sizes([v.shape for v in self._inputs], key)
+        if sizes is None:
+            raise self._misfit(key)
         blocks, extents = [], []
         for launch in self.plan.launches:
             block, extent = _launch_sizes(launch, sizes)
@@ -161,6 +156,18 @@ class Program:
         binding = _Binding(self.plan.memory(sizes), blocks, extents, shapes, parallel)
         self._bindings[key] = binding
         return binding
+
+    def _misfit(self, key: tuple[tuple[int, ...], ...]) -> BindError:
+        """Return the error for shapes that no values of the size variables give."""
+        pairs = [
+            f"{input_name(value)!r} is {value.type}, got {shape}"
+            for value, shape in zip(self._inputs, key, strict=True)
+            if bind_sizes([value.shape], [shape]) is None
+        ]
+        detail = "; ".join(pairs) or "sizes that must be equal differ: " + ", ".join(
+            f"{input_name(value)} {shape}" for value, shape in zip(self._inputs, key, strict=True)
+        )
+        return BindError(f"the arguments of {self._label} do not fit its inputs: {detail}")
 
     def _arena(self, binding: _Binding) -> _Arena:
         try:

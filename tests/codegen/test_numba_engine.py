@@ -412,7 +412,7 @@ def test_object_code_needs_nothing_else(name: str) -> None:
 
 
 def test_undefined_symbols_are_found() -> None:
-    text = 'declare i32 @outside()\ndefine i32 @f() { %x = call i32 @outside() ret i32 %x }\n'
+    text = "declare i32 @outside()\ndefine i32 @f() { %x = call i32 @outside() ret i32 %x }\n"
     with pytest.raises(CompileError, match="calls outside"):
         llvm_compile.object_code(text, TARGET)
     with pytest.raises(CompileError, match="neither"):
@@ -439,3 +439,16 @@ def test_nothing_is_contracted() -> None:
     same_bits(y, p0 * p1 + p0)
     (compiled,) = compile_kernels([kernel], TARGET)
     assert compiled.address
+
+
+def test_constants_keep_their_bits_and_are_short_in_the_text() -> None:
+    p0, o0 = Buffer("p0", float32, (4,)), Buffer("o0", float32, (4,))
+    x = E.load(p0, index(0))
+    y = (x * 12582912.0 + 0.1) * 12582912.0
+    body = (Store(o0, index(0), y), Store(o0, index(1), E.const(float("-inf"), float32)))
+    kernel = Kernel("constants", (p0, o0), 1, (), body)
+    text = source(kernel)
+    assert "+ 0.1)" in text and "t0 =" not in text and "f32(-inf)" in text
+    (z,) = run_both(kernel, [np.full(4, 0.3, np.float32), np.zeros(4, np.float32)], [], 0, 1)
+    big = np.float32(12582912)
+    assert z[0] == (np.float32(0.3) * big + np.float32(0.1)) * big and z[1] == -np.inf

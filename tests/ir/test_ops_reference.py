@@ -14,7 +14,7 @@ import graphc.ir.ops
 from graphc.ir.evaluate import lower_and_evaluate
 from graphc.ir.graph import Graph, Value, build, placeholder
 from graphc.ir.interp import interpret
-from graphc.ir.op import OpDef, Sample
+from graphc.ir.op import Binary, OpDef, Sample, Unary
 from graphc.ir.operand import REGISTRY
 from graphc.ir.types import DType, TensorType, as_dtype, float64
 from graphc.passes.differentiate import gradients
@@ -24,7 +24,8 @@ for module in pkgutil.iter_modules(graphc.ir.ops.__path__):
 
 STEP = 1e-6  # of central differences in float64, whose error is about STEP ** 2
 
-Case = tuple[OpDef, Sample, DType]
+# Of two zeros NumPy itself returns either.
+SIGN_OF_ZERO_IS_FREE = ("maximum", "minimum", "relu")
 
 
 def case_name(op: OpDef, number: int, dtype: DType) -> str:
@@ -106,6 +107,46 @@ def test_decomposition_agrees_with_the_reference(op: OpDef, sample: Sample, dtyp
     for got, expected in zip(interpret(graph, arrays), results(op, arrays, sample), strict=True):
         assert got.dtype == expected.dtype
         assert_close(op, got, expected)
+
+
+# -- special values --------------------------------------------------------------------------------
+
+
+def special_values(dtype: DType) -> np.ndarray:
+    """Return what goes wrong first: signed zeros, infinities, NaN, the ends of a range."""
+    if not dtype.floating:
+        if dtype.kind == "b":
+            return np.array([False, True])
+        limits = np.iinfo(dtype.name)
+        edges = [limits.min, limits.min + 1, limits.max, limits.max - 1]
+        return np.array(sorted({*edges, *range(max(-4, limits.min), 5)}), dtype.name)
+    tiny = np.finfo(dtype.name).smallest_subnormal
+    positive = [0.0, 0.3, 0.5, 1.0, 1.5, 2.0, 2.5, 7.0, np.inf, tiny]
+    return np.array([*positive, *(-v for v in positive), np.nan], dtype.name)
+
+
+def pointwise_cases() -> list[Any]:
+    found = []
+    for op in RECORDS:
+        if isinstance(op, Unary | Binary) and op.lowers:
+            attrs = op.samples[0].attrs
+            for dtype in op.dtypes:
+                found.append(pytest.param(op, attrs, dtype, id=f"{op.name}-{dtype.short}"))
+    return found
+
+
+@pytest.mark.parametrize(("op", "attrs", "dtype"), pointwise_cases())
+def test_special_values(op: OpDef, attrs: dict[str, Any], dtype: DType) -> None:
+    values = special_values(dtype)
+    operands = [values]
+    if isinstance(op, Binary):
+        operands = [m.ravel() for m in np.meshgrid(values, values)]
+    (got,) = lower_and_evaluate(op, operands, attrs)
+    expected = np.asarray(op.reference(*promoted(op, operands), **attrs))
+    assert_close(op, got, expected)
+    if got.dtype.kind == "f" and op.name not in SIGN_OF_ZERO_IS_FREE:
+        zero = expected == 0
+        assert (np.signbit(got[zero]) == np.signbit(expected[zero])).all()
 
 
 # -- gradients -------------------------------------------------------------------------------------

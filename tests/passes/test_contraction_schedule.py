@@ -133,12 +133,34 @@ def test_narrower_vectors(target):
     check(case, [random(float32, 3, 3, 11, 9), random(float32, 7, 3, 3, 3)], B=3)
 
 
-@pytest.mark.parametrize("sizes", [(5, 4, 0), (0, 4, 3), (5, 0, 3), (0, 0, 0)])
+@pytest.mark.parametrize("sizes", [(5, 4, 0), (1, 4, 0), (0, 4, 3), (5, 0, 3), (0, 0, 0)])
 @pytest.mark.parametrize("tb", [False, True])
 def test_empty(tb, sizes):
     m, n, k = sizes
     b = (n, k) if tb else (k, n)
     check(matrices(False, tb), [random(float32, m, k), random(float32, *b)], M=m, N=n, K=k)
+
+
+@pytest.mark.parametrize("columns", [10, 25, 64, 90, 700])
+def test_deep_sums_are_shared_out_in_narrow_blocks(columns):
+    case = matrices(True, False)
+    arrays = [random(float32, 5000, 20), random(float32, 5000, columns)]
+    check(case, arrays, M=20, N=columns, K=5000)
+
+
+def test_blocks_cover_the_output_once():
+    case = matrices(False, False)
+    plan = contraction.Plan(case.matched, contraction.blocking(TARGET, float32))
+    for _ in range(300):
+        names = {n: int(10 ** np.random.uniform(0, 4)) for n in case.kernel.sizes}
+        count = dict(names)
+        for name, size in plan.sizes().items():
+            names[name] = evaluate(size, names)
+        assert (names["row_blocks"] - 1) * names["row_step"] < count["n0"]
+        assert names["row_blocks"] * names["row_step"] >= count["n0"]
+        assert (names["width_blocks"] - 1) * names["width_step"] < count["n2"]
+        assert names["width_blocks"] * names["width_step"] >= count["n2"]
+        assert names["width_step"] <= plan.blocks.columns
 
 
 def test_sums_are_exact_where_floats_are():
@@ -217,6 +239,7 @@ CONVOLUTIONS = {
     "padded": ((3, 5, 9, 11), (6, 5, 3, 3), dict(pad=1)),
     "lenet": ((4, 2, 14, 14), (20, 2, 5, 5), dict(pad=2)),
     "pointwise": ((3, 12, 8, 8), (20, 12, 1, 1), {}),
+    "small pointwise": ((9, 12, 3, 3), (20, 12, 1, 1), {}),
     "strided": ((2, 3, 13, 12), (5, 3, 3, 3), dict(stride=2, pad=1)),
     "dilated": ((2, 3, 13, 12), (5, 3, 3, 2), dict(stride=(1, 2), pad=(2, 0), dilate=(2, 1))),
     "wide": ((1, 2, 3, 700), (4, 2, 3, 3), dict(pad=1)),

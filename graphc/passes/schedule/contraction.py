@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, substitute, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
 from graphc.ir.expr import Apply, Axis, Buffer, Expr
 from graphc.ir.loop import (
     BEGIN,
@@ -121,10 +121,10 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     Kernel
         Iterations are the blocks of every matrix of the batch, row blocks innermost.
     """
-    plan = _Plan(matched, blocking(target, matched.reduce.dtype))
+    plan = Plan(matched, blocking(target, matched.reduce.dtype))
     names = Names()
     scratch = tuple(map(Alloc, (plan.a_scratch, plan.b_scratch, plan.c_scratch)))
-    sizes = tuple(Let(name, E.index(value)) for name, value in plan.sizes())
+    sizes = tuple(Let(name, E.index(value)) for name, value in plan.sizes().items())
     block = (*plan.place(), *_either(plan, names), *_epilogue(plan, items, names))
     loop = For("p", E.index(symbol(BEGIN)), E.index(symbol(END)), block)
     return replace(
@@ -132,7 +132,7 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     )
 
 
-class _Plan:
+class Plan:
     """What the schedule decided: operands over merged axes, scratch, block sizes.
 
     Inside the kernel ``row0``, ``column0`` and ``depth0`` are where the block at hand starts, on
@@ -161,19 +161,20 @@ class _Plan:
             for name, (rows, columns) in shapes.items()
         )
 
-    def sizes(self) -> list[tuple[str, Dim]]:
-        """Return named sizes, each over kernel sizes and the names before it."""
+    def sizes(self, named: bool = True) -> dict[str, Dim]:
+        """Return block sizes and counts, over kernel sizes and, if ``named``, the ones before."""
         b, columns = self.blocks, self.b_columns
-        row_count = product(a.extent for a in self.matched.rows)
-        column_count = product(a.extent for a in columns)
-        depth_count = product(a.extent for a in self.matched.depth)
+        row_count, column_count, depth_count = (
+            product(a.extent for a in axes)
+            for axes in (self.matched.rows, columns, self.matched.depth)
+        )
         outer, width = product(a.extent for a in columns[:-1]), columns[-1].extent
         matrices = product(a.extent for a in self.matched.batch)
-        named: list[tuple[str, Dim]] = []
+        found: dict[str, Dim] = {}
 
         def name(text: str, value: Dim) -> Dim:
-            named.append((text, value))
-            return symbol(text)
+            found[text] = value
+            return symbol(text) if named else value
 
         row_blocks = name("row_blocks", ceil_div(row_count, b.rows))
         name("row_step", _balanced(row_count, row_blocks, b.tile_rows))
@@ -185,32 +186,29 @@ class _Plan:
         share = ceil_div(column_count * row_blocks * matrices, piece * PARALLEL_BLOCKS)
         limit = name("column_limit", dim_min(dim_max(share, 1) * piece, b.columns))
         width_blocks = name("width_blocks", ceil_div(width, limit))
-        aligned = b.tile_columns if len(columns) == 1 else 1
+        aligned = piece if len(columns) == 1 else 1
         width_step = name("width_step", _balanced(width, width_blocks, aligned))
-        outer_blocks = name(
-            "outer_blocks", ceil_div(outer, dim_max(limit // dim_max(width_step, 1), 1))
-        )
+        fitting = dim_max(limit // dim_max(width_step, 1), 1)
+        outer_blocks = name("outer_blocks", ceil_div(outer, fitting))
         name("outer_step", ceil_div(outer, dim_max(outer_blocks, 1)))
-        return named
-
-    def value(self, *parts: Dim) -> Dim:
-        """Return a product of named sizes over the kernel's own sizes."""
-        result = product(parts)
-        for name, size in reversed(self.sizes()):
-            result = substitute(result, {name: size})
-        return result
+        return found
 
     def extent(self) -> Dim:
         """Return the number of blocks of all matrices."""
-        blocks = map(symbol, ("outer_blocks", "width_blocks", "row_blocks"))
-        return self.value(*blocks, *(a.extent for a in self.matched.batch))
+        sizes = self.sizes(named=False)
+        blocks = [sizes[name] for name in ("outer_blocks", "width_blocks", "row_blocks")]
+        return product((*blocks, *(a.extent for a in self.matched.batch)))
 
     def work(self) -> Dim:
-        """Return the nanoseconds of one block, at 2 multiply-adds of a vector per nanosecond."""
-        rows = dim_min(product(a.extent for a in self.matched.rows), self.blocks.rows)
-        columns = self.value(symbol("outer_step"), symbol("width_step"))
-        depth = product(a.extent for a in self.matched.depth)
-        return 200 + rows * columns * (depth + 4) // (4 * self.blocks.lanes)
+        """Return about the nanoseconds of one block, at 4 elements of a vector per nanosecond."""
+        rows, columns, depth, matrices = (
+            product(a.extent for a in axes)
+            for axes in (self.matched.rows, self.b_columns, self.matched.depth, self.matched.batch)
+        )
+        b = self.blocks
+        share = columns * matrices // PARALLEL_BLOCKS + b.tile_columns
+        terms = dim_min(rows, b.rows) * dim_min(columns, dim_min(share, b.columns)) * (depth + 4)
+        return 200 + terms // (4 * b.lanes)
 
     def place(self) -> Body:
         """Return statements that find the block of iteration ``p``."""
@@ -246,15 +244,18 @@ class _Plan:
         return tuple(lets)
 
 
-def _balanced(extent: Dim, blocks: Dim, multiple: int) -> Dim:
-    """Return the size of ``blocks`` blocks of about equal size, a multiple of ``multiple``."""
+def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
+    """Return the size of ``blocks`` blocks of about equal size, a multiple of ``multiple``.
+
+    With ``blocks`` as few as blocks of some larger multiple need, none of them is empty.
+    """
     return ceil_div(ceil_div(extent, dim_max(blocks, 1)), multiple) * multiple
 
 
 # -- sums of products ------------------------------------------------------------------------
 
 
-def _either(plan: _Plan, names: Names) -> Body:
+def _either(plan: Plan, names: Names) -> Body:
     """Return the sums of a block; a size decides between many rows and few."""
     row_count = product(a.extent for a in plan.matched.rows)
     simple = len(plan.a_depth) == len(plan.b_depth) == len(plan.b_columns) == 1
@@ -270,7 +271,7 @@ def _either(plan: _Plan, names: Names) -> Body:
     return (If(E.index(row_count) <= FEW, few, _sums(plan, names)),)
 
 
-def _sums(plan: _Plan, names: Names) -> Body:
+def _sums(plan: Plan, names: Names) -> Body:
     """Return the loop over depth that leaves a block's sums in scratch."""
     step, total = symbol("depth_step"), product(a.extent for a in plan.matched.depth)
     body = (
@@ -283,7 +284,7 @@ def _sums(plan: _Plan, names: Names) -> Body:
     return (For("depth_block", E.index(0), E.index(symbol("depth_blocks")), body),)
 
 
-def _pack_a(plan: _Plan, names: Names) -> Body:
+def _pack_a(plan: Plan, names: Names) -> Body:
     b = plan.blocks
     copies = pack(plan.a_scratch, *plan.a_stretches, plan.a, b.lanes, names)
     if not plan.a_by_depth:
@@ -292,7 +293,7 @@ def _pack_a(plan: _Plan, names: Names) -> Body:
     return (*copies, *clear_rows(plan.a_scratch, symbol("rows"), stop, symbol("depth"), b.lanes))
 
 
-def _pack_b(plan: _Plan, names: Names) -> Body:
+def _pack_b(plan: Plan, names: Names) -> Body:
     lanes, scratch = plan.blocks.lanes, plan.b_scratch
     depth = Stretch(plan.b_depth, symbol("depth0"), symbol("depth"))
     columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
@@ -307,7 +308,7 @@ def _pack_b(plan: _Plan, names: Names) -> Body:
     return turned or pack(scratch, depth, columns, plan.b, lanes, names)
 
 
-def _tiles(plan: _Plan) -> Body:
+def _tiles(plan: Plan) -> Body:
     """Return loops over the register tiles of a block; tails get smaller tiles."""
     b = plan.blocks
     small = b.tile_rows // 2
@@ -336,7 +337,7 @@ def _main_and_tail(
     )
 
 
-def _multiply(plan: _Plan, rows: int, vectors: int, number: int) -> Body:
+def _multiply(plan: Plan, rows: int, vectors: int, number: int) -> Body:
     """Return the sums of one register tile over the block's depth."""
     lanes, register = plan.blocks.lanes, f"sum{number}"
     i, j, k = symbol("i"), symbol("j"), symbol("k")
@@ -364,7 +365,7 @@ def _multiply(plan: _Plan, rows: int, vectors: int, number: int) -> Body:
 # -- what the stores apply to the sums -------------------------------------------------------
 
 
-def _epilogue(plan: _Plan, items: Sequence[Nest], names: Names) -> Body:
+def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
     """Return loops that compute the stores of a block from the sums in scratch."""
     lanes, pitch = plan.blocks.lanes, plan.c_scratch.shape[1]
     holder = E.use("sum", plan.matched.reduce)

@@ -24,6 +24,7 @@ from graphc.ir.loop import (
     Kernel,
     Let,
     Stmt,
+    Store,
 )
 from graphc.ir.operations import IDENTITY, OPERATIONS
 from graphc.ir.target import Target
@@ -44,6 +45,8 @@ BLOCK = 2048
 """Elements of the vector axis that one iteration of the parallel axis covers."""
 WINDOW = 16
 """Reductions of up to this many static terms are written out."""
+LIGHT = 16
+"""Reductions of terms of at most this many operations keep four vectors of partial results."""
 HEAVY = 48
 """Bodies of more operations than this get one masked loop instead of a main loop and a tail."""
 
@@ -64,7 +67,10 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     """
     if kernel.ordered:
         return _as_written(kernel)
-    items = collapse(collapse_reductions(nests(kernel)))
+    present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]
+    if not present:
+        return replace(kernel, body=(), extent=0)
+    items = collapse(collapse_reductions(present))
     matched = contraction.match(items)
     if matched is not None:
         return contraction.schedule(kernel, items, matched, target)
@@ -116,9 +122,17 @@ def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
     kept = tuple(a for a in ordered if a.name in names)
     vector = kept[-1] if kept and not _follow_reduction(items, found, kept[-1]) else None
     lanes = target.vector_bytes // 4
-    if found and not all(map(_is_window, found)):
+    wide = [r for r in found if not _is_window(r)]
+    if wide and max(_operations(r.body) for r in wide) <= LIGHT:
         lanes *= 4
     return _Plan(items, kept, vector, lanes, _group(found))
+
+
+def _operations(expr: Expr) -> int:
+    """Return how many operations an expression applies, mathematical ones counted as many."""
+    return sum(
+        (1 if OPERATIONS[e.op].machine else 16) for e in E.walk(expr) if isinstance(e, Apply)
+    )
 
 
 def _is_window(reduce: Reduce) -> bool:
@@ -268,10 +282,19 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
     """Return the body for one kept index; lanes accumulate partial results and are folded."""
     known: dict[Expr, Expr] = {}
     statements: list[Stmt] = []
+    waiting = [(item, [a for a in item.axes if a not in plan.kept]) for item in plan.items]
     for group in plan.groups:
-        statements.extend(_reduce_rows(group, plan.lanes, known, len(known)))
-    for item in plan.items:
-        inner = [a for a in item.axes if a not in plan.kept]
+        # What needs no reduction still to come is stored by the loop that computes it anyway.
+        along = [
+            (item, inner)
+            for item, inner in waiting
+            if [a.extent for a in inner] == [a.extent for a in group[0].axes]
+            and all(r in known for r in reductions([item]))
+        ]
+        waiting = [pair for pair in waiting if pair not in along]
+        stores = [_store_over(item.store, inner, group[0].axes) for item, inner in along]
+        statements.extend(_reduce_rows(group, stores, plan.lanes, known))
+    for item, inner in waiting:
         if not inner:
             value = E.rebuild(item.store.value, lambda e: None, dict(known))
             statements.append(replace(item.store, value=value))
@@ -285,27 +308,44 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
     return tuple(statements)
 
 
+def _store_over(store: Store, own: Sequence[Axis], axes: Sequence[Axis]) -> Store:
+    """Return a store over the loop variables of a reduction."""
+    renamed: dict[str, Dim] = {
+        a.name: symbol(b.name) for a, b in zip(own, axes, strict=True) if a.name != b.name
+    }
+    memo: dict[Expr, Expr] = {}
+    return replace(
+        store,
+        value=substituted(store.value, renamed, memo),
+        offset=substituted(store.offset, renamed, memo),
+    )
+
+
 def _reduce_rows(
-    group: Sequence[Reduce], lanes: int, known: dict[Expr, Expr], count: int
+    group: Sequence[Reduce], stores: Sequence[Store], lanes: int, known: dict[Expr, Expr]
 ) -> list[Stmt]:
+    """Return the loop of a group of reductions, with stores of values that it has at hand."""
     axes = group[0].axes
     last = axes[-1]
-    starts, finals, holders = [], [], []
-    for position, reduce in enumerate(group):
+    starts: list[Stmt] = []
+    finals: list[Let] = []
+    holders: list[tuple[str, Expr, Expr]] = []
+    for position, reduce in enumerate(group, start=len(known)):
         identity = E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
         start = E.splat(identity, (lanes,))
-        register = f"acc{count + position}"
-        holder = E.use(register, start)
-        folded = E.fold(reduce.combine, holder)
-        starts.append(Declare(register, start))
-        finals.append(Let(f"red{count + position}", folded))
-        holders.append((register, holder, identity))
+        holder = E.use(f"acc{position}", start)
+        starts.append(Declare(f"acc{position}", start))
+        finals.append(Let(f"red{position}", E.fold(reduce.combine, holder)))
+        holders.append((f"acc{position}", holder, identity))
 
     def step(mask: Expr | None) -> tuple[Stmt, ...]:
-        def convert(e: Expr) -> Expr:
-            return vectorize(e, last.name, lanes, mask, known)
+        local = dict(known)
+        before, after = _shared_stores(stores, last.name, lanes, mask, local)
 
-        steps = []
+        def convert(e: Expr) -> Expr:
+            return vectorize(e, last.name, lanes, mask, local)
+
+        steps: list[Stmt] = []
         for reduce, (register, holder, identity) in zip(group, holders, strict=True):
             term = _body_over(reduce, axes)
             if mask is None:
@@ -313,12 +353,28 @@ def _reduce_rows(
             else:
                 kept = E.select(mask, convert(term), identity)
                 steps.append(Assign(register, E.apply(reduce.combine, holder, kept)))
-        return tuple(steps)
+        return (*before, *steps, *after)
 
-    loop = _vector_loop(last.name, 0, last.extent, lanes, 0, step)
+    cost = max(_operations(r.body) for r in group)
+    loop = _vector_loop(last.name, 0, last.extent, lanes, cost, step)
     for reduce, final in zip(group, finals, strict=True):
         known[reduce] = E.use(final.name, final.value)
     return [*starts, *_loops(axes[:-1], loop), *finals]
+
+
+def _shared_stores(
+    stores: Sequence[Store], name: str, lanes: int, mask: Expr | None, known: dict[Expr, Expr]
+) -> tuple[list[Stmt], list[Stmt]]:
+    """Return registers for the values of stores, which ``known`` learns, and the stores."""
+    values: list[Stmt] = []
+    writes: list[Stmt] = []
+    for position, store in enumerate(stores):
+        write = vector_store(store, name, lanes, mask, known)
+        register = f"v{position}"
+        values.append(Let(register, write.value))
+        known[store.value] = E.use(register, write.value)
+        writes.append(replace(write, value=known[store.value]))
+    return values, writes
 
 
 # -- loops -----------------------------------------------------------------------------------

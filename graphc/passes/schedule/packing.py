@@ -112,6 +112,13 @@ def pack(
     scratch rows are ``lanes`` longer than a stretch. What stays of the spill is zero, or a value of
     the operand's own: never old memory, whose numbers might be slow ones.
     """
+    return over(rows, names, _row(scratch, rows, columns, value, lanes, names))
+
+
+def _row(
+    scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names
+) -> Callable[[Dim], Body]:
+    """Return what copies the row at a position of ``rows``, for `pack`."""
     pitch = scratch.shape[1]
     name = columns.axes[-1].name
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
@@ -132,7 +139,7 @@ def pack(
         clear = Store(scratch, E.index(offset + columns.count), zeros, (1,))
         return (clear, *over_runs(columns, names, run))
 
-    return over(rows, names, row)
+    return row
 
 
 def pack_window(
@@ -187,33 +194,40 @@ def pack_turned(
 ) -> Body | None:
     """Copy an operand that is contiguous along the rows, by transposing small tiles.
 
-    The last tile on each axis reaches back over the one before. Blocks smaller than a tile are
-    copied by `pack`. None where the operand is more than arithmetic over plain loads.
+    The last tile on each axis reaches back over the one before. Runs of rows shorter than a tile,
+    and blocks with fewer columns, are copied as `pack` does. None where the operand is more than
+    arithmetic over plain loads.
     """
-    if len(rows.axes) > 1 or len(columns.axes) > 1:
+    if len(columns.axes) > 1:
         return None
-    row, column = rows.axes[0].name, columns.axes[0].name
-    tile = _tile(value, ((row, lanes), (column, TURNED_COLUMNS)))
+    name, column = rows.axes[-1].name, columns.axes[0].name
+    tile = _tile(value, ((name, lanes), (column, TURNED_COLUMNS)))
     if tile is None:
         return None
     pitch = scratch.shape[1]
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
-    place = (symbol(row) - rows.start) * pitch + symbol(column) - columns.start
-    end = (symbol("clear") * pitch) + columns.count
+    plain = _row(scratch, rows, columns, value, lanes, names)
 
-    def start(name: str, stretch: Stretch, step: int) -> Stmt:
-        back = dim_min(symbol(f"{name}_tile"), stretch.count - step)
-        return Let(name, E.index(stretch.start + back))
+    def reach(axis: str, start: Dim, count: Dim, step: int) -> Stmt:
+        return Let(axis, E.index(start + dim_min(symbol(f"{axis}_tile"), count - step)))
 
-    copy = (start(row, rows, lanes), Store(scratch, E.index(place), tile, (pitch, 1)))
-    along = For(f"{row}_tile", E.index(0), E.index(rows.count), copy, step=lanes)
-    across = (start(column, columns, TURNED_COLUMNS), along)
-    turned = (
-        For("clear", E.index(0), E.index(rows.count), (Store(scratch, E.index(end), zeros, (1,)),)),
-        For(f"{column}_tile", E.index(0), E.index(columns.count), across, step=TURNED_COLUMNS),
-    )
-    fits = (E.index(rows.count) >= lanes) & (E.index(columns.count) >= TURNED_COLUMNS)
-    return (If(fits, turned, pack(scratch, rows, columns, value, lanes, names)),)
+    def run(base: Dim, start: Dim, stop: Dim) -> Body:
+        row = base + symbol(name) - rows.start
+        place = E.index(row * pitch + symbol(column) - columns.start)
+        copy = (reach(name, start, stop - start, lanes), Store(scratch, place, tile, (pitch, 1)))
+        along = For(f"{name}_tile", E.index(0), E.index(stop - start), copy, step=lanes)
+        across = (reach(column, columns.start, columns.count, TURNED_COLUMNS), along)
+        end = E.index(row * pitch + columns.count)
+        clear = For(name, E.index(start), E.index(stop), (Store(scratch, end, zeros, (1,)),))
+        turned = (
+            clear,
+            For(f"{column}_tile", E.index(0), E.index(columns.count), across, step=TURNED_COLUMNS),
+        )
+        fits = (E.index(stop - start) >= lanes) & (E.index(columns.count) >= TURNED_COLUMNS)
+        single = For(name, E.index(start), E.index(stop), plain(base + symbol(name)))
+        return (If(fits, turned, (single,)),)
+
+    return over_runs(rows, names, run)
 
 
 def _tile(value: Expr, axes: Sequence[tuple[str, int]]) -> Expr | None:

@@ -1,0 +1,145 @@
+"""Arrays made from nothing, from Python and from NumPy: float32 unless told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import DTypeError, ShapeError, user_location
+from graphc.frontend.array import Array
+from graphc.frontend.context import usable
+from graphc.frontend.ndarray import NDArray, NDTracer
+from graphc.frontend.ops.shape import as_tuple
+from graphc.frontend.tracer import Tracer, plain_sizes
+from graphc.ir.dim import SizeExpr
+from graphc.ir.graph import Value
+from graphc.ir.ops import creation as core
+from graphc.ir.types import as_dtype
+
+Shape = int | Sequence[int]
+
+
+def wrapped(result: Any) -> Any:
+    """Return what an op record without array operands gave as a handle of `nd`."""
+    if isinstance(result, Value):
+        return NDTracer.wrap(result)
+    return NDArray.wrap(result._array) if isinstance(result, Array) else result
+
+
+def array(source_array: Any, ctx: Any = None, dtype: Any = None) -> NDArray:
+    """Return an array of what Python or NumPy holds.
+
+    Parameters
+    ----------
+    source_array : NDArray, numpy.ndarray, number or nested sequence
+    ctx : Context, optional
+    dtype : optional
+        That of an NDArray by default, for anything else float32.
+    """
+    usable(ctx)
+    if isinstance(source_array, Tracer):
+        return source_array if dtype is None else source_array.astype(dtype)  # type: ignore[return-value]
+    if isinstance(source_array, Array):
+        source_array, dtype = source_array._array, dtype or source_array._array.dtype
+    found = _from_python(source_array, as_dtype(dtype or "float32").numpy)
+    return NDArray(found.reshape(1) if found.ndim == 0 else found)
+
+
+def _from_python(source: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    if isinstance(source, (list, tuple)) and any(isinstance(part, Array) for part in source):
+        source = [np.asarray(part) for part in source]
+    try:
+        with np.errstate(all="ignore"):
+            return np.array(source, dtype=dtype, order="C", copy=True)
+    except (ValueError, TypeError):
+        raise DTypeError(
+            f"cannot make an array of {dtype.name} of this {type(source).__name__}",
+            remedy="Rows must have equal lengths, and elements must be numbers.",
+            where=user_location(),
+        ) from None
+
+
+def full(
+    shape: Shape, val: float, ctx: Any = None, dtype: Any = "float32", out: Any = None
+) -> Any:
+    """Return an array of one value."""
+    usable(ctx)
+    sizes = as_tuple(shape)
+    kind = as_dtype(dtype or "float32")
+    if any(isinstance(d, SizeExpr) for d in sizes):
+        return wrapped(core.full(sizes, val, kind))
+    if any(d < 0 for d in sizes):
+        raise ShapeError(f"sizes must be 0 or more, got {sizes}", where=user_location())
+    found = NDArray(np.full(sizes or (1,), val, kind.numpy))
+    if out is None:
+        return found
+    out[:] = found
+    return out
+
+
+def zeros(
+    shape: Shape, ctx: Any = None, dtype: Any = "float32", stype: str | None = None
+) -> Any:
+    """Return an array of zeros."""
+    return full(shape, 0, ctx, dtype)
+
+
+def ones(shape: Shape, ctx: Any = None, dtype: Any = "float32") -> Any:
+    """Return an array of ones."""
+    return full(shape, 1, ctx, dtype)
+
+
+def empty(shape: Shape, ctx: Any = None, dtype: Any = "float32") -> Any:
+    """Return an array whose elements are not set; here they are zeros."""
+    return full(shape, 0, ctx, dtype)
+
+
+def arange(
+    start: float, stop: float | None = None, step: float = 1.0, repeat: int = 1,
+    infer_range: bool = False, ctx: Any = None, dtype: Any = "float32",
+) -> Any:  # fmt: skip
+    """Return the numbers ``start, start + step, ...`` before ``stop``, each ``repeat`` times."""
+    usable(ctx)
+    bounds = [plain_sizes(b) for b in (start, stop, step)]
+    if any(isinstance(b, SizeExpr) for b in bounds):
+        step = int(step)
+    found = wrapped(core.arange(bounds[0], bounds[1], step, dtype))
+    return found if repeat == 1 else found.repeat(repeat)
+
+
+def linspace(
+    start: float, stop: float, num: int, endpoint: bool = True, ctx: Any = None,
+    dtype: Any = "float32",
+) -> Any:  # fmt: skip
+    """Return ``num`` evenly spaced numbers from ``start`` to ``stop``."""
+    usable(ctx)
+    return wrapped(core.linspace(start, stop, num, endpoint, dtype))
+
+
+def eye(N: int, M: int = 0, k: int = 0, ctx: Any = None, dtype: Any = "float32") -> Any:
+    """Return an ``(N, M)`` matrix with ones on the ``k``-th diagonal; ``M`` 0 is ``N``."""
+    usable(ctx)
+    return wrapped(core.eye(plain_sizes(N), plain_sizes(M) or None, k, dtype))
+
+
+def from_numpy(ndarray: np.ndarray, zero_copy: bool = True) -> NDArray:
+    """Return a handle of a NumPy array's memory, which must be C-contiguous; or of a copy."""
+    as_dtype(ndarray.dtype)
+    if zero_copy and not ndarray.flags.c_contiguous:
+        raise ShapeError(
+            "from_numpy shares memory only with C-contiguous arrays",
+            remedy="Pass zero_copy=False, or numpy.ascontiguousarray(x).",
+            where=user_location(),
+        )
+    return NDArray(ndarray if zero_copy else ndarray.copy())
+
+
+def from_dlpack(dlpack: Any) -> NDArray:
+    """Return a handle of memory that another library shares through DLPack."""
+    return NDArray(np.ascontiguousarray(np.from_dlpack(dlpack)))
+
+
+def waitall() -> None:
+    """Do nothing: arrays are computed when the call returns."""

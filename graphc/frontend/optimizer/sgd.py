@@ -1,0 +1,65 @@
+"""Stochastic gradient descent, plain, with momentum and with Nesterov's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.frontend.optimizer.base import Optimizer, State, register
+
+
+@register
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    ``m = momentum * m - lr * (clip(g) + wd * w)``, ``w = w + m``.
+
+    Parameters
+    ----------
+    momentum : float
+    **kwargs
+        As of :class:`Optimizer`.
+    """
+
+    def __init__(self, momentum: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.momentum = float(momentum)
+
+    def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the momentum, zeros."""
+        return (np.zeros_like(weight),) if self.momentum else ()
+
+    def update(
+        self, weight: Any, grad: Any, state: State, lr: Any, wd: Any, t: Any
+    ) -> tuple[Any, State]:
+        """Step against the gradient."""
+        step = lr * (self.clipped(grad) + wd * weight)
+        if not state:
+            return weight - step, ()
+        moved = self.momentum * state[0] - step
+        return weight + moved, (moved,)
+
+
+@register
+class NAG(SGD):
+    """Gradient descent with Nesterov's accelerated momentum.
+
+    ``m = momentum * m - lr * (clip(g) + wd * w)``, ``w = w + momentum * m - lr * (...)``.
+
+    Parameters
+    ----------
+    momentum : float
+    **kwargs
+        As of :class:`Optimizer`.
+    """
+
+    def update(
+        self, weight: Any, grad: Any, state: State, lr: Any, wd: Any, t: Any
+    ) -> tuple[Any, State]:
+        """Step as if the momentum had been taken once more."""
+        step = lr * (self.clipped(grad) + wd * weight)
+        if not state:
+            return weight - step, ()
+        moved = self.momentum * state[0] - step
+        return weight + (self.momentum * moved - step), (moved,)

@@ -1,0 +1,213 @@
+"""Random arrays: MXNet's ``nd.random``.
+
+Each call takes the next (seed, counter) of `graphc.random`, or of the trace it is called in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.errors import ShapeError, user_location
+from graphc.frontend.array import Array
+from graphc.frontend.context import usable
+from graphc.frontend.creation import wrapped
+from graphc.frontend.ops.operator import dims
+from graphc.frontend.ops.shape import as_tuple
+from graphc.frontend.random_key import draw_key
+from graphc.frontend.tracer import Tracer
+from graphc.ir.ops import basic, indexing, movement, reduction, transcendental
+from graphc.ir.ops import random as core
+from graphc.ir.types import as_dtype
+from graphc.runtime import random
+
+Shape = Any
+
+
+def _is_array(parameter: Any) -> bool:
+    return isinstance(parameter, (Array, Tracer))
+
+
+def _sizes(shape: Any, default: tuple[int, ...] = (1,)) -> tuple[Any, ...]:
+    return default if shape is None else as_tuple(shape)
+
+
+def _float(dtype: Any) -> Any:
+    return as_dtype("float32" if dtype in (None, "None") else dtype)
+
+
+def _delivered(result: Any, out: Any) -> Any:
+    if out is None:
+        return result
+    out[:] = result
+    return out
+
+
+def _with_parameters(draw: Any, a: Any, b: Any, shape: Any, dtype: Any) -> Any:
+    """Return ``unit * a + b`` with one unit draw for each parameter pair and sample.
+
+    ``a`` and ``b`` are arrays of one shape, or one of them a number; ``shape`` is that of the
+    samples for each of their elements.
+    """
+    parameters = dims(a if _is_array(a) else b)
+    samples = () if shape is None else as_tuple(shape)
+    unit = wrapped(draw((*parameters, *samples), _float(dtype)))
+    spread = [
+        movement.reshape(p, (*dims(p), *(1,) * len(samples))) if _is_array(p) else p
+        for p in (a, b)
+    ]
+    return unit * spread[0] + spread[1]
+
+
+def uniform(
+    low: Any = 0, high: Any = 1, shape: Shape = None, dtype: Any = "float32", ctx: Any = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """Return numbers uniform in ``low <= x < high``.
+
+    Parameters
+    ----------
+    low, high : float or array
+        With arrays, ``shape`` samples are drawn for each element.
+    shape : int or sequence of int
+        By default (1,), and that of ``out`` where it is given.
+    dtype : {"float32", "float64"}
+    ctx : Context, optional
+    out : NDArray, optional
+        Written into instead of a new array.
+    """
+    usable(ctx)
+    if _is_array(low) or _is_array(high):
+        found = _with_parameters(
+            lambda s, d: core.random_uniform(*draw_key(), s, 0.0, 1.0, d),
+            high - low, low, shape, dtype,
+        )  # fmt: skip
+        return _delivered(found, out)
+    sizes = _sizes(shape, (1,) if out is None else out.shape)
+    return _delivered(
+        wrapped(core.random_uniform(*draw_key(), sizes, low, high, _float(dtype))), out
+    )
+
+
+def normal(
+    loc: Any = 0, scale: Any = 1, shape: Shape = None, dtype: Any = "float32", ctx: Any = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """Return normally distributed numbers of mean ``loc`` and standard deviation ``scale``.
+
+    Arguments as of `uniform`.
+    """
+    usable(ctx)
+    if _is_array(loc) or _is_array(scale):
+        found = _with_parameters(
+            lambda s, d: core.random_normal(*draw_key(), s, 0.0, 1.0, d), scale, loc, shape, dtype
+        )
+        return _delivered(found, out)
+    sizes = _sizes(shape, (1,) if out is None else out.shape)
+    return _delivered(
+        wrapped(core.random_normal(*draw_key(), sizes, loc, scale, _float(dtype))), out
+    )
+
+
+def randn(
+    *shape: int, loc: Any = 0, scale: Any = 1, dtype: Any = "float32", ctx: Any = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """Return normally distributed numbers; the sizes are the positional arguments."""
+    return normal(loc, scale, shape or None, dtype, ctx, out)
+
+
+def randint(
+    low: int, high: int, shape: Shape = None, dtype: Any = "int32", ctx: Any = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """Return integers uniform in ``low <= x < high``."""
+    usable(ctx)
+    sizes = _sizes(shape, (1,) if out is None else out.shape)
+    kind = as_dtype("int32" if dtype in (None, "None") else dtype)
+    return _delivered(wrapped(core.random_randint(*draw_key(), sizes, low, high, kind)), out)
+
+
+def bernoulli(
+    prob: float = 0.5, shape: Shape = None, dtype: Any = "float32", ctx: Any = None
+) -> Any:
+    """Return 1 with probability ``prob``, else 0."""
+    usable(ctx)
+    return wrapped(core.random_bernoulli(*draw_key(), _sizes(shape), prob, dtype))
+
+
+def exponential(
+    scale: float = 1.0, shape: Shape = None, dtype: Any = "float32", ctx: Any = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """Return exponentially distributed numbers of mean ``scale``."""
+    return _delivered(
+        transcendental.log1p(-uniform(0, 1, shape, dtype, ctx)) * -float(scale), out
+    )
+
+
+def shuffle(data: Any, out: Any = None) -> Any:
+    """Return the rows (axis 0) of an array in random order."""
+    if not dims(data):
+        raise ShapeError("shuffle needs at least one axis", where=user_location())
+    order = wrapped(core.random_permutation(*draw_key(), dims(data)[0]))
+    return _delivered(indexing.take(data, order, 0), out)
+
+
+def permutation(x: Any, ctx: Any = None) -> Any:
+    """Return ``0 .. x - 1`` in random order as int64, or the rows of an array."""
+    if _is_array(x):
+        return shuffle(x)
+    usable(ctx)
+    return wrapped(core.random_permutation(*draw_key(), int(x)))
+
+
+def multinomial(
+    data: Any, shape: Shape = None, get_prob: bool = False, out: Any = None,
+    dtype: Any = "int32",
+) -> Any:  # fmt: skip
+    """Return class numbers drawn with given probabilities.
+
+    The largest of ``log p`` plus a Gumbel variable names the class: E. J. Gumbel, Statistical
+    theory of extreme values, 1954.
+
+    Parameters
+    ----------
+    data : array, shape (..., classes)
+        Probabilities along the last axis.
+    shape : int or sequence of int, optional
+        Of the draws for each row; by default one, without an axis of its own.
+    get_prob : bool
+        Return the logarithms of the drawn probabilities as well.
+    """
+    batch, samples = dims(data)[:-1], () if shape is None else as_tuple(shape)
+    logs = transcendental.log(data)
+    spread = movement.reshape(logs, (*batch, *(1,) * len(samples), dims(data)[-1]))
+    u = wrapped(core.random_uniform(*draw_key(), (*batch, *samples, dims(data)[-1])))
+    noise = -transcendental.log(-transcendental.log1p(-u))
+    drawn = basic.cast(reduction.argmax(spread + noise, -1), dtype)
+    drawn = drawn if dims(drawn) else movement.reshape(drawn, (1,))
+    if not get_prob:
+        return _delivered(drawn, out)
+    full = movement.broadcast_to(spread, (*batch, *samples, dims(data)[-1]))
+    full = full if len(dims(full)) > 1 else movement.expand_dims(full, 0)
+    return [drawn, indexing.pick(full, drawn)]
+
+
+def uniform_like(data: Any, low: float = 0.0, high: float = 1.0) -> Any:
+    """Return numbers uniform in ``low <= x < high`` in the shape and type of ``data``."""
+    return uniform(low, high, dims(data), as_dtype(data.dtype))
+
+
+def normal_like(data: Any, loc: float = 0.0, scale: float = 1.0) -> Any:
+    """Return normally distributed numbers in the shape and type of ``data``."""
+    return normal(loc, scale, dims(data), as_dtype(data.dtype))
+def seed(seed_state: int, ctx: Any = "all") -> None:
+    """Restart every random stream of graphc; equal seeds give equal draws on every device.
+
+    Parameters
+    ----------
+    seed_state : int
+    ctx : Context or "all"
+        Accepted as MXNet's: there is one stream for all devices.
+    """
+    random.seed(int(seed_state))
