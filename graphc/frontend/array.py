@@ -87,6 +87,7 @@ class Array(Operators):
     __slots__ = ("__weakref__", "_array", "_entry", "_index", "_leaf", "_storage")
     __graphc_priority__ = 20
     tracer_class: Any = None
+    captured: Any = staticmethod(lambda operands: None)
 
     def __init__(self, array: np.ndarray, storage: Storage | None = None) -> None:
         self._array = array
@@ -138,6 +139,9 @@ class Array(Operators):
 
     @staticmethod
     def __graphc_apply__(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        traced = Array.captured(operands)
+        if traced is not None:
+            return apply(op, traced, attrs)
         cls = _handle_class(operands)
         try:
             arrays = lift(cls, op, operands)

@@ -77,6 +77,14 @@ def backward(
     train_mode : bool
         Whether operations behave as in training.
     """
+    for head in heads:
+        if head._entry is None:
+            raise AutogradError(
+                f"backward() on an array of shape {head.shape} that was not computed inside "
+                "autograd.record() from one that has attach_grad()",
+                remedy="Compute it inside `with autograd.record():`.",
+                where=user_location(),
+            )
     arriving = _pulled(heads, head_grads, retain_graph, False, train_mode, frozenset())
     for key, gradient in arriving.items():
         if isinstance(key, Leaf) and key.owner is not None:

@@ -11,6 +11,7 @@ from graphc.errors import DTypeError, ShapeError, user_location
 from graphc.frontend.array import Array
 from graphc.frontend.context import usable
 from graphc.frontend.ndarray import NDArray, NDTracer
+from graphc.frontend.ops.operator import element_type
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.tracer import Tracer, plain_sizes
 from graphc.ir.dim import SizeExpr
@@ -43,7 +44,7 @@ def array(source_array: Any, ctx: Any = None, dtype: Any = None) -> NDArray:
         return source_array if dtype is None else source_array.astype(dtype)  # type: ignore[return-value]
     if isinstance(source_array, Array):
         source_array, dtype = source_array._array, dtype or source_array._array.dtype
-    found = _from_python(source_array, as_dtype(dtype or "float32").numpy)
+    found = _from_python(source_array, element_type(dtype or "float32").numpy)
     return NDArray(found.reshape(1) if found.ndim == 0 else found)
 
 
@@ -67,7 +68,7 @@ def full(
     """Return an array of one value."""
     usable(ctx)
     sizes = as_tuple(shape)
-    kind = as_dtype(dtype or "float32")
+    kind = element_type(dtype or "float32")
     if any(isinstance(d, SizeExpr) for d in sizes):
         return wrapped(core.full(sizes, val, kind))
     if any(d < 0 for d in sizes):
@@ -105,7 +106,7 @@ def arange(
     bounds = [plain_sizes(b) for b in (start, stop, step)]
     if any(isinstance(b, SizeExpr) for b in bounds):
         step = int(step)
-    found = wrapped(core.arange(bounds[0], bounds[1], step, dtype))
+    found = wrapped(core.arange(bounds[0], bounds[1], step, element_type(dtype)))
     return found if repeat == 1 else found.repeat(repeat)
 
 
@@ -115,13 +116,13 @@ def linspace(
 ) -> Any:  # fmt: skip
     """Return ``num`` evenly spaced numbers from ``start`` to ``stop``."""
     usable(ctx)
-    return wrapped(core.linspace(start, stop, num, endpoint, dtype))
+    return wrapped(core.linspace(start, stop, num, endpoint, element_type(dtype)))
 
 
 def eye(N: int, M: int = 0, k: int = 0, ctx: Any = None, dtype: Any = "float32") -> Any:
     """Return an ``(N, M)`` matrix with ones on the ``k``-th diagonal; ``M`` 0 is ``N``."""
     usable(ctx)
-    return wrapped(core.eye(plain_sizes(N), plain_sizes(M) or None, k, dtype))
+    return wrapped(core.eye(plain_sizes(N), plain_sizes(M) or None, k, element_type(dtype)))
 
 
 def from_numpy(ndarray: np.ndarray, zero_copy: bool = True) -> NDArray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.errors import DTypeError, ShapeError, user_location
 from graphc.frontend.ops import elementwise, indexing, nn, reduce, shape
-from graphc.frontend.ops.operator import as_operand, at_least_1d
+from graphc.frontend.ops.operator import as_operand, at_least_1d, element_type
 from graphc.frontend.tracer import Size, plain_sizes
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY, apply, is_scalar
@@ -168,7 +168,7 @@ class NDMethods:
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         """Return a copy of another element type; the array itself if it need not be one."""
-        kind = as_dtype(dtype)
+        kind = element_type(dtype)
         if kind is self.type.dtype:
             return self.copy() if copy else self
         return basic.cast(self, kind)

@@ -11,7 +11,7 @@ from graphc.errors import ShapeError, user_location
 from graphc.frontend.array import Array
 from graphc.frontend.context import usable
 from graphc.frontend.creation import wrapped
-from graphc.frontend.ops.operator import dims
+from graphc.frontend.ops.operator import dims, element_type
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.random_key import draw_key
 from graphc.frontend.tracer import Tracer
@@ -32,7 +32,7 @@ def _sizes(shape: Any, default: tuple[int, ...] = (1,)) -> tuple[Any, ...]:
 
 
 def _float(dtype: Any) -> Any:
-    return as_dtype("float32" if dtype in (None, "None") else dtype)
+    return element_type("float32" if dtype in (None, "None") else dtype)
 
 
 def _delivered(result: Any, out: Any) -> Any:
@@ -123,7 +123,7 @@ def randint(
     """Return integers uniform in ``low <= x < high``."""
     usable(ctx)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
-    kind = as_dtype("int32" if dtype in (None, "None") else dtype)
+    kind = element_type("int32" if dtype in (None, "None") else dtype)
     return _delivered(wrapped(core.random_randint(*draw_key(), sizes, low, high, kind)), out)
 
 
@@ -132,7 +132,7 @@ def bernoulli(
 ) -> Any:
     """Return 1 with probability ``prob``, else 0."""
     usable(ctx)
-    return wrapped(core.random_bernoulli(*draw_key(), _sizes(shape), prob, dtype))
+    return wrapped(core.random_bernoulli(*draw_key(), _sizes(shape), prob, element_type(dtype)))
 
 
 def exponential(
@@ -184,7 +184,7 @@ def multinomial(
     spread = movement.reshape(logs, (*batch, *(1,) * len(samples), dims(data)[-1]))
     u = wrapped(core.random_uniform(*draw_key(), (*batch, *samples, dims(data)[-1])))
     noise = -transcendental.log(-transcendental.log1p(-u))
-    drawn = basic.cast(reduction.argmax(spread + noise, -1), dtype)
+    drawn = basic.cast(reduction.argmax(spread + noise, -1), element_type(dtype))
     drawn = drawn if dims(drawn) else movement.reshape(drawn, (1,))
     if not get_prob:
         return _delivered(drawn, out)

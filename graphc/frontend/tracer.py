@@ -110,6 +110,16 @@ def tracing(trace: Trace) -> Iterator[Trace]:
         _current.reset(token)
 
 
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Compute what the body does with arrays at once, though a trace is being made."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 class Size:
     """A symbolic size as user code sees it.
 
@@ -341,4 +351,19 @@ def _values(cls: type[Tracer], op: Any, operands: Sequence[Any]) -> list[Value]:
     return values
 
 
+def _captured(operands: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return operands with arrays as inputs of the trace that is being made; None without one.
+
+    What is computed of an array the code refers to is part of the program: the array may hold
+    something else at the next call.
+    """
+    trace = current_trace()
+    if trace is None or not any(isinstance(o, Array) for o in operands):
+        return None
+    return tuple(
+        o.tracer_class.wrap(trace.current(o)) if isinstance(o, Array) else o for o in operands
+    )
+
+
 Array.tracer_class = Tracer
+Array.captured = staticmethod(_captured)

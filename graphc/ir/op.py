@@ -73,7 +73,7 @@ class Spec:
         kind = self.dtype or dtype
         count = int(np.prod(self.shape))
         if kind is bool_:
-            return generator.random(self.shape) < 0.5
+            return np.asarray(generator.random(self.shape) < 0.5)
         low, high = self.low, self.high
         if kind.integer:
             low = max(low, 0) if kind.kind == "u" else low

@@ -110,7 +110,12 @@ class Program:
             been updated then.
         """
         arrays = [
-            a if a.flags.c_contiguous and a.dtype == kind else self._convert(value, a, kind)
+            a
+            if type(a) is np.ndarray
+            and (flags := a.flags).c_contiguous
+            and flags.aligned
+            and a.dtype == kind
+            else self._convert(value, a, kind)
             for a, (value, kind) in zip(arguments, self._types, strict=True)
         ]
         key = tuple([a.shape for a in arrays])
@@ -131,7 +136,7 @@ class Program:
                 f"got {argument.dtype}{list(argument.shape)}",
                 remedy=f'Convert it with .astype("{kind}").',
             )
-        return np.ascontiguousarray(argument).reshape(argument.shape)
+        return np.array(argument, order="C", copy=True, subok=False)
 
     def memory_plan(self, shapes: Sequence[tuple[int, ...]]) -> MemoryPlan:
         """Return the memory plan for inputs of these shapes."""

@@ -16,11 +16,12 @@ from graphc.errors import (
     FileFormatError,
     ShapeError,
 )
+from graphc.frontend.creation import array
 from graphc.frontend.gluon import data
 from graphc.frontend.gluon.data import batchify
 from graphc.frontend.gluon.data.vision import MNIST, FashionMNIST, MNISTSample, transforms
 from graphc.frontend.gluon.data.vision.idx import read_idx
-from graphc.frontend.ndarray import NDArray, array
+from graphc.frontend.ndarray import NDArray
 from graphc.runtime import random as graphc_random
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 5, 4, 3), dtype=np.uint8)

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from graphc.errors import ArgumentError, DataLoaderError
+from graphc.frontend.creation import array
 from graphc.frontend.gluon import data
 from graphc.frontend.gluon.data import batchify
 from graphc.frontend.gluon.data.vision import MNISTSample, transforms
-from graphc.frontend.ndarray import NDArray, array
+from graphc.frontend.ndarray import NDArray
 from graphc.runtime import random as graphc_random
 
 FORKS = "fork" in multiprocessing.get_all_start_methods()

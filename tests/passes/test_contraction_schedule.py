@@ -339,13 +339,15 @@ def test_left_to_the_plain_schedule(build, types):
     assert Case(build, types).matched is None
 
 
-def test_blocks_do_not_depend_on_how_many_there_are_to_share():
-    case = matrices(False, False)
+def test_typical_layers_have_work_for_several_threads():
+    dense = matrices(False, True).kernel
     names = {"n0": 100, "n1": 2450, "n2": 500}
-    assert all(isinstance(name, str) for name in case.kernel.sizes)
-    assert isinstance(case.kernel.extent, SizeExpr)
-    assert evaluate(case.kernel.extent, names) >= 4
-    assert evaluate(case.kernel.work, names) > 10_000
+    assert evaluate(dense.extent, names) >= 4
+    assert evaluate(dense.work, names) > 10_000
+    for name in ("conv", "data", "weights"):
+        case, _, _ = _convolution("lenet", name)
+        sizes = [evaluate(d, {"B": 100}) for d in case.lowered.sizes]
+        assert evaluate(case.kernel.extent, dict(zip(case.kernel.sizes, sizes, strict=True))) >= 3
 
 
 @pytest.mark.parametrize("vector_bytes", [16, 32, 64])

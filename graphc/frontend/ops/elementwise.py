@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import ShapeError, user_location
-from graphc.frontend.ops.operator import dims, operator
+from graphc.frontend.ops.operator import dims, element_type, operator
 from graphc.ir.ops import activation, arithmetic, basic, comparison, creation
 from graphc.ir.ops import transcendental as functions
 from graphc.ir.types import same_shape, shape_text
@@ -166,7 +166,7 @@ def clip(data: Any, a_min: float | None = None, a_max: float | None = None) -> A
 @operator("cast", "Cast")
 def cast(data: Any, dtype: Any) -> Any:
     """Convert elements to another type."""
-    return basic.cast(data, dtype)
+    return basic.cast(data, element_type(dtype))
 
 
 Cast = cast

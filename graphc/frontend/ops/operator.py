@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from graphc.errors import ArgumentError, nearest, user_location
+from graphc.errors import ArgumentError, GraphcError, nearest, user_location
 from graphc.ir.dim import Dim
 from graphc.ir.ops.composite import known_shape
 from graphc.ir.ops.movement import reshape
+from graphc.ir.types import DType, as_dtype
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,6 +161,14 @@ def dims(x: Any) -> tuple[Dim, ...]:
 def at_least_1d(x: Any) -> Any:
     """Return a 0-d result with shape ``(1,)``: `nd` has no 0-d arrays."""
     return reshape(x, (1,)) if not dims(x) else x
+
+
+def element_type(dtype: Any) -> DType:
+    """Return the DType of a user's argument; the error of a wrong one names the user's line."""
+    try:
+        return as_dtype(dtype)
+    except GraphcError as error:
+        raise error.attach(where=user_location()) from None
 
 
 def chosen(what: str, value: Any, known: Sequence[str]) -> str:

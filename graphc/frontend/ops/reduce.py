@@ -13,12 +13,12 @@ from graphc.ir.types import as_dtype, normalize_axes
 Axis = int | Sequence[int] | None
 
 
-def _axes(data: Any, axis: Axis, exclude: bool = False) -> tuple[int, ...] | None:
+def _axes(op: str, data: Any, axis: Axis, exclude: bool = False) -> tuple[int, ...] | None:
     """Return the axes to reduce; None for all of them."""
     if axis is None or (not isinstance(axis, int) and not tuple(axis)):
         return () if exclude else None
     ndim = len(dims(data))
-    axes = attempt("reduction", (data,), normalize_axes, axis, ndim)
+    axes = attempt(op, (data,), normalize_axes, axis, ndim)
     return tuple(a for a in range(ndim) if a not in axes) if exclude else axes
 
 
@@ -56,7 +56,7 @@ def sum(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool = Fa
         Of shape (1,) where every axis was reduced.
     """
     dtype = _own_type(data)
-    total = reduction.sum(data, _axes(data, axis, exclude), keepdims, dtype=dtype)
+    total = reduction.sum(data, _axes("sum", data, axis, exclude), keepdims, dtype=dtype)
     return at_least_1d(total)
 
 
@@ -79,26 +79,26 @@ def nanprod(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool 
 def mean(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool = False) -> Any:
     """Return means over axes; those of integers are float32."""
     data = floating(data)
-    return at_least_1d(reduction.mean(data, _axes(data, axis, exclude), keepdims))
+    return at_least_1d(reduction.mean(data, _axes("mean", data, axis, exclude), keepdims))
 
 
 @operator("prod")
 def prod(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool = False) -> Any:
     """Return products over axes."""
     dtype = _own_type(data)
-    return at_least_1d(reduction.prod(data, _axes(data, axis, exclude), keepdims, dtype=dtype))
+    return at_least_1d(reduction.prod(data, _axes("prod", data, axis, exclude), keepdims, dtype=dtype))
 
 
 @operator("max", "max_axis")
 def max(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool = False) -> Any:
     """Return the largest elements over axes."""
-    return at_least_1d(reduction.max(data, _axes(data, axis, exclude), keepdims))
+    return at_least_1d(reduction.max(data, _axes("max", data, axis, exclude), keepdims))
 
 
 @operator("min", "min_axis")
 def min(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool = False) -> Any:
     """Return the smallest elements over axes."""
-    return at_least_1d(reduction.min(data, _axes(data, axis, exclude), keepdims))
+    return at_least_1d(reduction.min(data, _axes("min", data, axis, exclude), keepdims))
 
 
 max_axis, min_axis = max, min
@@ -134,14 +134,14 @@ def argmax_channel(data: Any) -> Any:
 def norm(data: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return ``sum(|x| ** ord) ** (1 / ord)`` over axes."""
     data = floating(data)
-    return at_least_1d(statistics.norm(data, ord, _axes(data, axis), keepdims))
+    return at_least_1d(statistics.norm(data, ord, _axes("norm", data, axis), keepdims))
 
 
 @operator("moments", outputs=lambda **_: ("output", "var"))
 def moments(data: Any, axes: Axis = None, keepdims: bool = False) -> list[Any]:
     """Return mean and biased variance over axes."""
     data = floating(data)
-    over = _axes(data, axes)
+    over = _axes("moments", data, axes)
     parts = reduction.mean(data, over, keepdims), statistics.var(data, over, 0, keepdims)
     return [at_least_1d(part) for part in parts]
 

@@ -7,7 +7,7 @@ them compiles nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from graphc.errors import ArgumentError, UnknownNameError, nearest, user_location
 from graphc.frontend.lr_scheduler import LRScheduler
 from graphc.ir.ops.arithmetic import clip
+from graphc.ir.ops.basic import cast
 
 C = TypeVar("C", bound="type[Optimizer]")
 State = tuple[Any, ...]
@@ -241,7 +242,7 @@ class Optimizer:
 
 def apply_update(
     optimizer: Optimizer, weight: Any, grad: Any, state: State, lr: Any, wd: Any, rescale: Any,
-    t: Any, cast: Callable[[Any, Any], Any],
+    t: Any,
 ) -> tuple[Any, State]:  # fmt: skip
     """Return new weight and state: rescale the gradient, bring the rates to the weight's type.
 
@@ -251,8 +252,6 @@ def apply_update(
     weight, grad : operand
     state : tuple of operand
     lr, wd, rescale, t : operand, 0-d float64
-    cast : callable
-        ``cast(operand, dtype)``.
     """
     dtype = weight.dtype
     scaled = cast(grad, dtype) * cast(rescale, dtype)

@@ -306,7 +306,7 @@ class Squeeze(Movement):
     @staticmethod
     def _dropped(shape: Sequence[Dim], axis: Any) -> tuple[int, ...]:
         if axis is None:
-            return tuple(a for a, d in enumerate(shape) if resolve(d) == 1)
+            return tuple(a for a, d in enumerate(shape) if known_size(d) == 1 and fix(d) == 1)
         axes = normalize_axes(axis, len(shape))
         for a in axes:
             if unify(shape[a], 1) is None:

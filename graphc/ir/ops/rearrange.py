@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, IndexRangeError, ShapeError
-from graphc.ir.dim import Dim, SizeExpr
+from graphc.ir.dim import dim_max, modulo, Dim, SizeExpr
 from graphc.ir.op import sample
 from graphc.ir.ops.composite import as_shape, attempt, composite, shape_of
 from graphc.ir.ops.movement import broadcast_to, expand_dims, reshape, transpose
@@ -421,7 +421,8 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     for by, where in zip(shifts, axes, strict=True):
         place = attempt("roll", (x,), normalize_axis, where, len(shape_of(x)))
         size = shape_of(x)[place]
-        turn: Dim = 0 if size == 0 else int(by) % size
+        # An empty axis has nothing to turn; sizes divide by no less than 1.
+        turn: Dim = modulo(int(by), dim_max(size, 1))
         if turn != 0:
             ends = slice_axis(x, place, size - turn, None), slice_axis(x, place, None, size - turn)
             x = concat(ends, place)

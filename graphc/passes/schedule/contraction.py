@@ -127,9 +127,7 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     sizes = tuple(Let(name, E.index(value)) for name, value in plan.sizes().items())
     block = (*plan.place(), *_either(plan, names), *_epilogue(plan, items, names))
     loop = For("p", E.index(symbol(BEGIN)), E.index(symbol(END)), block)
-    return replace(
-        kernel, body=(*scratch, *sizes, loop), extent=plan.extent(), work=plan.work()
-    )
+    return replace(kernel, body=(*scratch, *sizes, loop), extent=plan.extent(), work=plan.work())
 
 
 class Plan:
@@ -229,12 +227,8 @@ class Plan:
         row_count = product(a.extent for a in self.matched.rows)
         bind("rows", dim_min(row_count - row0, symbol("row_step")))
         outer, width = product(a.extent for a in self.b_columns[:-1]), self.b_columns[-1].extent
-        width0 = bind(
-            "width0", split("width_block", symbol("width_blocks")) * symbol("width_step")
-        )
-        outer0 = bind(
-            "outer0", split("outer_block", symbol("outer_blocks")) * symbol("outer_step")
-        )
+        width0 = bind("width0", split("width_block", symbol("width_blocks")) * symbol("width_step"))
+        outer0 = bind("outer0", split("outer_block", symbol("outer_blocks")) * symbol("outer_step"))
         wide = bind("width", dim_min(width - width0, symbol("width_step")))
         high = bind("outer", dim_min(outer - outer0, symbol("outer_step")))
         bind("column0", outer0 * width + width0)

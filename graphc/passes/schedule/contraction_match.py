@@ -67,11 +67,9 @@ def match(items: tuple[Nest, ...]) -> Match | None:
 
 
 def _is_plain(item: Nest) -> bool:
-    """Whether the sum has no part in deciding where the store goes."""
-    places = (item.store.offset, item.store.mask)
-    return not any(
-        isinstance(e, Reduce) for place in places if place is not None for e in E.walk(place)
-    )
+    """Whether the store is unconditional and the sum has no part in where it goes."""
+    in_offset = any(isinstance(e, Reduce) for e in E.walk(item.store.offset))
+    return item.store.mask is None and not in_offset
 
 
 def _classify(reduce: Reduce, product: Apply, axes: Sequence[Axis]) -> Match | None:

@@ -46,9 +46,7 @@ class Names:
         return lets, symbol(names[0]), symbol(names[1])
 
 
-def over_runs(
-    stretch: Stretch, names: Names, emit: Callable[[Dim, Dim, Dim], Body]
-) -> Body:
+def over_runs(stretch: Stretch, names: Names, emit: Callable[[Dim, Dim, Dim], Body]) -> Body:
     """Return loops over a stretch with the innermost axis left to ``emit``.
 
     ``emit(base, start, stop)`` returns the statements for one run: the innermost axis goes from

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError
-from graphc.frontend.ndarray import NDArray, array
+from graphc.frontend.creation import array
+from graphc.frontend.ndarray import NDArray
 
 
 def is_nd(value: object) -> bool:

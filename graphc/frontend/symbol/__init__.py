@@ -1,0 +1,1 @@
+"""Symbols: graphs composed by hand, typed when they are bound to arrays."""
