@@ -151,7 +151,8 @@ class Array(Operators):
             shown = [getattr(o, "type", type(o).__name__) for o in operands]
             raise error.attach(where=user_location(), op=op.name, operands=shown) from None
         single = isinstance(inferred, TensorType)
-        results = execute(op, [a._array for a in arrays], attrs, (inferred,) if single else inferred)
+        kinds = (inferred,) if single else inferred
+        results = execute(op, [a._array for a in arrays], attrs, kinds)
         outputs = tuple(cls.wrap(r) for r in results)
         if op.name == "reshape":
             outputs[0]._storage = arrays[0]._storage

@@ -103,7 +103,7 @@ class Jit:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function through its compiled program."""
-        leaves, structure = flatten((args, kwargs), lambda x: isinstance(x, (Array, Tracer, np.ndarray)))
+        leaves, structure = flatten((args, kwargs), _is_array)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self.function(*args, **kwargs)
         arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
@@ -158,8 +158,10 @@ class Jit:
             ]
             args, kwargs = unflatten(structure, list(handles))
             result = self.function(*args, **kwargs)
-            leaves, returned = flatten(result, lambda x: isinstance(x, (Tracer, Array)))
-            leaves = [leaf if isinstance(leaf, Tracer) else _captured(trace, leaf) for leaf in leaves]
+            leaves, returned = flatten(result, _is_array)
+            leaves = [
+                leaf if isinstance(leaf, Tracer) else _captured(trace, leaf) for leaf in leaves
+            ]
             graph = Graph(
                 self.name,
                 tuple(v for v, _ in trace.inputs),
@@ -198,7 +200,12 @@ class Jit:
         return "\n".join(parts)
 
 
-def _captured(trace: Trace, array: Array) -> Tracer:
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (Array, Tracer, np.ndarray))
+
+
+def _captured(trace: Trace, array: Any) -> Tracer:
+    array = array if isinstance(array, Array) else Array(array)
     tracer: Tracer = array.tracer_class.wrap(trace.current(array))
     return tracer
 

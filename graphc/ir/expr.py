@@ -244,7 +244,7 @@ def const(value: Any, dtype: DType) -> Expr:
     found = _interned.get(key)
     if found is None:
         found = _interned[key] = Const(item, dtype)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def index(dim: Dim) -> Index:
@@ -378,7 +378,8 @@ def load(
 ) -> Expr:
     """Read a buffer; see `Load`."""
     shape = tile if strides else offset.tile
-    return _intern(Load, buffer, offset, buffer.dtype, shape, strides, mask, fill)  # type: ignore[no-any-return]
+    found: Expr = _intern(Load, buffer, offset, buffer.dtype, shape, strides, mask, fill)
+    return found
 
 
 def reduce(combine: str, axes: tuple[Axis, ...], body: Expr) -> Expr:
@@ -388,7 +389,8 @@ def reduce(combine: str, axes: tuple[Axis, ...], body: Expr) -> Expr:
 
 def splat(value: Expr, tile: Tile) -> Expr:
     """Copy a scalar to every element of a tile."""
-    return _intern(Splat, value, value.dtype, tile) if tile else value  # type: ignore[no-any-return]
+    found: Expr = _intern(Splat, value, value.dtype, tile) if tile else value
+    return found
 
 
 def fold(combine: str, value: Expr) -> Expr:

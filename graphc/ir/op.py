@@ -75,6 +75,7 @@ class Spec:
         if kind is bool_:
             return np.asarray(generator.random(self.shape) < 0.5)
         low, high = self.low, self.high
+        drawn: np.ndarray
         if kind.integer:
             low = max(low, 0) if kind.kind == "u" else low
             high = max(high, low + 1)
@@ -132,7 +133,8 @@ class OpDef:
         return f"<op {self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (REGISTRY.__getitem__, (self.name,))
+        # A function of this module: a bound method of the table would take all of it along.
+        return (_registered, (self.name,))
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Return the types operands are cast to, or None to take them as they are."""
@@ -193,6 +195,11 @@ def register(record: T) -> T:
         raise DTypeError(f"op {record.name!r} is registered twice")
     REGISTRY[record.name] = record
     return record
+
+
+def _registered(name: str) -> Any:
+    """Return the record of that name; how a record is unpickled."""
+    return REGISTRY[name]
 
 
 class Pointwise(OpDef):

@@ -108,11 +108,11 @@ def lowest(dtype: DType) -> int | float | bool:
     """Return the smallest value of a type; minus infinity for floats."""
     if dtype is bool_:
         return False
-    return float("-inf") if dtype.floating else int(np.iinfo(dtype.numpy).min)
+    return float("-inf") if dtype.floating else int(np.iinfo(dtype.name).min)
 
 
 def highest(dtype: DType) -> int | float | bool:
     """Return the largest value of a type; infinity for floats."""
     if dtype is bool_:
         return True
-    return float("inf") if dtype.floating else int(np.iinfo(dtype.numpy).max)
+    return float("inf") if dtype.floating else int(np.iinfo(dtype.name).max)

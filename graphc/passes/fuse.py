@@ -233,7 +233,8 @@ def _serial(node: Node, group: Group) -> bool:
     everything = frozenset(a for a, d in enumerate(group.space) if d != 1)
     if node.op.kind is Kind.REDUCE:
         return everything <= reduced_axes(node)
-    return bool(group.reduced) and everything <= group.reduced and node.types[0].shape == group.space
+    whole = node.types[0].shape == group.space
+    return bool(group.reduced) and everything <= group.reduced and whole
 
 
 def is_cheap(node: Node) -> bool:

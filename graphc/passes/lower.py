@@ -174,7 +174,8 @@ class _Scalars:
                 op=node.op.name,
                 operands=[v.type for v in node.inputs],
             )
-        k = Lowering(index, tuple(map(self.sizes.type, node.types)), self.names, self.sizes.abstract)
+        types = tuple(map(self.sizes.type, node.types))
+        k = Lowering(index, types, self.names, self.sizes.abstract)
         operands: list[Any] = [self._operand(v) for v in node.inputs]
         if node.op.kind is Kind.POINTWISE:
             operands = [operand.broadcast(index) for operand in operands]

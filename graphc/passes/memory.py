@@ -185,7 +185,9 @@ def _takeovers(
                 source = root[operand]
                 if source in keep or source in taken or last[source] != i:
                     continue
-                if source.type.shape == value.shape and _reads_in_place(node, position, value.index):
+                if source.shape != value.shape:
+                    continue
+                if _reads_in_place(node, position, value.index):
                     found[value] = source
                     taken.add(source)
                     break

@@ -23,6 +23,7 @@ from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad
 from graphc.ir.ops.reduction import sum as sum_
 from graphc.ir.target import Target
 from graphc.ir.types import DType, TensorType, float32, float64, int32
+from graphc.ir.verify import verify_kernel
 from graphc.passes.lower import Lowered, lower
 from graphc.passes.schedule import contraction, cpu
 from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
@@ -54,6 +55,8 @@ class Case:
         self.items = collapse(collapse_reductions(nests(self.lowered.kernel)))
         self.matched = contraction.match(self.items)
         self.kernel = cpu.schedule(self.lowered.kernel, target)
+        if self.matched is not None:
+            verify_kernel(self.kernel)
 
     def arguments(self, arrays: Sequence[np.ndarray], **bindings: int):
         sizes = [evaluate(d, bindings) for d in self.lowered.sizes]
@@ -239,6 +242,7 @@ CONVOLUTIONS = {
     "padded": ((3, 5, 9, 11), (6, 5, 3, 3), dict(pad=1)),
     "lenet": ((4, 2, 14, 14), (20, 2, 5, 5), dict(pad=2)),
     "pointwise": ((3, 12, 8, 8), (20, 12, 1, 1), {}),
+    "one channel": ((3, 1, 9, 11), (1, 1, 3, 3), dict(pad=1)),
     "small pointwise": ((9, 12, 3, 3), (20, 12, 1, 1), {}),
     "strided": ((2, 3, 13, 12), (5, 3, 3, 3), dict(stride=2, pad=1)),
     "dilated": ((2, 3, 13, 12), (5, 3, 3, 2), dict(stride=(1, 2), pad=(2, 0), dilate=(2, 1))),
@@ -332,8 +336,9 @@ def test_columns_are_where_stores_are_contiguous():
         (lambda x, y: matmul(x, y), [TensorType(int32, (M, K)), TensorType(int32, (K, N))]),
         (lambda x, y: matmul(x, y), [f32(M, K), f32(K)]),
         (lambda x, w: conv(x, w, groups=4), [f32(B, 4, 9, 9), f32(4, 1, 3, 3)]),
+        (lambda x, w: conv(x, w, pad=1, groups=4), [f32(B, 4, 9, 9), f32(4, 1, 3, 3)]),
     ],
-    ids=["no sum", "square", "two sums", "integers", "vector", "depthwise"],
+    ids=["no sum", "square", "two sums", "integers", "vector", "depthwise", "padded depthwise"],
 )
 def test_left_to_the_plain_schedule(build, types):
     assert Case(build, types).matched is None

@@ -10,7 +10,7 @@ from graphc.errors import ArgumentError, Location, located
 from graphc.frontend.ops.operator import OPERATORS, at_least_1d
 from graphc.frontend.tracer import Tracer, current_trace
 from graphc.ir.operand import REGISTRY, apply
-from graphc.ir.ops.composite import known_shape
+from graphc.ir.ops.composite import Composite, known_shape
 
 VARIABLE, OPERATOR, RECORD, SOURCE = "variable", "operator", "record", "source"
 
@@ -147,9 +147,8 @@ def _called(node: Node, operands: Sequence[Any]) -> Any:
 
 def apply_record(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
     """Apply an op record; a composition runs as its parts."""
-    return op.decompose(*operands, **attrs) if hasattr(op, "function") else apply(
-        op, operands, attrs
-    )
+    composition = isinstance(op, Composite)
+    return op.decompose(*operands, **attrs) if composition else apply(op, operands, attrs)
 
 
 def evaluate(heads: Sequence[Entry], values: Mapping[str, Any]) -> list[Any]:

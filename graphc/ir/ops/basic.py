@@ -9,7 +9,8 @@ import numpy as np
 from graphc.errors import user_location
 from graphc.ir.dim import Dim, evaluate, symbols
 from graphc.ir.graph import build
-from graphc.ir.op import EVERY, Kind, OpDef, Spec, apply, register, sample
+from graphc.ir.op import EVERY, Kind, OpDef, Spec, register, sample
+from graphc.ir.operand import apply
 from graphc.ir.types import DType, TensorType, as_dtype, float32, int64
 
 
@@ -121,7 +122,7 @@ class Iota(OpDef):
         self, *arrays: np.ndarray, length: Dim, dtype: DType, start: Any = 0, step: Any = 1
     ) -> Any:
         """Compute with NumPy."""
-        return np.arange(length).astype(dtype.numpy) * dtype.numpy.type(step) + dtype.numpy.type(
+        return np.arange(evaluate(length, {})).astype(dtype.numpy) * dtype.numpy.type(step) + dtype.numpy.type(
             start
         )
 
@@ -150,7 +151,7 @@ class StopGradient(OpDef):
 
 
 class Copy(StopGradient):
-    """The operand in memory of its own; what compiled programs return where they return an input."""
+    """The operand in memory of its own; compiled programs return it for an input."""
 
     name, gradient = "copy", True
 

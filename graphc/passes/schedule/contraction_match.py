@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from graphc.ir import expr as E
 from graphc.ir.expr import Apply, Axis, Expr, Index, Reduce
 from graphc.passes.schedule.nest import Nest, contiguous, free_names, reductions, substituted
+from graphc.passes.schedule.packing import has_masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Match:
         The factors. ``a`` varies along ``rows``, ``b`` along ``columns``.
     batch, rows, columns : tuple of Axis
         Output axes that both factors, only ``a``, and only ``b`` depend on. The stores' innermost
-        axis is among the columns.
+        axis is among the columns. Where ``a`` depends on none, ``rows`` is an axis of extent 1.
     depth : tuple of Axis
         Axes of the sum.
     """
@@ -52,7 +53,7 @@ def match(items: tuple[Nest, ...]) -> Match | None:
     -------
     Match or None
         None unless all stores run over the same axes, hold one sum of floating products between
-        them, and each factor has an output axis of its own.
+        them, and each factor has an output axis of its own (or one reads patches with padding).
     """
     axes = items[0].axes
     found = reductions(items)
@@ -82,8 +83,13 @@ def _classify(reduce: Reduce, product: Apply, axes: Sequence[Axis]) -> Match | N
     both = tuple(x for x in axes if x.name in of_a and x.name in of_b)
     rows = tuple(x for x in axes if x.name in of_a and x.name not in of_b)
     columns = tuple(x for x in axes if x.name in of_b and x.name not in of_a)
-    if not rows or len(both) + len(rows) + len(columns) < len(axes):
+    if len(both) + len(rows) + len(columns) < len(axes):
         return None
+    if not rows:
+        # One channel of a padded convolution: a row of its own, since reading patches is costly.
+        if both or not has_masks(b):
+            return None
+        rows = (Axis("only_row", 1),)
     return Match(reduce, a, b, both, rows, columns)
 
 

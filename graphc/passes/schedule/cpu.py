@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
@@ -174,7 +175,9 @@ def _group(found: Sequence[Reduce]) -> tuple[tuple[Reduce, ...], ...]:
 
 def _body_over(reduce: Reduce, axes: Sequence[Axis]) -> Expr:
     """Return the body of a reduction over the loop variables of another."""
-    renamed = {a.name: symbol(b.name) for a, b in zip(reduce.axes, axes, strict=True) if a != b}
+    renamed: dict[str, Dim] = {
+        a.name: symbol(b.name) for a, b in zip(reduce.axes, axes, strict=True) if a != b
+    }
     return substituted(reduce.body, renamed, {}) if renamed else reduce.body
 
 
@@ -300,12 +303,16 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
             statements.append(replace(item.store, value=value))
             continue
         last = inner[-1]
-        loop = _vector_loop(
-            last.name, 0, last.extent, plan.lanes, _cost(plan),
-            lambda mask, s=item.store, n=last.name: (vector_store(s, n, plan.lanes, mask, known),),
-        )  # fmt: skip
+        emit = partial(_stored, item.store, last.name, plan.lanes, known)
+        loop = _vector_loop(last.name, 0, last.extent, plan.lanes, _cost(plan), emit)
         statements.extend(_loops(inner[:-1], loop))
     return tuple(statements)
+
+
+def _stored(
+    store: Store, name: str, lanes: int, known: dict[Expr, Expr], mask: Expr | None
+) -> tuple[Stmt, ...]:
+    return (vector_store(store, name, lanes, mask, known),)
 
 
 def _store_over(store: Store, own: Sequence[Axis], axes: Sequence[Axis]) -> Store:

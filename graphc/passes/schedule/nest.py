@@ -1,4 +1,4 @@
-"""Reading plain nests: their axes, stores and reductions, and merging axes that are one in memory."""
+"""Reading plain nests: axes, stores, reductions; merging axes that are one in memory."""
 
 from __future__ import annotations
 
