@@ -216,7 +216,10 @@ def lift(cls: type[Array], op: Any, operands: Sequence[Any]) -> list[Array]:
     """Return operands as handles of one type of element where the op promotes."""
     peer: DType | None = None
     for operand in operands:
-        kind = getattr(operand, "dtype", None) if not is_scalar(operand) else None
+        if isinstance(operand, Array):
+            kind: Any = operand.type.dtype
+        else:
+            kind = getattr(operand, "dtype", None) if not is_scalar(operand) else None
         if kind is not None:
             kind = as_dtype(kind)
             peer = kind if peer is None or (kind.floating and not peer.floating) else peer
@@ -241,7 +244,7 @@ def _lift_one(cls: type[Array], op: Any, operand: Any, peer: DType) -> Array:
 
 
 def _cast(array: Array, dtype: DType) -> Array:
-    if array.dtype is dtype or as_dtype(array.dtype) is dtype:
+    if array.type.dtype is dtype:
         return array
     if not array.on_tape:
         with np.errstate(all="ignore"):

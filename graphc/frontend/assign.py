@@ -30,7 +30,7 @@ def assign(target: Any, value: Any) -> None:
         Under ``record``, for an array that a gradient flows through.
     """
     trace = current_trace()
-    if trace is not None and (isinstance(value, Tracer) or isinstance(target, Tracer)):
+    if trace is not None:
         _update(trace, target, value)
         return
     source = value if isinstance(value, Array) else None
@@ -46,9 +46,9 @@ def assign(target: Any, value: Any) -> None:
 
 def assign_part(target: Any, key: tuple[Any, ...], value: Any) -> None:
     """Replace the elements of an array at an index."""
-    if isinstance(value, Tracer):
+    if current_trace() is not None:
         raise TraceError(
-            "writing a traced value into a part of an array cannot be compiled",
+            "writing into a part of an array cannot be compiled",
             remedy="Build the whole array, with where, concat or one_hot.",
             where=user_location(),
         )

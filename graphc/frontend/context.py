@@ -37,18 +37,20 @@ class Context:
     """
 
     __slots__ = ("device_id", "device_type")
+    device_type: str
+    device_id: int
 
     def __init__(self, device_type: str | Context, device_id: int = 0) -> None:
-        if isinstance(device_type, Context):
-            device_type, device_id = device_type.device_type, device_type.device_id
-        if device_type not in KINDS:
+        kind = device_type.device_type if isinstance(device_type, Context) else device_type
+        number = device_type.device_id if isinstance(device_type, Context) else device_id
+        if kind not in KINDS:
             raise ArgumentError(
-                f"there is no device type {device_type!r}.{nearest(str(device_type), KINDS)}",
+                f"there is no device type {kind!r}.{nearest(str(kind), KINDS)}",
                 remedy="Use graphc.cpu() or graphc.gpu(i).",
                 where=user_location(),
             )
-        self.device_type = device_type
-        self.device_id = int(device_id)
+        self.device_type = kind
+        self.device_id = int(number)
 
     @property
     def device_typeid(self) -> int:

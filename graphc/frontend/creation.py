@@ -16,6 +16,7 @@ from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.tracer import Tracer, plain_sizes
 from graphc.ir.dim import SizeExpr
 from graphc.ir.graph import Value
+from graphc.ir.ops import basic
 from graphc.ir.ops import creation as core
 from graphc.ir.types import as_dtype
 
@@ -29,7 +30,7 @@ def wrapped(result: Any) -> Any:
     return NDArray.wrap(result._array) if isinstance(result, Array) else result
 
 
-def array(source_array: Any, ctx: Any = None, dtype: Any = None) -> NDArray:
+def array(source_array: Any, ctx: Any = None, dtype: Any = None) -> Any:
     """Return an array of what Python or NumPy holds.
 
     Parameters
@@ -41,7 +42,7 @@ def array(source_array: Any, ctx: Any = None, dtype: Any = None) -> NDArray:
     """
     usable(ctx)
     if isinstance(source_array, Tracer):
-        return source_array if dtype is None else source_array.astype(dtype)  # type: ignore[return-value]
+        return source_array if dtype is None else basic.cast(source_array, element_type(dtype))
     if isinstance(source_array, Array):
         source_array, dtype = source_array._array, dtype or source_array._array.dtype
     found = _from_python(source_array, element_type(dtype or "float32").numpy)

@@ -17,7 +17,7 @@ from graphc.frontend.ops.operator import chosen, dims, set_handle
 from graphc.frontend.ops.reshape_codes import coded_shape
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.tape import Leaf
-from graphc.frontend.tracer import Tracer
+from graphc.frontend.tracer import Tracer, current_trace
 from graphc.ir.ops import gather, movement
 from graphc.ir.ops.composite import attempt
 
@@ -213,18 +213,22 @@ class NDArray(NDMethods, Array):
         return view
 
     def _reshape(self, sizes: Any, reverse: bool = False) -> Any:
+        if current_trace() is not None:
+            return super()._reshape(sizes, reverse)
         target = attempt("reshape", (self,), coded_shape, dims(self), as_tuple(sizes), reverse)
         target = attempt("reshape", (self,), movement.reshaped, self.type, target)
         plain = tuple(int(d) for d in target)  # type: ignore[call-overload]
         return self._view(self._array.reshape(plain), lambda: movement.reshape(self, plain))
 
-    def detach(self) -> NDArray:
+    def detach(self) -> Any:
         """Return a handle of the same memory through which no gradient flows."""
+        if current_trace() is not None:
+            return super().detach()
         return type(self)(self._array, self._storage)
 
     def __getitem__(self, key: Any) -> Any:
         parts = key_parts(key)
-        if any(gather.is_index_array(part) for part in parts):
+        if current_trace() is not None or any(map(gather.is_index_array, parts)):
             return super().__getitem__(key)
         try:
             part = self._array[parts]
@@ -344,4 +348,5 @@ def _plain_index(part: Any) -> Any:
 
 
 NDTracer.eager_class = NDArray
-set_handle(NDArray)
+# A copy: what is recorded must not change with the NumPy array.
+set_handle(lambda array: NDArray(np.array(array, order="C")))

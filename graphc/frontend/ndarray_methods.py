@@ -91,6 +91,8 @@ class NDMethods:
     """Mixin of MXNet's methods for handles of `nd`, eager and traced."""
 
     __slots__ = ()
+    type: Any
+    shape: Any
 
     @classmethod
     def scalar_dtype(cls, scalar: Any, peer: DType) -> DType:
@@ -105,7 +107,7 @@ class NDMethods:
     # -- operators -----------------------------------------------------------------------------
 
     def _binary(self, name: str, other: Any, swapped: bool = False) -> Any:
-        other = as_operand(plain_size(other))
+        other = as_operand(_matching(plain_size(other), self.type.dtype))
         if not (hasattr(other, "__graphc_apply__") or is_scalar(other)):
             return NotImplemented
         operands = (other, self) if swapped else (self, other)
@@ -381,6 +383,13 @@ class NDMethods:
 def plain_size(other: Any) -> Any:
     """Return a traced size that takes part in arithmetic as the number it is in this call."""
     return int(other) if isinstance(other, Size) else other
+
+
+def _matching(other: Any, dtype: DType) -> Any:
+    """Return a NumPy operand of float64 as float32 unless the array is float64 itself."""
+    if isinstance(other, np.ndarray) and other.dtype == np.float64 and dtype is not float64:
+        return other.astype(np.float32)
+    return other
 
 
 def as_mask(result: Any) -> Any:

@@ -110,16 +110,6 @@ def tracing(trace: Trace) -> Iterator[Trace]:
         _current.reset(token)
 
 
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Compute what the body does with arrays at once, though a trace is being made."""
-    token = _current.set(None)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
 class Size:
     """A symbolic size as user code sees it.
 

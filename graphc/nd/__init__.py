@@ -120,6 +120,7 @@ from graphc.frontend.ops.indexing import Embedding as Embedding
 from graphc.frontend.ops.indexing import SequenceLast as SequenceLast
 from graphc.frontend.ops.indexing import SequenceMask as SequenceMask
 from graphc.frontend.ops.indexing import batch_take as batch_take
+from graphc.frontend.ops.indexing import choose_element_0index as choose_element_0index
 from graphc.frontend.ops.indexing import gather_nd as gather_nd
 from graphc.frontend.ops.indexing import one_hot as one_hot
 from graphc.frontend.ops.indexing import pick as pick
@@ -285,6 +286,7 @@ __all__ = [
     "cast",
     "cbrt",
     "ceil",
+    "choose_element_0index",
     "clip",
     "concat",
     "contrib",

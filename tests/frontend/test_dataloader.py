@@ -18,6 +18,7 @@ from graphc.frontend.gluon import data
 from graphc.frontend.gluon.data import batchify
 from graphc.frontend.gluon.data.vision import MNISTSample, transforms
 from graphc.frontend.ndarray import NDArray
+from graphc.ir.ops.contraction import matmul
 from graphc.runtime import random as graphc_random
 
 FORKS = "fork" in multiprocessing.get_all_start_methods()
@@ -198,6 +199,18 @@ def test_a_task_larger_than_the_socket_buffer_does_not_deadlock():
     count = 400_000
     loader = data.DataLoader(data.SimpleDataset(np.arange(count)), count // 4, num_workers=1)
     assert sum(int(batch.asnumpy().sum()) for batch in loader) == count * (count - 1) // 2
+
+
+@pytest.mark.parametrize("mode", PROCESS_MODES)
+def test_workers_run_compiled_code_after_it_ran_here(digits, mode):
+    eye = array(np.eye(28, dtype=np.float32))
+
+    def project(image):
+        return matmul(image.astype("float32").reshape((28, 28)), eye)
+
+    few = digits.take(6).transform_first(project)
+    expected = epoch(few, 3)  # compiles the product and starts the threads of the parent
+    assert_same_batches(epoch(few, 3, **MODES[mode]), expected)
 
 
 # --- faults -------------------------------------------------------------------------------

@@ -132,7 +132,8 @@ def test_boolean_masks_are_refused(write: bool) -> None:
 
 def test_contiguous_slices_and_reshapes_alias(source: np.ndarray) -> None:
     x = nd.array(source)
-    for view in (x[1], x[0:1], x[1, 2], x[1, 2, 3], x.reshape((-1,)), x.reshape((4, 6)), x.detach()):
+    views = x[1], x[0:1], x[1, 2], x[1, 2, 3], x.reshape((-1,)), x.reshape((4, 6)), x.detach()
+    for view in views:
         x[:] = 0
         view[:] = 5
         assert x.asnumpy().sum() == 5 * view.size

@@ -14,7 +14,7 @@ from graphc.codegen.compiler import compile_kernels
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch_layout import Error
 from graphc.codegen.python_engine import run_python
-from graphc.ir.dim import SizeExpr, evaluate, symbol
+from graphc.ir.dim import evaluate, symbol
 from graphc.ir.graph import Graph, placeholder
 from graphc.ir.interp import interpret
 from graphc.ir.ops.arithmetic import maximum

@@ -8,7 +8,7 @@ from graphc.errors import ArgumentError, GraphcError, user_location
 from graphc.frontend.gluon.block import Block, Changes
 from graphc.frontend.gluon.parameter import composing
 from graphc.frontend.jit import Jit
-from graphc.frontend.ops import namespace
+from graphc.frontend.gluon.functions import F as functions
 from graphc.frontend.tracer import current_trace
 
 
@@ -77,7 +77,7 @@ class HybridBlock(Block):
                 f"{type(self).__name__} defines neither forward nor hybrid_forward"
             )
         params = {name: parameter.data() for name, parameter in self._reg_params.items()}
-        return self.hybrid_forward(namespace, *args, **params)
+        return self.hybrid_forward(functions, *args, **params)
 
     def hybrid_forward(self, F: Any, *args: Any, **params: Any) -> Any:
         """Compute the output with the functions of ``F``; Parameters come as keywords."""

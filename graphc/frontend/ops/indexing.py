@@ -42,6 +42,9 @@ def pick(
     return core.pick(data, index, axis, keepdims, chosen("mode", mode, _MODES))
 
 
+choose_element_0index = pick
+
+
 @operator("one_hot", inputs=("indices",))
 def one_hot(
     indices: Any, depth: int, on_value: float = 1.0, off_value: float = 0.0,

@@ -81,7 +81,7 @@ def _check_layout(layout: str | None, axes: int) -> None:
         chosen(f"layout for {axes} spatial axes", layout, _LAYOUTS.get(axes, ()))
 
 
-@operator("Convolution", "convolution", inputs=("data", "weight", "bias"))
+@operator("Convolution", inputs=("data", "weight", "bias"))
 def Convolution(
     data: Any, weight: Any, bias: Any = None, kernel: Numbers | None = None,
     stride: Numbers = (), dilate: Numbers = (), pad: Numbers = (), num_filter: int | None = None,
@@ -326,8 +326,7 @@ def _masked(data: Any, length: Any, axis: int, dtype: Any, rule: Any, ruled_out:
     shape = dims(data)
     place = normalize_axis(axis, len(shape))
     steps = creation.arange(shape[place], dtype=as_dtype(length.dtype))
-    lane = [1] * len(shape)
-    lane[place] = shape[place]  # type: ignore[call-overload]
+    lane = [d if a == place else 1 for a, d in enumerate(shape)]
     inside = comparison.less(movement.reshape(steps, lane), movement.expand_dims(length, place))
     found = rule(comparison.where(inside, data, float("-inf")))
     return comparison.where(inside, found, ruled_out)

@@ -86,7 +86,8 @@ def mean(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool = F
 def prod(data: Any, axis: Axis = None, keepdims: bool = False, exclude: bool = False) -> Any:
     """Return products over axes."""
     dtype = _own_type(data)
-    return at_least_1d(reduction.prod(data, _axes("prod", data, axis, exclude), keepdims, dtype=dtype))
+    axes = _axes("prod", data, axis, exclude)
+    return at_least_1d(reduction.prod(data, axes, keepdims, dtype=dtype))
 
 
 @operator("max", "max_axis")

@@ -40,12 +40,12 @@ _COMMUTES = ("add", "multiply")
 # Inputs that a call may lack, and when an operator has them none the less: then they become
 # variables like the others. An input that is not listed is always there.
 _OPTIONAL: dict[str, Callable[[Mapping[str, Any]], bool]] = {
-    "bias": lambda params: not params["no_bias"],
-    "length": lambda params: bool(params["use_length"]),
-    "sequence_length": lambda params: bool(params["use_sequence_length"]),
+    "bias": lambda params: not params.get("no_bias"),
+    "length": lambda params: bool(params.get("use_length")),
+    "sequence_length": lambda params: bool(params.get("use_sequence_length")),
     "sample_weight": lambda params: False,
-    "data_lengths": lambda params: bool(params["use_data_lengths"]),
-    "label_lengths": lambda params: bool(params["use_label_lengths"]),
+    "data_lengths": lambda params: bool(params.get("use_data_lengths")),
+    "label_lengths": lambda params: bool(params.get("use_label_lengths")),
     "state_cell": lambda params: params.get("mode") == "lstm",
     "gamma": lambda params: params.get("act_type", "prelu") == "prelu",
 }

@@ -47,6 +47,7 @@ from graphc.passes.schedule.packing import (
     pack,
     pack_turned,
     pack_window,
+    touched,
     unit_loads,
     vector_loop,
 )
@@ -378,9 +379,11 @@ def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
 
             return vector_loop(name, start, stop, lanes, step, split=operations <= HEAVY)
 
-        return over_runs(Stretch(columns, symbol("column0"), symbol("columns")), names, run)
+        return over_runs(across, names, run)
 
-    return over(Stretch(rows, symbol("row0"), symbol("rows")), names, row)
+    before, down = touched(Stretch(rows, symbol("row0"), symbol("rows")), names)
+    more, across = touched(Stretch(columns, symbol("column0"), symbol("columns")), names)
+    return (*before, *more, *over(down, names, row))
 
 
 def _merged_stores(

@@ -10,7 +10,15 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Axis, Buffer, Expr
 from graphc.ir.loop import Assign, Declare, For, Store
-from graphc.passes.schedule.packing import Body, Names, Stretch, over, unit_loads, vector_loop
+from graphc.passes.schedule.packing import (
+    Body,
+    Names,
+    Stretch,
+    over,
+    touched,
+    unit_loads,
+    vector_loop,
+)
 from graphc.passes.schedule.vectorize import vectorize
 
 FEW = 2
@@ -53,7 +61,8 @@ def few_rows(
         stop = E.index(columns.start + columns.count)
         return (For(column.name, E.index(columns.start), stop, body, step=step),)
 
-    return over(rows, names, row)
+    before, rows = touched(rows, names)
+    return (*before, *over(rows, names, row))
 
 
 def _dot(sums: Buffer, place: Dim, depth: Axis, a: Expr, b: Expr, lanes: int) -> Body:

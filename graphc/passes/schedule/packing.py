@@ -7,15 +7,15 @@ axis comes as *runs*, which vectors walk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, dim_max, dim_min, linear, symbol, symbols
-from graphc.ir.expr import Axis, Buffer, Expr, Index, Load
+from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, If, Let, Stmt, Store
-from graphc.passes.schedule.nest import stride
+from graphc.passes.schedule.nest import free_names, stride
 from graphc.passes.schedule.vectorize import vectorize
 
 Body = tuple[Stmt, ...]
@@ -25,11 +25,15 @@ TURNED_COLUMNS = 4
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """``count`` positions from ``start`` on of the flat axis that ``axes`` make."""
+    """``count`` positions from ``start`` on of the flat axis that ``axes`` make.
+
+    ``outer`` is what they touch of the axes but the innermost; `touched` settles it.
+    """
 
     axes: tuple[Axis, ...]
     start: Dim
     count: Dim
+    outer: Stretch | None = None
 
 
 class Names:
@@ -46,17 +50,31 @@ class Names:
         return lets, symbol(names[0]), symbol(names[1])
 
 
+def touched(stretch: Stretch, names: Names) -> tuple[Body, Stretch]:
+    """Divide a stretch's ends by the axes' extents, once, ahead of all loops.
+
+    Returns the statements that do so, and the stretch for `over` and `over_runs`.
+    """
+    if len(stretch.axes) == 1:
+        return (), stretch
+    width = stretch.axes[-1].extent
+    first = stretch.start // width
+    last = (stretch.start + stretch.count - 1) // width
+    lets, start, stop = names.bounds(first, last + 1)
+    more, outer = touched(Stretch(stretch.axes[:-1], start, stop - start), names)
+    return (*lets, *more), replace(stretch, outer=outer)
+
+
 def over_runs(stretch: Stretch, names: Names, emit: Callable[[Dim, Dim, Dim], Body]) -> Body:
     """Return loops over a stretch with the innermost axis left to ``emit``.
 
     ``emit(base, start, stop)`` returns the statements for one run: the innermost axis goes from
     ``start`` to ``stop``, and its index 0 is at flat position ``base``.
     """
-    if len(stretch.axes) == 1:
+    if stretch.outer is None:
+        assert len(stretch.axes) == 1, "a stretch of several axes needs touched()"
         return emit(0, stretch.start, stretch.start + stretch.count)
     width = stretch.axes[-1].extent
-    first = stretch.start // width
-    last = (stretch.start + stretch.count - 1) // width
 
     def run(position: Dim) -> Body:
         base = position * width
@@ -66,7 +84,7 @@ def over_runs(stretch: Stretch, names: Names, emit: Callable[[Dim, Dim, Dim], Bo
         )
         return (*lets, *emit(base, start, stop))
 
-    return over(Stretch(stretch.axes[:-1], first, last - first + 1), names, run)
+    return over(stretch.outer, names, run)
 
 
 def over(stretch: Stretch, names: Names, emit: Callable[[Dim], Body]) -> Body:
@@ -110,7 +128,10 @@ def pack(
     scratch rows are ``lanes`` longer than a stretch. What stays of the spill is zero, or a value of
     the operand's own: never old memory, whose numbers might be slow ones.
     """
-    return over(rows, names, _row(scratch, rows, columns, value, lanes, names))
+    before, rows = touched(rows, names)
+    more, columns = touched(columns, names)
+    copies = over(rows, names, _row(scratch, rows, columns, value, lanes, names))
+    return (*before, *more, *copies)
 
 
 def _row(
@@ -150,13 +171,14 @@ def pack_window(
     runs, and with it which lanes lie on padding. Vectors go from the end of the runs to their
     start: what the last one spills into the next run is overwritten, as in `pack`.
     """
+    before, rows = touched(rows, names)
+    more, outer = touched(outer, names)
     pitch, (axis,) = scratch.shape[1], inner.axes
     lanes = _run_lanes(axis.extent, lanes)
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
     place = symbol(axis.name)
-    inside = E.iota(lanes) < E.index(inner.start + inner.count - place)
-    vector = vectorize(value, axis.name, lanes, E.use("inside", inside), {})
-    vector = vector if vector.tile else E.splat(vector, (lanes,))
+    rest = E.iota(lanes) < E.index(inner.start + inner.count - place)
+    lets, vector = _window_vector(value, axis.name, lanes, rest, outer)
 
     def row(position: Dim) -> Body:
         offset = (position - rows.start) * pitch
@@ -168,7 +190,7 @@ def pack_window(
         last = (inner.count - 1) // lanes * lanes
         vectors = (
             Let(axis.name, E.index(inner.start + last - symbol("back"))),
-            Let("inside", inside),
+            *lets,
             *over(outer, names, run),
         )
         return (
@@ -176,7 +198,43 @@ def pack_window(
             For("back", E.index(0), E.index(inner.count), vectors, step=lanes),
         )
 
-    return over(rows, names, row)
+    return (*before, *more, *over(rows, names, row))
+
+
+def _window_vector(
+    value: Expr, name: str, lanes: int, rest: Expr, outer: Stretch
+) -> tuple[Body, Expr]:
+    """Return a vector of ``value``, and statements for what its masks have fixed over ``outer``."""
+    moving = {axis.name for axis in outer.axes}
+    lets: list[Stmt] = []
+
+    def visit(node: Expr) -> Expr | None:
+        if isinstance(node, Index):
+            return vectorize(node, name, lanes, None, {})
+        if not isinstance(node, Load):
+            return None
+        fixed, varying = rest, None
+        for part in _conjuncts(node.mask):
+            if free_names(part) & moving:
+                varying = part if varying is None else varying & part
+            else:
+                fixed = fixed & vectorize(part, name, lanes, None, {})
+        let = Let(f"inside{len(lets)}", fixed)
+        lets.append(let)
+        bare = E.load(node.buffer, node.offset, mask=varying, fill=node.fill)
+        return vectorize(bare, name, lanes, E.use(let.name, fixed), {})
+
+    vector = E.rebuild(value, visit, {})
+    return tuple(lets), vector if vector.tile else E.splat(vector, (lanes,))
+
+
+def _conjuncts(mask: Expr | None) -> Iterator[Expr]:
+    """Yield conditions that hold together exactly where ``mask`` does."""
+    if isinstance(mask, Apply) and mask.op == "and":
+        for part in mask.args:
+            yield from _conjuncts(part)
+    elif mask is not None:
+        yield mask
 
 
 def _run_lanes(extent: Dim, lanes: int) -> int:
@@ -202,6 +260,7 @@ def pack_turned(
     tile = _tile(value, ((name, lanes), (column, TURNED_COLUMNS)))
     if tile is None:
         return None
+    before, rows = touched(rows, names)
     pitch = scratch.shape[1]
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
     plain = _row(scratch, rows, columns, value, lanes, names)
@@ -225,7 +284,7 @@ def pack_turned(
         single = For(name, E.index(start), E.index(stop), plain(base + symbol(name)))
         return (If(fits, turned, (single,)),)
 
-    return over_runs(rows, names, run)
+    return (*before, *over_runs(rows, names, run))
 
 
 def _tile(value: Expr, axes: Sequence[tuple[str, int]]) -> Expr | None:

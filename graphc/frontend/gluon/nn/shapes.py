@@ -1,0 +1,27 @@
+"""Reading sizes of inputs, for Parameters whose shape they decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.errors import ShapeError, user_location
+from graphc.frontend.ops.operator import dims
+from graphc.ir.sizes import known_size
+from graphc.ir.types import shape_text
+
+
+def sizes(x: Any) -> tuple[int, ...]:
+    """Return the sizes of an input, in a trace those of the call being traced."""
+    found = tuple(known_size(d) for d in dims(x))
+    assert all(size is not None for size in found)
+    return found  # type: ignore[return-value]
+
+
+def expect_axes(layer: str, x: Any, least: int, layout: str) -> None:
+    """Raise ShapeError where an input has too few axes for a layer."""
+    if len(dims(x)) < least:
+        raise ShapeError(
+            f"{layer} expects {layout}, got shape {shape_text(dims(x))}",
+            remedy="Add the missing axes with reshape or expand_dims.",
+            where=user_location(),
+        )
