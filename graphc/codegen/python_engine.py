@@ -195,6 +195,11 @@ def _checked(memory: np.ndarray, places: np.ndarray) -> np.ndarray:
     return places
 
 
+def _spread(value: Array, *tile: int) -> np.ndarray:
+    # A comparison of Python integers is a Python bool, which must not become an i64.
+    return np.broadcast_to(value if isinstance(value, bool) else _typed(value)[0], tile)
+
+
 def _gather(memory: np.ndarray, places: Array) -> Array:
     return memory[_checked(memory, np.asarray(places))][()]
 
@@ -256,7 +261,7 @@ def _names() -> dict[str, Any]:
         "stream": _store, "stream_where": _store_where, "stream_fence": lambda: None,
         "scatter": _scatter, "scatter_where": _scatter_where, "fail": _fail,
         "full": lambda dtype, value, *tile: np.full(tile, value, dtype.dtype.numpy),
-        "spread": lambda value, *tile: np.broadcast_to(_typed(value)[0], tile),
+        "spread": _spread,
         "iota": np.arange,
         "bitcast": lambda value, dtype: scalar_math.reinterpret(value, dtype.dtype)[()],
         "minimum": _extremum(False), "maximum": _extremum(True), "absolute": np.abs,

@@ -167,14 +167,20 @@ class _CustomOp(OpDef):
 
     def vjp(self, g: Any, y: Any, *inputs: Any, function: Function) -> tuple[Any, ...]:
         """Call the function's own ``backward``."""
+        if mode.recording:
+            raise AutogradError(
+                f"{type(function).__name__} is an autograd.Function, whose gradient is not "
+                "recorded: it has no second gradient",
+                remedy="Write it with nd operations only, or do not pass create_graph=True.",
+                where=user_location(),
+            )
         outputs = y if isinstance(y, tuple) else (y,)
         arriving = g if isinstance(g, tuple) else (g,)
         given = [
             NDArray.wrap(engine.ones_like(o)._array * 0) if c is None else _as_nd(c)
             for o, c in zip(outputs, arriving, strict=True)
         ]
-        with _scope(None, None):
-            found = function.backward(*given)
+        found = function.backward(*given)
         listed = found if isinstance(found, (list, tuple)) else (found,)
         if len(listed) != len(inputs):
             raise AutogradError(

@@ -105,7 +105,8 @@ class Call(OpDef):
         found: list[Any] = [None] * len(inputs)
         if mode.recording:
             gradient, wrt = target.gradient(halves.split.wrt, heads)
-            results = call(gradient, [*inputs, *cotangents], Array)
+            classes = [Array] * len(gradient.graph.outputs)
+            results = call(gradient, [*inputs, *cotangents], classes)
         else:
             wrt = halves.split.wrt
             arrays = [
@@ -126,7 +127,9 @@ def _zeros(like: Array) -> Array:
     return Array(np.zeros(like.shape, like.dtype.numpy))
 
 
-def call(target: Compiled, operands: Sequence[Array], cls: type[Array]) -> list[Any]:
+def call(
+    target: Compiled, operands: Sequence[Array], classes: Sequence[type[Array]]
+) -> list[Any]:
     """Run a compiled graph on array handles, recording it where a gradient flows.
 
     Parameters
@@ -134,8 +137,8 @@ def call(target: Compiled, operands: Sequence[Array], cls: type[Array]) -> list[
     target : Compiled
     operands : sequence of Array
         One for each input of the graph; those that it updates are written in place.
-    cls : type
-        Handle class of the results.
+    classes : sequence of type
+        Handle class of each result.
 
     Returns
     -------
@@ -148,13 +151,13 @@ def call(target: Compiled, operands: Sequence[Array], cls: type[Array]) -> list[
     if not wrt:
         results = target.program(arrays)
         _touch_updated(target.graph, operands)
-        return [cls.wrap(r) for r in results]
+        return [cls.wrap(r) for cls, r in zip(classes, results, strict=True)]
     heads = tuple(v.dtype.floating for v in target.graph.outputs)
     halves = target.halves(wrt, heads)
     results = halves.forward(arrays)
     _touch_updated(target.graph, operands)
     count = len(target.graph.outputs)
-    outputs = [cls.wrap(r) for r in results[:count]]
+    outputs = [cls.wrap(r) for cls, r in zip(classes, results[:count], strict=True)]
     where = user_location()
     attrs = {"target": target, "halves": halves, "saved": results[count:]}
     entry = Entry(CALL, attrs, tuple(Saved(o, where) for o in operands), where)

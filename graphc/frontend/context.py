@@ -58,7 +58,9 @@ class Context:
         return KINDS[self.device_type]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Context) and hash(self) == hash(other)
+        if not isinstance(other, Context):
+            return NotImplemented
+        return (self.device_type, self.device_id) == (other.device_type, other.device_id)
 
     def __hash__(self) -> int:
         return hash((self.device_type, self.device_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from graphc.frontend.array import Array, mode
 from graphc.frontend.compiled import Compiled, call
 from graphc.frontend.trace import Specializations, finish
 from graphc.frontend.tracer import Trace, Tracer, tracing
-from graphc.frontend.tree import flatten, unflatten
-from graphc.ir.graph import Graph
+from graphc.frontend.tree import LEAF, flatten, unflatten
+from graphc.ir.graph import Graph, Value
 from graphc.ir.sizes import solving
+from graphc.ir.types import TensorType
 from graphc.runtime import random
 
 
@@ -42,6 +43,8 @@ class Traced:
         The line whose call made this trace.
     key : object
         What a call must have in common with it, besides the sizes.
+    captured : list of (object, numpy.dtype, tuple of int)
+        The sources that are neither arguments nor random state, with their types when traced.
     """
 
     compiled: Compiled
@@ -51,18 +54,21 @@ class Traced:
     draws: int
     where: Location
     key: Any
+    captured: list[tuple[Any, Any, tuple[int, ...]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.captured = [
+            (source, value.dtype.numpy, value.shape)
+            for source, value in zip(self.sources, self.compiled.graph.inputs, strict=True)
+            if not isinstance(source, (int, str))
+        ]
 
     def run(self, arguments: Sequence[Array]) -> Any:
         """Call the program with these arguments and return what the function returns."""
         seed, counter = random.advance(self.draws) if self.draws else (0, 0)
         operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
-        results = call(self.compiled, operands, Array)
-        handles = []
-        for result, cls in zip(results, self.classes, strict=True):
-            handle = cls.wrap(result._array)
-            handle._entry, handle._index = result._entry, result._index
-            handles.append(handle)
-        return unflatten(self.structure, handles)
+        handles = call(self.compiled, operands, self.classes)
+        return handles[0] if self.structure == LEAF else unflatten(self.structure, handles)
 
     @staticmethod
     def _operand(source: Any, arguments: Sequence[Array], seed: int, counter: int) -> Array:
@@ -77,10 +83,11 @@ class Traced:
 
     def fits(self) -> bool:
         """Return whether the arrays that the trace refers to still have the types they had."""
-        return all(
-            isinstance(source, (int, str)) or self._operand(source, (), 0, 0).type == value.type
-            for source, value in zip(self.sources, self.compiled.graph.inputs, strict=True)
-        )
+        for source, kind, shape in self.captured:
+            array = source._array if isinstance(source, Array) else source.current_array()._array
+            if array.dtype != kind or array.shape != shape:
+                return False
+        return True
 
 
 class Jit:
@@ -99,21 +106,31 @@ class Jit:
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.traces: list[Traced] = []
         self._by_key: dict[Any, Specializations[Traced]] = {}
+        self._known: dict[Any, Traced] = {}
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function through its compiled program."""
+        signature = _signature(args) if not kwargs else None
+        if signature is not None:
+            traced = self._known.get((signature, mode.training))
+            if traced is not None and traced.fits():
+                return traced.run(args)
         leaves, structure = flatten((args, kwargs), _is_array)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self.function(*args, **kwargs)
         arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
-        return self.trace_for(arguments, structure).run(arguments)
+        traced = self.trace_for(arguments, structure)
+        if signature is not None:
+            self._known[signature, mode.training] = traced
+        return traced.run(arguments)
 
     def clear(self) -> None:
         """Forget every trace."""
         with self._lock:
             self.traces.clear()
             self._by_key.clear()
+            self._known.clear()
 
     def trace_for(self, arguments: Sequence[Array], structure: Any) -> Traced:
         """Return the trace that serves a call, tracing if there is none yet."""
@@ -145,6 +162,10 @@ class Jit:
             self.traces.append(traced)
             return known.add(declared, traced)
 
+    def argument(self, trace: Trace, number: int, kind: TensorType) -> Value:
+        """Return the input of a trace that stands for an argument; its sizes are symbolic."""
+        return trace.argument(number, kind)
+
     def _trace(
         self, arguments: Sequence[Array], structure: Any, key: Any
     ) -> tuple[Traced, Graph]:
@@ -152,7 +173,7 @@ class Jit:
         started = time.perf_counter()
         trace = Trace()
         with solving(trace.solver), tracing(trace):
-            values = [trace.argument(i, a.type) for i, a in enumerate(arguments)]
+            values = [self.argument(trace, i, a.type) for i, a in enumerate(arguments)]
             handles = [
                 a.tracer_class.wrap(v) for a, v in zip(arguments, values, strict=True)
             ]
@@ -198,6 +219,14 @@ class Jit:
                 lines.append(f"  why: {_difference(self.traces[:number], traced)}")
             parts.append("\n".join(lines))
         return "\n".join(parts)
+
+
+def _signature(args: tuple[Any, ...]) -> Any:
+    """Return what tells apart calls with arrays only, or None for other calls."""
+    try:
+        return tuple([(type(a), a._array.dtype.char, a._array.shape) for a in args])
+    except AttributeError:
+        return None
 
 
 def _is_array(leaf: Any) -> bool:

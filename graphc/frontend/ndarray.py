@@ -18,6 +18,7 @@ from graphc.frontend.ops.reshape_codes import coded_shape
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.tape import Leaf
 from graphc.frontend.tracer import Tracer, current_trace
+from graphc.ir.graph import Value
 from graphc.ir.ops import gather, movement
 from graphc.ir.ops.composite import attempt
 
@@ -25,7 +26,11 @@ from graphc.ir.ops.composite import attempt
 class NDTracer(NDMethods, Tracer):
     """A traced value with MXNet's semantics."""
 
-    __slots__ = ()
+    __slots__ = ("is_mask",)
+
+    def __init__(self, value: Value) -> None:
+        super().__init__(value)
+        self.is_mask = False
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise self._refuse("writing into an array")

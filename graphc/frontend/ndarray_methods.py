@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.errors import DTypeError, ShapeError, user_location
 from graphc.frontend.ops import elementwise, indexing, nn, reduce, shape
+from graphc.frontend.ops.elementwise import as_mask
 from graphc.frontend.ops.operator import as_operand, at_least_1d, element_type
 from graphc.frontend.tracer import Size, plain_sizes
 from graphc.ir.op import Kind
@@ -390,11 +391,3 @@ def _matching(other: Any, dtype: DType) -> Any:
     if isinstance(other, np.ndarray) and other.dtype == np.float64 and dtype is not float64:
         return other.astype(np.float32)
     return other
-
-
-def as_mask(result: Any) -> Any:
-    """Return a comparison as 0 and 1 in float32, marked so that it is not taken for indices."""
-    found = basic.cast(result, float32)
-    if hasattr(found, "is_mask"):
-        found.is_mask = True
-    return found

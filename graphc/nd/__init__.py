@@ -180,11 +180,13 @@ from graphc.frontend.ops.shape import broadcast_axis as broadcast_axis
 from graphc.frontend.ops.shape import broadcast_like as broadcast_like
 from graphc.frontend.ops.shape import broadcast_to as broadcast_to
 from graphc.frontend.ops.shape import concat as concat
+from graphc.frontend.ops.shape import concatenate as concatenate
 from graphc.frontend.ops.shape import crop as crop
 from graphc.frontend.ops.shape import expand_dims as expand_dims
 from graphc.frontend.ops.shape import flatten as flatten
 from graphc.frontend.ops.shape import flip as flip
 from graphc.frontend.ops.shape import identity as identity
+from graphc.frontend.ops.shape import moveaxis as moveaxis
 from graphc.frontend.ops.shape import pad as pad
 from graphc.frontend.ops.shape import repeat as repeat
 from graphc.frontend.ops.shape import reshape as reshape
@@ -289,6 +291,7 @@ __all__ = [
     "choose_element_0index",
     "clip",
     "concat",
+    "concatenate",
     "contrib",
     "cos",
     "cosh",
@@ -354,6 +357,7 @@ __all__ = [
     "minimum",
     "modulo",
     "moments",
+    "moveaxis",
     "multiply",
     "nanprod",
     "nansum",

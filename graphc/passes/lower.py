@@ -7,15 +7,16 @@ kernel whatever their sizes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.errors import CompileError, located
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, SizeExpr, symbol, symbols
+from graphc.ir.dim import Dim, SizeExpr, substitute, symbol, symbols
 from graphc.ir.expr import Buffer, Expr
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, Value, substitute_sizes
 from graphc.ir.loop import For, Kernel, Stmt, Store
 from graphc.ir.lowering import Lowering, Operand
 from graphc.ir.op import Kind
@@ -23,6 +24,7 @@ from graphc.ir.types import TensorType
 
 STATIC_LIMIT = 8
 """Static sizes up to this are constants in a kernel; larger ones are arguments."""
+_KERNEL_SIZE = re.compile(r"n\d+")
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ def lower(body: Graph, name: str) -> Lowered:
     CompileError
         When an op has no lowering; names the op and the user's line.
     """
+    body, own_names = _set_apart(body)
     sizes = Sizes()
     inputs = tuple(
         _buffer(f"p{i}", sizes.type(v.type)) for i, v in enumerate(body.inputs)
@@ -96,7 +99,35 @@ def lower(body: Graph, name: str) -> Lowered:
         where=first.where,
         ordered=first.op.nests,
     )
-    return Lowered(kernel, tuple(sizes.names))
+    return Lowered(kernel, tuple(substitute(d, own_names) for d in sizes.names))
+
+
+def _set_apart(body: Graph) -> tuple[Graph, dict[str, Dim]]:
+    """Rename size variables that are called like a kernel's own; return also the way back."""
+    found = {name for value in _values(body) for dim in value.shape for name in symbols(dim)}
+    found |= {name for node in body.nodes for dim in _dims(node.attrs) for name in symbols(dim)}
+    clashes = {name: f"graph_{name}" for name in sorted(found) if _KERNEL_SIZE.fullmatch(name)}
+    renamed = substitute_sizes(body, {name: symbol(new) for name, new in clashes.items()})
+    return renamed, {new: symbol(name) for name, new in clashes.items()}
+
+
+def _values(body: Graph) -> Iterator[Value]:
+    yield from body.inputs
+    for node in body.nodes:
+        yield from node.outputs
+
+
+def _dims(item: Any) -> Iterator[Dim]:
+    """Yield the sizes among attributes."""
+    if isinstance(item, SizeExpr):
+        yield item
+    elif isinstance(item, Mapping):
+        yield from _dims(tuple(item.values()))
+    elif isinstance(item, tuple):
+        for part in item:
+            yield from _dims(part)
+    elif isinstance(item, TensorType):
+        yield from _dims(item.shape)
 
 
 def _buffer(name: str, kind: TensorType) -> Buffer:

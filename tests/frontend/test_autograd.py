@@ -404,3 +404,27 @@ def test_function_with_several_inputs_and_outputs() -> None:
         y = total * 2
     y.backward()
     assert (float(a.grad), float(b.grad)) == (200.0, 14.0)
+
+
+def test_function_has_no_second_gradient() -> None:
+    x = leaf([0.5])
+    with autograd.record():
+        y = Sigmoid()(x)
+        with pytest.raises(AutogradError, match="Sigmoid is an autograd.Function"):
+            autograd.grad(y, x, create_graph=True)
+
+
+class Wrong(autograd.Function):
+    def forward(self, a: nd.NDArray, b: nd.NDArray) -> nd.NDArray:
+        return a + b
+
+    def backward(self, g: nd.NDArray) -> nd.NDArray:
+        return g
+
+
+def test_function_with_too_few_gradients() -> None:
+    a = leaf([1.0])
+    with autograd.record():
+        y = Wrong()(a, a)
+    with pytest.raises(AutogradError, match="Wrong.backward returned 1 gradients for 2 inputs"):
+        y.backward()

@@ -11,6 +11,7 @@ import pytest
 from graphc import autograd, nd
 from graphc.errors import (
     ArgumentError,
+    DTypeError,
     IndexRangeError,
     ShapeError,
     TraceError,
@@ -341,6 +342,11 @@ REFUSED: list[Callable[[Any], Any]] = [
     lambda x: x.asscalar(),
     lambda x: x.__setitem__(0, 1.0),
 ]
+
+
+def test_masks_are_refused_while_compiling() -> None:
+    with pytest.raises(DTypeError, match="boolean mask"):
+        Jit(lambda x: x[x > 0])(nd.ones((3,)))
 
 
 @pytest.mark.parametrize("function", REFUSED)

@@ -75,7 +75,7 @@ class Draft:
 
     def fresh(self) -> Value:
         """Add an input of a random type."""
-        ndim = self.rng.choice([0, 1, 2, 2, 3, 3, 4])
+        ndim = self.rng.choice([0, 1, 1, 2, 2, 2, 3, 3, 3, 4])
         shape = tuple(self.rng.choice(self.palette) for _ in range(ndim))
         kinds = ("float32", "float64") if self.floating else DTYPES
         return self.input(self.rng.choice(kinds), shape)
@@ -85,12 +85,14 @@ class Draft:
         return self.input(dtype, (), static=True)
 
     def pick(self, *tests: Callable[[Value], bool]) -> Value:
-        """Return a random value that passes; late ones are likelier."""
+        """Return a random value that passes; computed and late ones are likelier."""
         found = [v for v in self.pool if all(test(v) for test in tests)]
         if not found:
             raise Reject
-        position = int(len(found) * self.rng.random() ** 0.6)
-        return found[min(position, len(found) - 1)]
+        computed = [v for v in found if v.op_name != "input"]
+        if computed and self.rng.random() < 0.8:
+            return self.rng.choice(computed[-self.rng.choice([2, 3, 8]) :])
+        return self.rng.choice(found)
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """Return the sizes of a value while drafting."""

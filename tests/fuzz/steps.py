@@ -150,6 +150,15 @@ def reduction(d: Draft) -> None:
     d.emit(d.rng.choice(names), x, axis=axis, keepdims=keepdims)
 
 
+def centred(d: Draft) -> None:
+    """Combine a value with a reduction of it that keeps the axes."""
+    x = d.pick(is_float, has_axes(1))
+    axes = tuple(d.rng.sample(range(x.ndim), d.rng.randint(1, x.ndim)))
+    y = d.emit(d.rng.choice(["sum", "mean", "max", "min", "logsumexp"]), x, axis=axes,
+               keepdims=True)  # fmt: skip
+    d.emit(d.rng.choice(["subtract", "multiply", "add", "maximum"]), x, y)
+
+
 def normalization(d: Draft) -> None:
     """Normalise along an axis: softmax and the like."""
     x = d.pick(is_float, has_axes(1))
@@ -347,7 +356,7 @@ def randomness(d: Draft) -> None:
 
 STEPS: tuple[tuple[Callable[[Draft], None], int], ...] = (
     (unary, 6), (guarded, 3), (binary, 8), (division, 2), (comparison, 3), (logical, 2),
-    (conversion, 2), (reduction, 7), (normalization, 3), (reshaping, 4), (rearrangement, 5),
+    (conversion, 2), (reduction, 6), (centred, 4), (normalization, 3), (reshaping, 4), (rearrangement, 5),
     (slicing, 4), (joining, 3), (product, 2), (self_product, 1), (windows, 2), (gathering, 3),
     (randomness, 1),
 )  # fmt: skip
@@ -386,4 +395,4 @@ def random_graph(seed: int, least: int = 3, most: int = 14) -> tuple[Graph, dict
     """Return a graph and the sizes it was drafted with."""
     draft = random_draft(seed, least, most)
     rng = random.Random(seed + 1)
-    return draft.graph(rng.randint(1, 3), rng.choice([0, 0, 1, 2])), draft.solver.hints
+    return draft.graph(rng.randint(1, 4), rng.choice([0, 0, 1, 2])), draft.solver.hints

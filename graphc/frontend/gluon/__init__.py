@@ -1,0 +1,1 @@
+"""Networks as Python objects: Blocks, Parameters, losses, training."""

@@ -35,12 +35,20 @@ def _binary(record: Any, *names: str) -> Function:
     return function
 
 
+def as_mask(result: Any) -> Any:
+    """Return a comparison as 0 and 1 in float32, marked so that it is not taken for indices."""
+    found = basic.cast(result, FLOAT)
+    if hasattr(found, "is_mask"):
+        found.is_mask = True
+    return found
+
+
 def _comparing(record: Any, *names: str) -> Function:
     """Return a comparison whose result is 0 or 1 in float32."""
 
     @operator(*names, inputs=("lhs", "rhs"))
     def function(lhs: Any, rhs: Any) -> Any:
-        return basic.cast(record(lhs, rhs), FLOAT)
+        return as_mask(record(lhs, rhs))
 
     function.__doc__ = record.__doc__
     return function

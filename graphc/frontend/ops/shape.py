@@ -287,3 +287,18 @@ def BlockGrad(data: Any) -> Any:
 
 
 stop_gradient = BlockGrad
+
+
+# -- what MXNet writes differently for arrays only ---------------------------------------------
+
+
+@operator("concatenate", variadic=True)
+def concatenate(arrays: Sequence[Any], axis: int = 0, always_copy: bool = True) -> Any:
+    """Join a sequence of arrays along axis 0, or another."""
+    return core.concat(tuple(arrays), axis)
+
+
+@operator("moveaxis")
+def moveaxis(tensor: Any, source: Sizes, destination: Sizes) -> Any:
+    """Move axes to other places; the others keep their order."""
+    return rearrange.moveaxis(tensor, source, destination)

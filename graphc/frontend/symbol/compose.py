@@ -240,12 +240,26 @@ def _record_hint(op: str, places: Sequence[int], count: int) -> str:
     return f"_r{_NAMES[op][1:]}scalar" if swapped else f"{_NAMES[op]}scalar"
 
 
-def compose_source(op: str, name: str | None, params: Mapping[str, Any]) -> Node:
+def compose_source(
+    op: str, function: Callable[..., Any], name: str | None, args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Node:  # fmt: skip
     """Return the node of a call without operands: zeros, random numbers."""
-    given = {key: item for key, item in params.items() if item is not None}
-    return Node(
-        SOURCE, op, current_names().get(name, op), params=given, where=user_location()
-    )
+    signature = inspect.signature(function)
+    try:
+        given = dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        unknown = next((key for key in kwargs if key not in signature.parameters), None)
+        if unknown is not None:
+            raise unknown_keyword(op, unknown, tuple(signature.parameters)) from None
+        raise ArgumentError(f"{op}: {error}", where=user_location()) from None
+    for key, item in given.items():
+        if hasattr(item, "__graphc_apply__"):
+            raise ArgumentError(
+                f"{op}: {key} must be a number here, got a {type(item).__name__}",
+                where=user_location(),
+            )
+    return Node(SOURCE, op, current_names().get(name, op), params=given, where=user_location())
 
 
 def substituted(heads: Sequence[Entry], replacements: Mapping[str, Entry]) -> list[Entry]:
@@ -265,10 +279,10 @@ def substituted(heads: Sequence[Entry], replacements: Mapping[str, Entry]) -> li
     return [new(entry) for entry in heads]
 
 
-def with_inputs(node: Node, inputs: tuple[Entry, ...]) -> Node:
-    """Return a copy of a node over other inputs."""
+def with_inputs(node: Node, inputs: tuple[Entry, ...], name: str | None = None) -> Node:
+    """Return a copy of a node over other inputs, with another name if one is given."""
     return Node(
-        node.kind, node.op, node.name, inputs, node.places, dict(node.params), node.outputs,
+        node.kind, node.op, name or node.name, inputs, node.places, dict(node.params), node.outputs,
         dict(node.attributes), node.where,
     )  # fmt: skip
 

@@ -22,10 +22,14 @@ from graphc.frontend.context import Context
 from graphc.frontend.jit import Jit
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.symbol.infer import Inference
-from graphc.frontend.symbol.node import Entry, Node, evaluate, variables
+from graphc.frontend.symbol.layer_shapes import RULES
+from graphc.frontend.symbol.node import OPERATOR, Entry, Node, evaluate, topological, variables
 from graphc.frontend.tape import Leaf, pull_back
+from graphc.frontend.trace import symbolic_input
+from graphc.frontend.tracer import Trace
 from graphc.frontend.tree import flatten
-from graphc.ir.types import shape_text
+from graphc.ir.graph import Value, placeholder
+from graphc.ir.types import TensorType, shape_text
 
 
 class Bound:
@@ -51,14 +55,45 @@ class Bound:
                 where=user_location(),
             )
 
-        def program(*values: Any) -> list[Any]:
-            return evaluate(self.heads, dict(zip(names, values, strict=True)))
-
-        self.programs = Jit(program, name, names)
+        sized = _parameters(self.heads) | {id(node) for node in self.auxiliary}
+        fixed = [id(node) in sized for node in (*self.arguments, *self.auxiliary)]
+        self.programs = _Programs(self.heads, name, names, fixed)
 
     def output_names(self) -> list[str]:
         """Return the names of the outputs."""
         return [node.output_name(index) for node, index in self.heads]
+
+
+class _Programs(Jit):
+    """The compiled programs of some heads, as a function of their variables."""
+
+    def __init__(
+        self, heads: Sequence[Entry], name: str, names: Sequence[str], fixed: Sequence[bool]
+    ) -> None:
+        super().__init__(self._compute, name)
+        self._heads, self._names, self._fixed = heads, tuple(names), tuple(fixed)
+
+    def _compute(self, *values: Any) -> list[Any]:
+        return evaluate(self._heads, dict(zip(self._names, values, strict=True)))
+
+    def argument(self, trace: Trace, number: int, kind: TensorType) -> Value:
+        """Return the input for a variable; a parameter of a layer has fixed sizes."""
+        name = self._names[number]
+        fixed = self._fixed[number]
+        value = placeholder(name, kind) if fixed else symbolic_input(trace.solver, name, kind)
+        trace.inputs.append((value, number))
+        return value
+
+
+def _parameters(heads: Sequence[Entry]) -> set[int]:
+    """Return ids of the variables whose sizes are those of a layer, not those of its data."""
+    return {
+        id(entry[0])
+        for node in topological(heads)
+        if node.kind == OPERATOR and node.op in RULES
+        for entry, place in zip(node.inputs[1:], node.places[1:], strict=True)
+        if place != "label"
+    }
 
 
 class Executor:

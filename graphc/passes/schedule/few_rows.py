@@ -9,7 +9,7 @@ from __future__ import annotations
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Axis, Buffer, Expr
-from graphc.ir.loop import Assign, Declare, For, Store
+from graphc.ir.loop import Assign, Declare, For, Let, Store
 from graphc.passes.schedule.packing import (
     Body,
     Names,
@@ -56,7 +56,8 @@ def few_rows(
             step = 1
         else:
             rest = E.iota(lanes) < E.index(columns.start + columns.count - symbol(column.name))
-            body = _line(sums, place, depth, a, vectorize(b, column.name, lanes, rest, {}))
+            vector = vectorize(b, column.name, lanes, E.use("rest", rest), {})
+            body = (Let("rest", rest), *_line(sums, place, depth, a, vector))
             step = lanes
         stop = E.index(columns.start + columns.count)
         return (For(column.name, E.index(columns.start), stop, body, step=step),)

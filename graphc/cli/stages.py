@@ -1,0 +1,223 @@
+"""The stages of a compilation, each as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from graphc.cli.target import Subject
+from graphc.codegen import numba_engine
+from graphc.codegen.cpu import host_target
+from graphc.errors import ArgumentError, nearest
+from graphc.ir.dim import symbols
+from graphc.ir.graph import Graph, Value, build
+from graphc.ir.kernel_printer import print_kernel
+from graphc.ir.operand import REGISTRY
+from graphc.ir.plan import LaunchSpec, Plan
+from graphc.ir.printer import print_graph, print_plan, size_names, value_names
+from graphc.passes.canonicalize import canonicalize
+from graphc.passes.differentiate import gradients
+from graphc.passes.fuse import Fusion, fuse_with_reasons
+from graphc.passes.lower import lower
+from graphc.passes.manager import compile_graph
+
+GRAPH_STAGES = ("trace", "grad", "canonical", "fuse")
+KERNEL_STAGES = ("lower", "kernel", "source", "llvm", "asm")
+STAGES = (*GRAPH_STAGES, "plan", *KERNEL_STAGES)
+"""Every stage in the order a program goes through them."""
+SUFFIX = {"plan": "txt", "lower": "txt", "kernel": "txt", "source": "py", "llvm": "ll", "asm": "s"}
+COMMENT = {"llvm": ";"}
+
+
+class Stages:
+    """The stages of one program, each made when it is first asked for.
+
+    Parameters
+    ----------
+    subject : Subject
+    gradient : bool
+        Whether the stages behind ``grad`` show the gradient graph.
+    bindings : dict of str to int
+        Sizes for the memory plan, beside those that the program was traced with.
+    kernels : sequence of str
+        Show only kernels whose name or label contains one of these; none means all.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        gradient: bool,
+        bindings: dict[str, int],
+        kernels: Sequence[str] = (),
+    ) -> None:
+        self.subject = subject
+        self.gradient = gradient
+        self.bindings = bindings
+        self.kernels = kernels
+
+    # -- what each stage makes ---------------------------------------------------------------
+
+    @cached_property
+    def grad(self) -> Graph:
+        """The outputs, and the gradients of their sum by every parameter."""
+        return gradient_graph(self.subject.graph, self.subject.captured)
+
+    @cached_property
+    def canonical(self) -> Graph:
+        """The graph in plain form."""
+        return canonicalize(self.grad if self.gradient else self.subject.graph)
+
+    @cached_property
+    def fusion(self) -> Fusion:
+        """The graph of kernels, and why what stayed apart did."""
+        return fuse_with_reasons(self.canonical)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Launches and memory."""
+        return compile_graph(self.canonical, host_target())
+
+    # -- as text -----------------------------------------------------------------------------
+
+    def graph(self, stage: str) -> Graph:
+        """Return the graph of one of `GRAPH_STAGES`."""
+        if stage == "fuse":
+            return self.fusion.graph
+        return {
+            "trace": lambda: self.subject.graph,
+            "grad": lambda: self.grad,
+            "canonical": lambda: self.canonical,
+        }[stage]()
+
+    def text(self, stage: str) -> str:
+        """Return the text of a stage, with a newline at its end."""
+        if stage == "fuse":
+            return print_graph(self.fusion.graph) + notes(self.canonical, self.fusion)
+        if stage in GRAPH_STAGES:
+            return print_graph(self.graph(stage))
+        if stage == "plan":
+            return print_plan(self.plan, self.sizes())
+        return self._kernel_texts(stage)
+
+    def sizes(self) -> dict[str, int]:
+        """Return a value for every size variable.
+
+        Raises
+        ------
+        ArgumentError
+            For a size that has none, or a binding of a size that does not exist.
+        """
+        names = sorted({*size_names(self.plan.graph), *_inner_sizes(self.plan)})
+        for name in self.bindings:
+            if name not in names:
+                raise ArgumentError(
+                    f"the program has no size {name!r}.{nearest(name, names)}",
+                    remedy=f"Its sizes are {', '.join(names)}." if names else "All are fixed.",
+                )
+        known = {**self.subject.sizes, **self.bindings}
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ArgumentError(
+                f"the memory plan needs a value for {', '.join(missing)}",
+                remedy=f"Add --bind {','.join(f'{name}=64' for name in missing)}.",
+            )
+        return {name: known[name] for name in names}
+
+    def _kernel_texts(self, stage: str) -> str:
+        write = _WRITERS[stage]
+        first: dict[str, str] = {}
+        parts = []
+        sign = COMMENT.get(stage, "#")
+        for launch in self.plan.launches:
+            title = f"{launch.kernel.name} {launch.label}"
+            if self.kernels and not any(wanted in title for wanted in self.kernels):
+                continue
+            code = numba_engine.source(launch.kernel)
+            if code in first:
+                parts.append(f"{sign} {title}: the same code as {first[code]}\n")
+                continue
+            first[code] = title
+            head = "" if stage in ("lower", "kernel") else f"{sign} {title}\n"
+            parts.append(head + write(launch))
+        if not parts:
+            names = [f"{launch.kernel.name} {launch.label}" for launch in self.plan.launches]
+            raise ArgumentError(
+                f"no kernel is called {', '.join(self.kernels) or 'anything'}",
+                remedy=f"Kernels are {', '.join(names) or 'none: the program computes nothing'}.",
+            )
+        return "\n".join(parts)
+
+
+def _lowered(launch: LaunchSpec) -> str:
+    return print_kernel(lower(launch.node.attrs["body"], launch.kernel.name).kernel, launch.label)
+
+
+_WRITERS: dict[str, Callable[[LaunchSpec], str]] = {
+    "lower": _lowered,
+    "kernel": lambda launch: print_kernel(launch.kernel, launch.label),
+    "source": lambda launch: numba_engine.source(launch.kernel),
+    "llvm": lambda launch: numba_engine.llvm_ir(launch.kernel, host_target()),
+    "asm": lambda launch: numba_engine.assembly(launch.kernel, host_target()),
+}
+
+
+def _inner_sizes(plan: Plan) -> set[str]:
+    return {
+        name
+        for node in plan.graph.nodes
+        for kind in node.types
+        for dim in kind.shape
+        for name in symbols(dim)
+    }
+
+
+def gradient_graph(graph: Graph, captured: tuple[int, ...] | None) -> Graph:
+    """Return the graph of the outputs and of the gradients of their sum.
+
+    Parameters
+    ----------
+    graph : Graph
+    captured : tuple of int or None
+        The inputs to differentiate by: parameters; where there are none, all floating inputs.
+
+    Raises
+    ------
+    ArgumentError
+        When nothing can be differentiated.
+    """
+    floating = [i for i, v in enumerate(graph.inputs) if v.dtype.floating]
+    chosen = [i for i in floating if i in (captured or ())] or floating
+    ones = [_ones(v) if v.dtype.floating else None for v in graph.outputs]
+    found = gradients(graph.outputs, ones, [graph.inputs[i] for i in chosen])
+    grads = tuple(g for g in found if g is not None)
+    if not grads:
+        raise ArgumentError(
+            f"{graph.name} has no gradient: no floating output depends on a floating input"
+        )
+    return Graph(
+        f"{graph.name}_gradient",
+        graph.inputs,
+        graph.outputs + grads,
+        graph.updates,
+        graph.constraints,
+    )
+
+
+def _ones(value: Value) -> Value:
+    attrs = {"shape": value.shape, "value": 1.0, "dtype": value.dtype}
+    return build(REGISTRY["full"], (), attrs, value.node.where)[0]
+
+
+def notes(graph: Graph, fusion: Fusion) -> str:
+    """Return a line for every edge that was not fused, by the numbers of the canonical graph."""
+    if not fusion.refusals:
+        return ""
+    names = value_names(graph)
+    lines = ["# edges that were not fused, by the numbers of stage canonical:"]
+    for refusal in fusion.refusals:
+        here, there = (names[node.outputs[0]] for node in (refusal.producer, refusal.user))
+        lines.append(
+            f"# note {here} {refusal.producer.op.name} stays out of {there} "
+            f"{refusal.user.op.name}: {refusal.reason}"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,181 @@
+"""TrainStep: forward, loss, backward and update as one program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.errors import ArgumentError, AutogradError, user_location
+from graphc.frontend.array import Array, mode
+from graphc.frontend.gluon.block import Changes
+from graphc.frontend.gluon.trainer import Rates, Trainer
+from graphc.frontend.jit import Jit
+from graphc.frontend.tracer import Tracer, current_trace
+from graphc.frontend.tree import flatten
+from graphc.ir.ops.creation import full_like
+from graphc.passes.differentiate import gradients
+
+
+class TrainStep:
+    """A training step of a network, compiled as a whole.
+
+    Computes what ``record``, ``backward`` and ``trainer.step(batch_size)`` compute; gradients that
+    are only needed for the update never reach memory, so ``grad`` of the Parameters cannot be read
+    afterwards.
+
+    Parameters
+    ----------
+    net : Block
+    loss_fn : Block or callable
+        ``loss_fn(net(data), label, ...)``.
+    trainer : Trainer
+        Of the network's Parameters.
+    ignore_stale_grad : bool
+        Leave out Parameters that the loss does not depend on, instead of an error.
+
+    Raises
+    ------
+    ArgumentError
+        When a Parameter has ``grad_req="add"``.
+
+    Examples
+    --------
+    >>> from graphc import gluon, nd
+    >>> net = gluon.nn.Dense(1)
+    >>> net.initialize()
+    >>> trainer = gluon.Trainer(net.collect_params(), "sgd")
+    >>> step = gluon.TrainStep(net, gluon.loss.L2Loss(), trainer)
+    >>> step(nd.ones((4, 2)), nd.ones((4, 1))).shape
+    (4,)
+    """
+
+    def __init__(
+        self, net: Any, loss_fn: Any, trainer: Trainer, ignore_stale_grad: bool = False
+    ) -> None:
+        if not isinstance(trainer, Trainer):
+            raise ArgumentError(
+                f"TrainStep takes a network, a loss and a Trainer, got a "
+                f"{type(trainer).__name__} in place of the Trainer",
+                where=user_location(),
+            )
+        self.net, self.loss_fn, self.trainer = net, loss_fn, trainer
+        self._ignore_stale_grad = ignore_stale_grad
+        self._versions: tuple[Any, ...] = ()
+        self._seen = -1
+        self._program = Jit(self._traced, f"{getattr(net, 'name', 'net')}_step")
+        self._unused: dict[Any, tuple[int, ...]] = {}
+        self._check_requests()
+
+    def _check_requests(self) -> None:
+        for index in self.trainer.trained():
+            parameter = self.trainer.parameter(index)
+            if parameter.grad_req == "add":
+                raise ArgumentError(
+                    f"TrainStep cannot add to the gradient of {parameter.name}, whose grad_req is "
+                    "'add': it keeps no gradients",
+                    remedy="Set grad_req to 'write', or use autograd.record(), backward() and "
+                    "trainer.step().",
+                    where=user_location(),
+                )
+
+    def __call__(self, data: Any, *labels: Any, batch_size: float | None = None) -> Any:
+        """Train on one batch.
+
+        Parameters
+        ----------
+        data : NDArray, or tuple or list of NDArray
+            Input(s) of the network.
+        *labels : NDArray
+            Further arguments of the loss, the label first.
+        batch_size : float, optional
+            What gradients are divided by; by default the first size of the data.
+
+        Returns
+        -------
+        NDArray
+            What the loss returned, one number for each example.
+        """
+        self._check_requests()
+        inputs = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        self._complete(inputs)
+        self._drop_outdated()
+        trainer = self.trainer
+        indices = trainer.trained()
+        size = self._batch_size(inputs) if batch_size is None else batch_size
+        rescale = trainer.rescale(size)
+        for index in indices:
+            trainer.state(index)
+        before = dict(trainer.optimizer.counts), trainer.optimizer.num_update
+        rates = Rates(trainer.optimizer, indices, rescale)
+        previous = mode.recording, mode.training
+        mode.recording, mode.training = False, True
+        try:
+            loss = self._program(rates.static, rates.arrays, inputs, labels)
+        except BaseException:
+            # A step that failed, at a wrong label for instance, is no step.
+            trainer.optimizer.counts, trainer.optimizer.num_update = before
+            raise
+        finally:
+            mode.recording, mode.training = previous
+        trainer.note_fused(indices, user_location())
+        return loss
+
+    def _complete(self, inputs: tuple[Any, ...]) -> None:
+        previous, mode.training = mode.training, True
+        try:
+            self.net.complete(*inputs)
+        finally:
+            mode.training = previous
+
+    def _drop_outdated(self) -> None:
+        """Forget the programs if something in the network or the loss was changed."""
+        if self._seen == Changes.count:
+            return
+        parts = [b for b in (self.net, self.loss_fn) if hasattr(b, "blocks")]
+        versions = tuple((id(b), b._version) for part in parts for b in part.blocks())
+        if versions != self._versions:
+            self._program.clear()
+        self._seen, self._versions = Changes.count, versions
+
+    @staticmethod
+    def _batch_size(inputs: tuple[Any, ...]) -> int:
+        leaves, _ = flatten(inputs, lambda x: hasattr(x, "shape"))
+        if not leaves or not leaves[0].shape:
+            raise ArgumentError(
+                "TrainStep cannot tell the batch size: the data has no first axis",
+                remedy="Pass batch_size=.",
+                where=user_location(),
+            )
+        return int(leaves[0].shape[0])
+
+    def _traced(
+        self, static: tuple[Any, ...], arrays: list[Any], inputs: tuple[Any, ...],
+        labels: tuple[Any, ...],
+    ) -> Any:  # fmt: skip
+        trace = current_trace()
+        assert trace is not None
+        loss = self.loss_fn(self.net(*inputs), *labels)
+        heads, _ = flatten(loss, lambda x: isinstance(x, Tracer))
+        heads = [h._value for h in heads if isinstance(h, Tracer)]
+        chosen, wrt = [], []
+        for entry in static[0]:
+            parameter = self.trainer.parameter(entry[0])
+            chosen.append(entry)
+            wrt.append(trace.capture(parameter.current_array(), parameter.name, parameter))
+        ones = [full_like(h, 1.0) for h in heads]
+        found = gradients(heads, ones, wrt)
+        missing = [e for e, g in zip(chosen, found, strict=True) if g is None]
+        if missing and not self._ignore_stale_grad:
+            names = ", ".join(self.trainer.parameter(e[0]).name for e in missing)
+            raise AutogradError(
+                f"the loss does not depend on {names}",
+                remedy="Train only what the network uses, or pass ignore_stale_grad=True.",
+                where=user_location(),
+            )
+        used = {e[0]: Tracer(g) for e, g in zip(chosen, found, strict=True) if g is not None}
+        kept = tuple(e for e in chosen if e[0] in used)
+        self.trainer.trace_update(trace, (kept, static[1]), arrays, used)
+        return loss
+
+    def explain(self) -> str:
+        """Return a text: which programs were compiled, for which sizes, and why each was needed."""
+        return self._program.explain()

@@ -1,0 +1,326 @@
+"""Trainer: applies an optimizer to Parameters, all of them by one compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, AutogradError, FileFormatError, Location, user_location
+from graphc.frontend import optimizer as optimizers
+from graphc.frontend.array import Array
+from graphc.frontend.autograd import pause
+from graphc.frontend.formats.arrays import load_arrays, save_arrays
+from graphc.frontend.gluon.parameter import Parameter
+from graphc.frontend.jit import Jit
+from graphc.frontend.optimizer.base import Optimizer, apply_update
+from graphc.frontend.tracer import Trace, Tracer, current_trace
+
+
+class _Gradient:
+    """The gradient of a Parameter as an implicit input: its array may be replaced."""
+
+    def __init__(self, parameter: Parameter) -> None:
+        self._parameter = parameter
+
+    def current_array(self) -> Array:
+        """Return the gradient's array."""
+        return self._parameter.grad()
+
+
+class Rates:
+    """What changes from step to step: 0-d arrays, so that a schedule compiles nothing.
+
+    Attributes
+    ----------
+    static : tuple
+        What the program depends on: for each Parameter its number, its factors of learning rate
+        and weight decay, and which of the step numbers is its own; the optimizer's settings.
+    arrays : list of numpy.ndarray
+        Learning rate, weight decay, rescaling, then the step numbers that occur.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, indices: Sequence[int], rescale: float
+    ) -> None:
+        steps = optimizer.count(indices)
+        distinct = sorted(set(steps))
+        self.static = (
+            tuple(
+                (index, *optimizer.multipliers(index), distinct.index(step))
+                for index, step in zip(indices, steps, strict=True)
+            ),
+            optimizer.settings(),
+        )
+        numbers = (optimizer.learning_rate, optimizer.wd, rescale, *distinct)
+        self.arrays = [np.asarray(number, np.float64) for number in numbers]
+
+
+class Trainer:
+    """Applies an optimizer to Parameters.
+
+    Parameters
+    ----------
+    params : ParameterDict, dict or list of Parameter
+        ``net.collect_params()``.
+    optimizer : str or Optimizer
+    optimizer_params : dict, optional
+        Arguments of the optimizer.
+    kvstore, compression_params, update_on_kvstore
+        Accepted as MXNet's; there is one device.
+
+    Examples
+    --------
+    >>> from graphc import gluon
+    >>> from graphc.gluon import nn
+    >>> net = nn.Dense(2, in_units=3)
+    >>> net.initialize()
+    >>> trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    >>> trainer.learning_rate
+    0.1
+    """
+
+    def __init__(
+        self, params: Any, optimizer: str | Optimizer,
+        optimizer_params: dict[str, Any] | None = None, kvstore: Any = "device",
+        compression_params: Any = None, update_on_kvstore: bool | None = None,
+    ) -> None:  # fmt: skip
+        self._params = _parameters(params)
+        self._index = {id(p): i for i, p in enumerate(self._params)}
+        self.optimizer = optimizers.create(optimizer, **(optimizer_params or {}))
+        self.optimizer.param_dict = dict(enumerate(self._params))
+        self._scale = self.optimizer.rescale_grad
+        self._states: dict[int, tuple[Array, ...]] = {}
+        self._program = Jit(self._traced_update, "trainer_update")
+
+    # -- rates ---------------------------------------------------------------------------------
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate now."""
+        return self.optimizer.learning_rate
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set the learning rate; an error where a schedule gives it."""
+        self.optimizer.set_learning_rate(lr)
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def step(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
+        """Update all Parameters by their gradients, divided by ``batch_size``.
+
+        Parameters
+        ----------
+        batch_size : int
+            Number of examples whose losses were summed.
+        ignore_stale_grad : bool
+            Leave out Parameters whose gradient ``backward`` has not written since the last step.
+
+        Raises
+        ------
+        AutogradError
+            When there is a Parameter with such a gradient.
+        """
+        self.update(batch_size, ignore_stale_grad)
+
+    def allreduce_grads(self) -> None:
+        """Do nothing: there is one device."""
+
+    def update(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
+        """Update all Parameters, as ``step``."""
+        indices = self._with_fresh_gradients(ignore_stale_grad)
+        if not indices:
+            return
+        for index in indices:
+            self.state(index)
+        rates = Rates(self.optimizer, indices, self.rescale(batch_size))
+        with pause():
+            self._program(rates.static, rates.arrays)
+        for index in indices:
+            self._params[index].use_grad()
+
+    def rescale(self, batch_size: Any) -> float:
+        """Return the factor of gradients for a batch size."""
+        try:
+            size = float(batch_size)
+        except (TypeError, ValueError):
+            size = 0.0
+        if not size > 0:
+            raise ArgumentError(
+                f"the batch size must be a positive number, got {batch_size!r}",
+                remedy="Pass the number of examples: trainer.step(data.shape[0]).",
+                where=user_location(),
+            )
+        return self._scale / size
+
+    def trained(self) -> list[int]:
+        """Return the numbers of the Parameters that have a gradient."""
+        return [i for i, p in enumerate(self._params) if p.grad_req != "null"]
+
+    def number(self, parameter: Parameter) -> int | None:
+        """Return the number of a Parameter, or None where it is not trained here."""
+        return self._index.get(id(parameter))
+
+    def parameter(self, index: int) -> Parameter:
+        """Return the Parameter of a number."""
+        return self._params[index]
+
+    def _with_fresh_gradients(self, ignore_stale_grad: bool) -> list[int]:
+        found, stale = [], []
+        for index in self.trained():
+            (found if self._params[index].fresh_grad else stale).append(index)
+        if stale and not ignore_stale_grad:
+            names = ", ".join(self._params[i].name for i in stale[:5])
+            raise AutogradError(
+                f"backward has not written the gradient of {len(stale)} parameters since the last "
+                f"step: {names}{', ...' if len(stale) > 5 else ''}",
+                remedy="Call loss.backward() before trainer.step(); where a batch does not use "
+                "some parameters, pass ignore_stale_grad=True.",
+                where=user_location(),
+            )
+        return found
+
+    def state(self, index: int) -> tuple[Array, ...]:
+        """Return the optimizer's state of a Parameter, made when it is first asked for."""
+        if index not in self._states:
+            weight = self._params[index].current_array()._array
+            made = self.optimizer.init_state(weight)
+            self._states[index] = tuple(Array(np.ascontiguousarray(s)) for s in made)
+        return self._states[index]
+
+    def _traced_update(self, static: tuple[Any, ...], arrays: list[Tracer]) -> None:
+        trace = current_trace()
+        assert trace is not None
+        gradients = {}
+        for index, *_ in static[0]:
+            parameter = self._params[index]
+            source = _Gradient(parameter)
+            gradients[index] = Tracer(
+                trace.current(parameter.grad(), f"grad.{parameter.name}", source)
+            )
+        self.trace_update(trace, static, arrays, gradients)
+
+    def trace_update(
+        self, trace: Trace, static: tuple[Any, ...], arrays: Sequence[Any],
+        gradients: Mapping[int, Tracer],
+    ) -> None:  # fmt: skip
+        """Add the updates of Parameters and states to a trace.
+
+        Parameters
+        ----------
+        trace : Trace
+        static : tuple
+            Of `Rates`.
+        arrays : sequence of Tracer
+            Of `Rates`.
+        gradients : dict of int to Tracer
+        """
+        lr, wd, rescale, *steps = (Tracer(a._value) for a in arrays)
+        for index, lr_mult, wd_mult, place in static[0]:
+            parameter = self._params[index]
+            array, states = parameter.current_array(), self.state(index)
+            labels = [f"state{n}.{parameter.name}" for n in range(len(states))]
+            weight = Tracer(trace.current(array, parameter.name, parameter))
+            held = [trace.current(s, n, _State(self, index, i)) for i, (s, n) in enumerate(
+                zip(states, labels, strict=True)
+            )]  # fmt: skip
+            new, changed = apply_update(
+                self.optimizer, weight, gradients[index], tuple(Tracer(v) for v in held),
+                lr * lr_mult, wd * wd_mult, rescale, steps[place],
+            )  # fmt: skip
+            trace.update(array, new._value, parameter.name, parameter)
+            for state, value in zip(states, changed, strict=True):
+                trace.update(state, value._value)
+
+    def note_fused(self, indices: Iterable[int], where: Location) -> None:
+        """Note that the gradients of these Parameters were used without being written."""
+        for index in indices:
+            self._params[index].use_grad(where)
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def save_states(self, fname: Any) -> None:
+        """Write the optimizer's states and step numbers."""
+        arrays = {
+            f"{index}.{place}": state._array
+            for index, states in sorted(self._states.items())
+            for place, state in enumerate(states)
+        }
+        for index, count in sorted(self.optimizer.counts.items()):
+            arrays[f"count.{index}"] = np.asarray([count], np.int64)
+        arrays["num_update"] = np.asarray([self.optimizer.num_update], np.int64)
+        save_arrays(fname, arrays)
+
+    def load_states(self, fname: Any) -> None:
+        """Read what ``save_states`` wrote.
+
+        Raises
+        ------
+        FileFormatError
+            When the file does not fit these Parameters and this optimizer; nothing was changed.
+        """
+        loaded = load_arrays(fname)
+        if not isinstance(loaded, dict) or "num_update" not in loaded:
+            raise FileFormatError(
+                f"{fname}: is no file of optimizer states", where=user_location()
+            )
+        states: dict[int, tuple[Array, ...]] = {}
+        for index in sorted({int(n.split(".")[0]) for n in loaded if n[0].isdigit()}):
+            states[index] = self._checked_states(fname, index, loaded)
+        counts = {int(n[6:]): int(a[0]) for n, a in loaded.items() if n.startswith("count.")}
+        self._states = states
+        self.optimizer.counts = counts
+        self.optimizer.num_update = int(loaded["num_update"][0])
+
+    def _checked_states(self, fname: Any, index: int, loaded: Mapping[str, Any]) -> Any:
+        given = [loaded[n] for n in sorted(n for n in loaded if n.startswith(f"{index}."))]
+        expected = None
+        if index < len(self._params):
+            parameter = self._params[index]
+            if not parameter.initialized:
+                raise parameter._unreadable()
+            expected = self.optimizer.init_state(parameter.current_array()._array)
+        if expected is None or [a.shape for a in given] != [a.shape for a in expected]:
+            shapes = None if expected is None else [a.shape for a in expected]
+            raise FileFormatError(
+                f"{fname}: states {[a.shape for a in given]} of parameter {index} do not fit "
+                f"{shapes}",
+                remedy="The file is of another network or another optimizer.",
+                where=user_location(),
+            )
+        return tuple(Array(np.array(a)) for a in given)
+
+
+class _State:
+    """One state array of a Parameter as an implicit input: loading replaces it."""
+
+    def __init__(self, trainer: Trainer, index: int, place: int) -> None:
+        self._trainer, self._index, self._place = trainer, index, place
+
+    def current_array(self) -> Array:
+        """Return the state's array."""
+        return self._trainer.state(self._index)[self._place]
+
+
+def _parameters(params: Any) -> list[Parameter]:
+    listed = list(params.values()) if isinstance(params, Mapping) else params
+    if not isinstance(listed, (list, tuple)) or not listed:
+        raise ArgumentError(
+            f"Trainer takes the parameters of a network, got {_shown(params)}",
+            remedy="Pass net.collect_params(), after all layers were added.",
+            where=user_location(),
+        )
+    for parameter in listed:
+        if not isinstance(parameter, Parameter):
+            raise ArgumentError(
+                f"Trainer takes Parameters, got a {type(parameter).__name__} among them",
+                remedy="Pass net.collect_params().",
+                where=user_location(),
+            )
+    return list({id(p): p for p in listed}.values())
+
+
+def _shown(params: Any) -> str:
+    empty = isinstance(params, (Mapping, list, tuple))
+    return "none" if empty else f"a {type(params).__name__}"

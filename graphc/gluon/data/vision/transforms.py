@@ -1,0 +1,7 @@
+"""Transforms of images."""
+
+from graphc.frontend.gluon.data.vision.transforms import Cast as Cast
+from graphc.frontend.gluon.data.vision.transforms import Compose as Compose
+from graphc.frontend.gluon.data.vision.transforms import Normalize as Normalize
+from graphc.frontend.gluon.data.vision.transforms import ToTensor as ToTensor
+from graphc.frontend.gluon.data.vision.transforms import Transform as Transform
