@@ -5,8 +5,8 @@ from graphc.frontend.initializer import Constant as Constant
 from graphc.frontend.initializer import InitDesc as InitDesc
 from graphc.frontend.initializer import Initializer as Initializer
 from graphc.frontend.initializer import LSTMBias as LSTMBias
-from graphc.frontend.initializer import MSRAPrelu as MSRAPrelu
 from graphc.frontend.initializer import Mixed as Mixed
+from graphc.frontend.initializer import MSRAPrelu as MSRAPrelu
 from graphc.frontend.initializer import Normal as Normal
 from graphc.frontend.initializer import One as One
 from graphc.frontend.initializer import Orthogonal as Orthogonal

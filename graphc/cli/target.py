@@ -151,7 +151,11 @@ def _user_code(path: Path) -> Iterator[None]:
         line = f":{own[-1].lineno}" if own else ""
         if isinstance(error, SyntaxError) and error.lineno:
             line = f":{error.lineno}"
-        raise ArgumentError(f"{path}{line}: {type(error).__name__}: {error}") from error
+        last = frames[-1] if frames else None
+        inner = ""
+        if last is not None and (not own or last is not own[-1]):
+            inner = f"  (raised in {os.path.basename(last.filename)}:{last.lineno})"
+        raise ArgumentError(f"{path}{line}: {type(error).__name__}: {error}{inner}") from error
 
 
 def _member(scope: Mapping[str, Any], name: str, path: Path) -> Any:
@@ -195,10 +199,12 @@ def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
     arrays = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
     traced = jit.trace_for(arrays, structure)
     graph = traced.compiled.graph
-    sizes: dict[str, int] = {}
-    for value, source in zip(graph.inputs, traced.sources, strict=True):
-        if isinstance(source, int):
-            bind_sizes(value.shape, arrays[source].shape, sizes)
+    pairs = [
+        (value.shape, arrays[source].shape)
+        for value, source in zip(graph.inputs, traced.sources, strict=True)
+        if isinstance(source, int)
+    ]
+    sizes = bind_sizes([declared for declared, _ in pairs], [shape for _, shape in pairs]) or {}
     captured = tuple(
         i for i, source in enumerate(traced.sources) if not isinstance(source, int | str)
     )

@@ -147,12 +147,12 @@ class Array(Operators):
             arrays = lift(cls, op, operands)
             types = [a.type for a in arrays]
             inferred = op.infer(*types, **attrs)
+            single = isinstance(inferred, TensorType)
+            expected = (inferred,) if single else inferred
+            results = execute(op, [a._array for a in arrays], attrs, expected)
         except GraphcError as error:
             shown = [getattr(o, "type", type(o).__name__) for o in operands]
             raise error.attach(where=user_location(), op=op.name, operands=shown) from None
-        single = isinstance(inferred, TensorType)
-        kinds = (inferred,) if single else inferred
-        results = execute(op, [a._array for a in arrays], attrs, kinds)
         outputs = tuple(cls.wrap(r) for r in results)
         if op.name == "reshape":
             outputs[0]._storage = arrays[0]._storage

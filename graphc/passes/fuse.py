@@ -11,6 +11,7 @@ Nodes are taken in topological order; each joins the groups of its operands wher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ ALIASES = ("reshape",)
 CHEAP = ("constant", "size", "iota", "full")
 """Ops that every group computes for itself rather than read."""
 LABEL_OPS = 4
+WINDOW = 16
+"""Windows of up to this many elements are written out, so that a reduction may contain them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +225,17 @@ def _does_not_fit(node: Node, group: Group) -> str:
             return "it reduces a value that is already reduced"
         if group.reduced and group.reduced != axes:
             return "the kernel reduces other axes"
+        if any(map(_sums_windows, group.nodes)):
+            return "the sum of a large window is not summed again in one kernel"
         return ""
     if kind is Kind.MOVEMENT:
         return f"{node.op.name} reads its operand at other places"
     return f"{node.op.name} starts a kernel of its own"
+
+
+def _sums_windows(node: Node) -> bool:
+    """Return whether a node reduces windows too large to be written out term by term."""
+    return math.prod(node.attrs.get("kernel", ())) > WINDOW
 
 
 def _serial(node: Node, group: Group) -> bool:

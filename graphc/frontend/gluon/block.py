@@ -10,14 +10,14 @@ from typing import Any
 
 from graphc.errors import ArgumentError, GraphcError, nearest, scope, user_location
 from graphc.frontend.array import Array
+from graphc.frontend.formats.arrays import load_arrays, save_arrays
 from graphc.frontend.gluon.naming import NameScope
 from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.gluon.parameter_dict import ParameterDict, load_values, strip_kind
 from graphc.frontend.gluon.summary import summary
-from graphc.frontend.formats.arrays import load_arrays, save_arrays
-from graphc.frontend.trace import symbolic_input
 from graphc.frontend.tracer import Trace, current_trace, tracing
 from graphc.frontend.tree import flatten, unflatten
+from graphc.ir.graph import placeholder
 from graphc.ir.sizes import solving
 
 Hook = Callable[..., Any]
@@ -28,8 +28,6 @@ class Changes:
 
     count = 0
 
-
-_running: list[str] = []
 
 
 class HookHandle:
@@ -109,7 +107,7 @@ class Block:
     def _registered(self, name: str, before: Any, value: Any) -> None:
         """Keep children and own Parameters up to date with the attributes."""
         if isinstance(before, (Block, Parameter)):
-            if not isinstance(value, type(_kind(before))) and value is not None:
+            if value is not None and not isinstance(value, (Block, Parameter)):
                 raise ArgumentError(
                     f"{type(self).__name__}.{name} is a {type(before).__name__} and cannot become "
                     f"a {type(value).__name__}",
@@ -404,16 +402,18 @@ class Block:
         *args : NDArray
             As the Block is called with; only shapes and types matter.
         """
+        self._shape_pass(self, args)
+
+    def _shape_pass(self, run: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if not any(parameter.deferred for _, parameter in self._structural()):
             return
         leaves, structure = flatten(args, lambda x: isinstance(x, Array))
         trace = Trace()
         with solving(trace.solver), tracing(trace):
             handles = [
-                a.tracer_class.wrap(symbolic_input(trace.solver, f"x{i}", a.type))
-                for i, a in enumerate(leaves)
+                a.tracer_class.wrap(placeholder(f"x{i}", a.type)) for i, a in enumerate(leaves)
             ]
-            self(*unflatten(structure, handles))
+            run(*unflatten(structure, handles))
 
     def summary(self, *inputs: Any) -> None:
         """Print each layer with its output shape and number of Parameters.
@@ -429,10 +429,6 @@ class Block:
 def user_scope() -> str:
     """Return the path of the Blocks that are running, or an empty string."""
     return user_location().scope
-
-
-def _kind(value: Any) -> Any:
-    return value
 
 
 def _indented(text: str) -> str:
@@ -453,8 +449,12 @@ def _unknown_argument(cls: type[Block], name: str) -> GraphcError:
     known: list[str] = []
     for base in cls.__mro__:
         if "__init__" in base.__dict__ and issubclass(base, Block):
-            known += list(inspect.signature(base.__init__).parameters)[1:]
-    known = [n for n in dict.fromkeys(known) if n not in ("unknown", "kwargs")]
+            known += [
+                p.name
+                for p in inspect.signature(base.__init__).parameters.values()
+                if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
+            ]
+    known = list(dict.fromkeys(known))
     return ArgumentError(
         f"{cls.__name__} has no argument {name!r}.{nearest(name, known)}",
         remedy=f"Its arguments are {', '.join(known)}.",

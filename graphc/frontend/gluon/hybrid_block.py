@@ -6,9 +6,9 @@ from typing import Any
 
 from graphc.errors import ArgumentError, GraphcError, user_location
 from graphc.frontend.gluon.block import Block, Changes
+from graphc.frontend.gluon.functions import F as functions
 from graphc.frontend.gluon.parameter import composing
 from graphc.frontend.jit import Jit
-from graphc.frontend.gluon.functions import F as functions
 from graphc.frontend.tracer import current_trace
 
 
@@ -52,7 +52,7 @@ class HybridBlock(Block):
         if not self._active or current_trace() is not None:
             self._complete_own(args)
             return self.forward(*args)
-        self.complete(*args)
+        self._shape_pass(self._traced, args)
         return self._program()(*args)
 
     def _program(self) -> Jit:

@@ -8,11 +8,12 @@ from typing import Any
 from graphc.errors import ShapeError, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
+from graphc.frontend.gluon.input_shapes import shown
 from graphc.frontend.ops.operator import dims
 from graphc.ir.ops import basic, comparison, indexing, movement
 from graphc.ir.ops import softmax as core
 from graphc.ir.sizes import known_size
-from graphc.ir.types import as_dtype, normalize_axis, shape_text
+from graphc.ir.types import as_dtype, normalize_axis
 
 
 def _has_type(x: Any) -> bool:
@@ -32,8 +33,8 @@ def _like(label: Any, pred: Any) -> Any:
             return label
     if _elements(label) != _elements(pred):
         raise ShapeError(
-            f"labels of shape {shape_text(dims(label))} do not fit predictions of shape "
-            f"{shape_text(dims(pred))}",
+            f"labels of shape {shown(dims(label))} do not fit predictions of shape "
+            f"{shown(dims(pred))}",
             remedy="They need as many elements; class numbers are for SoftmaxCrossEntropyLoss.",
             where=user_location(),
         )
@@ -239,10 +240,10 @@ def _check_label_shape(label: Any, pred: Any, examples: Sequence[Any]) -> None:
         return
     dense = given == tuple(known_size(d) for d in dims(pred))
     raise ShapeError(
-        f"labels of shape {shape_text(dims(label))} do not fit predictions of shape "
-        f"{shape_text(dims(pred))}: sparse labels are one class number for each example",
+        f"labels of shape {shown(dims(label))} do not fit predictions of shape "
+        f"{shown(dims(pred))}: sparse labels are one class number for each example",
         remedy="Labels with a weight for each class need SoftmaxCrossEntropyLoss("
-        "sparse_label=False)." if dense else f"Their shape must be {shape_text(examples)}.",
+        "sparse_label=False)." if dense else f"Their shape must be {shown(examples)}.",
         where=user_location(),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.errors import ArgumentError, AutogradError, user_location
-from graphc.frontend.array import Array, mode
+from graphc.frontend.array import mode
 from graphc.frontend.gluon.block import Changes
 from graphc.frontend.gluon.trainer import Rates, Trainer
 from graphc.frontend.jit import Jit

@@ -1,7 +1,6 @@
 """Datasets, samplers and the DataLoader."""
 
 from graphc.frontend.gluon.data import batchify as batchify
-from graphc.gluon.data import vision as vision
 from graphc.frontend.gluon.data.dataloader import DataLoader as DataLoader
 from graphc.frontend.gluon.data.dataset import ArrayDataset as ArrayDataset
 from graphc.frontend.gluon.data.dataset import Dataset as Dataset
@@ -12,3 +11,4 @@ from graphc.frontend.gluon.data.sampler import IntervalSampler as IntervalSample
 from graphc.frontend.gluon.data.sampler import RandomSampler as RandomSampler
 from graphc.frontend.gluon.data.sampler import Sampler as Sampler
 from graphc.frontend.gluon.data.sampler import SequentialSampler as SequentialSampler
+from graphc.gluon.data import vision as vision

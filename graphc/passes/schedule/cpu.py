@@ -29,6 +29,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY, OPERATIONS
 from graphc.ir.target import Target
+from graphc.passes.fuse import WINDOW
 from graphc.passes.schedule import contraction
 from graphc.passes.schedule.nest import (
     Nest,
@@ -44,8 +45,6 @@ from graphc.passes.schedule.vectorize import vector_store, vectorize
 
 BLOCK = 2048
 """Elements of the vector axis that one iteration of the parallel axis covers."""
-WINDOW = 16
-"""Reductions of up to this many static terms are written out."""
 LIGHT = 16
 """Reductions of terms of at most this many operations keep four vectors of partial results."""
 HEAVY = 48
@@ -71,7 +70,7 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]
     if not present:
         return replace(kernel, body=(), extent=0)
-    items = collapse(collapse_reductions(present))
+    items = collapse(collapse_reductions(_write_out_windows(present)))
     matched = contraction.match(items)
     if matched is not None:
         return contraction.schedule(kernel, items, matched, target)
@@ -111,8 +110,7 @@ class _Plan:
     @property
     def block(self) -> int:
         """Elements of the vector axis in one iteration of the parallel axis."""
-        windows = all(_is_window(r) for group in self.groups for r in group)
-        return BLOCK if windows else self.lanes
+        return self.lanes if self.groups else BLOCK
 
 
 def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
@@ -121,10 +119,9 @@ def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
     found = reductions(items)
     names = frozenset().union(*(free_names(r) for r in found)) if found else frozenset(axes)
     kept = tuple(a for a in ordered if a.name in names)
-    vector = kept[-1] if kept and not _follow_reduction(items, found, kept[-1]) else None
+    vector = kept[-1] if kept and not _follow_reduction(found, kept[-1]) else None
     lanes = target.vector_bytes // 4
-    wide = [r for r in found if not _is_window(r)]
-    if wide and max(_operations(r.body) for r in wide) <= LIGHT:
+    if found and max(_operations(r.body) for r in found) <= LIGHT:
         lanes *= 4
     return _Plan(items, kept, vector, lanes, _group(found))
 
@@ -136,18 +133,47 @@ def _operations(expr: Expr) -> int:
     )
 
 
-def _is_window(reduce: Reduce) -> bool:
-    size = product(a.extent for a in reduce.axes)
-    return isinstance(size, int) and size <= WINDOW
+def _write_out_windows(items: Sequence[Nest]) -> list[Nest]:
+    """Replace each reduction over a small window by a chain of its terms."""
+    memo: dict[Expr, Expr] = {}
+
+    def visit(node: Expr) -> Expr | None:
+        if not isinstance(node, Reduce):
+            return None
+        size = product(a.extent for a in node.axes)
+        body = E.rebuild(node.body, visit, memo)
+        if isinstance(size, int) and size <= WINDOW:
+            return _written_out(node, body)
+        return E.reduce(node.combine, node.axes, body)
+
+    return [
+        replace(n, store=replace(n.store, value=E.rebuild(n.store.value, visit, memo)))
+        for n in items
+    ]
 
 
-def _follow_reduction(items: Sequence[Nest], found: Sequence[Reduce], last: Axis) -> bool:
+def _written_out(reduce: Reduce, body: Expr) -> Expr:
+    """Return a small reduction of ``body`` as a chain of its terms, first to last."""
+    terms: list[Expr] = [body]
+    for axis in reduce.axes:
+        assert isinstance(axis.extent, int)
+        terms = [
+            substituted(term, {axis.name: position}, {})
+            for term in terms
+            for position in range(axis.extent)
+        ]
+    if not terms:
+        return E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
+    total = terms[0]
+    for term in terms[1:]:
+        total = E.apply(reduce.combine, total, term)
+    return total
+
+
+def _follow_reduction(found: Sequence[Reduce], last: Axis) -> bool:
     """Return whether the reads run along the reduction axes rather than the output's last."""
-    wide = [r for r in found if not _is_window(r)]
-    if not wide:
-        return False
     along_reduction = along_output = 0
-    for reduce in wide:
+    for reduce in found:
         for node in E.walk(reduce.body):
             if isinstance(node, Load):
                 along_reduction += stride(node, reduce.axes[-1].name) == 1
@@ -204,9 +230,6 @@ def _lanes(plan: _Plan, mask: Expr | None) -> tuple[Stmt, ...]:
         axes = group[0].axes
         steps: list[Stmt] = []
         for reduce in group:
-            if _is_window(reduce):
-                known[reduce] = vectorize(_written_out(reduce), name, lanes, mask, known)
-                continue
             register = f"acc{len(known)}"
             start = E.splat(E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype), (lanes,))
             statements.append(Declare(register, start))
@@ -222,8 +245,7 @@ def _lanes(plan: _Plan, mask: Expr | None) -> tuple[Stmt, ...]:
                 )
             )  # fmt: skip
             known[reduce] = holder
-        if steps:
-            statements.extend(_loops(axes, tuple(steps)))
+        statements.extend(_loops(axes, tuple(steps)))
     statements.extend(_lane_stores(plan, mask, known))
     return tuple(statements)
 
@@ -244,24 +266,6 @@ def _lane_stores(plan: _Plan, mask: Expr | None, known: dict[Expr, Expr]) -> lis
             store = replace(store, value=known[item.store.value])
         stores.extend(_loops(inner, (store,)))
     return [*values, *stores]
-
-
-def _written_out(reduce: Reduce) -> Expr:
-    """Return a small reduction as a chain of its terms, first to last."""
-    terms: list[Expr] = [reduce.body]
-    for axis in reduce.axes:
-        assert isinstance(axis.extent, int)
-        terms = [
-            substituted(term, {axis.name: position}, {})
-            for term in terms
-            for position in range(axis.extent)
-        ]
-    if not terms:
-        return E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
-    total = terms[0]
-    for term in terms[1:]:
-        total = E.apply(reduce.combine, total, term)
-    return total
 
 
 def _accumulate(

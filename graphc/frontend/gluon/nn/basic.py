@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.errors import ArgumentError, ShapeError, UnknownNameError, nearest, user_location
+from graphc.errors import ArgumentError, ShapeError, UnknownNameError, user_location
 from graphc.frontend.gluon.block import Block
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
-from graphc.frontend.gluon.nn.activations import ACTIVATIONS, Activation
-from graphc.frontend.gluon.nn.shapes import sizes
-from graphc.ir.ops import indexing
-from graphc.ir.sizes import unify
-from graphc.ir.types import shape_text
+from graphc.frontend.gluon.input_shapes import shown, sizes
+from graphc.frontend.gluon.nn.activations import Activation
 from graphc.frontend.ops.operator import dims
 from graphc.ir.dim import product
+from graphc.ir.ops import indexing
+from graphc.ir.sizes import known_size, unify
 
 
 class Dense(HybridBlock):
@@ -86,10 +85,10 @@ class Dense(HybridBlock):
         if unify(given, width) is None:
             joined = " (all axes but the first joined)" if self._flatten and len(shape) > 2 else ""
             raise ShapeError(
-                f"{self.name} takes {width} inputs, got {given}{joined} from data of shape "
-                f"{shape_text(shape)}",
-                remedy=f"Its weight is {shape_text(dims(weight))}. Reshape the data, or make the "
-                f"layer with in_units={given}.",
+                f"{self.name} takes {width} inputs, got {known_size(given)}{joined} from data of shape "
+                f"{shown(shape)}",
+                remedy=f"Its weight is {shown(dims(weight))}. Reshape the data, or make the "
+                f"layer with in_units={known_size(given)}.",
                 where=user_location(),
             )
 

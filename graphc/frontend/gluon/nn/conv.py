@@ -8,12 +8,12 @@ from typing import Any
 from graphc.errors import ArgumentError, DTypeError, ShapeError, nearest, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
+from graphc.frontend.gluon.input_shapes import shown, sizes
 from graphc.frontend.gluon.nn.activations import Activation
 from graphc.frontend.gluon.nn.basic import positive
-from graphc.frontend.gluon.nn.shapes import sizes
 from graphc.frontend.ops.operator import dims
 from graphc.ir.sizes import unify
-from graphc.ir.types import as_dtype, shape_text
+from graphc.ir.types import as_dtype
 
 Numbers = int | Sequence[int]
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
@@ -39,14 +39,14 @@ def check_data(layer: str, x: Any, axes: int, floating: bool) -> None:
     if floating and not dtype.floating:
         raise DTypeError(
             f"{layer} takes floating-point data {expected}, got {dtype.name} of shape "
-            f"{shape_text(shape)}",
+            f"{shown(shape)}",
             remedy="Images from a data set need transforms.ToTensor(), which gives float32 "
             'channels first; other data .astype("float32").',
             where=user_location(),
         )
     if len(shape) != axes + 2:
         raise ShapeError(
-            f"{layer} takes data {expected}, got shape {shape_text(shape)}",
+            f"{layer} takes data {expected}, got shape {shown(shape)}",
             remedy="Reshape it: the batch comes first, then the channels (1 for grey images).",
             where=user_location(),
         )
@@ -140,7 +140,7 @@ class _Conv(HybridBlock):
         if unify(dims(x)[1], channels) is None:
             raise ShapeError(
                 f"{self.name} takes {channels} input channels, got data of shape "
-                f"{shape_text(dims(x))}",
+                f"{shown(dims(x))}",
                 remedy="Channels come second; make the layer with another in_channels, or "
                 "transpose the data.",
                 where=user_location(),
@@ -245,7 +245,7 @@ class _ConvTranspose(_Conv):
         if unify(dims(x)[1], dims(weight)[0]) is None:
             raise ShapeError(
                 f"{self.name} takes {dims(weight)[0]} input channels, got data of shape "
-                f"{shape_text(dims(x))}",
+                f"{shown(dims(x))}",
                 remedy="Channels come second.",
                 where=user_location(),
             )

@@ -7,10 +7,10 @@ from typing import Any
 from graphc.errors import ShapeError, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
-from graphc.frontend.gluon.nn.shapes import expect_axes, sizes
+from graphc.frontend.gluon.input_shapes import expect_axes, shown, sizes
 from graphc.frontend.ops.operator import dims
-from graphc.ir.sizes import unify
-from graphc.ir.types import normalize_axis, shape_text
+from graphc.ir.sizes import known_size, unify
+from graphc.ir.types import normalize_axis
 
 
 class _Normalization(HybridBlock):
@@ -56,8 +56,8 @@ class _Normalization(HybridBlock):
         size = shape[normalize_axis(self._axis, len(shape))]
         if unify(size, self.gamma.shape[0]) is None:
             raise ShapeError(
-                f"{self.name} has {self.gamma.shape[0]} channels, got {size} on axis {self._axis} "
-                f"of data of shape {shape_text(shape)}",
+                f"{self.name} has {self.gamma.shape[0]} channels, got {known_size(size)} on axis {self._axis} "
+                f"of data of shape {shown(shape)}",
                 remedy="Make the layer with another axis= or in_channels=.",
                 where=user_location(),
             )

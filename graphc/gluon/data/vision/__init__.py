@@ -1,6 +1,6 @@
 """Image datasets and transforms."""
 
-from graphc.gluon.data.vision import transforms as transforms
 from graphc.frontend.gluon.data.vision.datasets import MNIST as MNIST
 from graphc.frontend.gluon.data.vision.datasets import FashionMNIST as FashionMNIST
 from graphc.frontend.gluon.data.vision.datasets import MNISTSample as MNISTSample
+from graphc.gluon.data.vision import transforms as transforms

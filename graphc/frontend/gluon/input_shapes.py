@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import ShapeError, user_location
@@ -17,11 +18,16 @@ def sizes(x: Any) -> tuple[int, ...]:
     return found  # type: ignore[return-value]
 
 
+def shown(shape: Sequence[Any]) -> str:
+    """Return a shape as text, in a trace with the sizes of the call being traced."""
+    return shape_text([known_size(d) for d in shape])  # type: ignore[misc]
+
+
 def expect_axes(layer: str, x: Any, least: int, layout: str) -> None:
     """Raise ShapeError where an input has too few axes for a layer."""
     if len(dims(x)) < least:
         raise ShapeError(
-            f"{layer} expects {layout}, got shape {shape_text(dims(x))}",
+            f"{layer} expects {layout}, got shape {shown(dims(x))}",
             remedy="Add the missing axes with reshape or expand_dims.",
             where=user_location(),
         )
