@@ -13,6 +13,8 @@ from graphc import nd as nd
 from graphc import ndarray as ndarray
 from graphc import optimizer as optimizer
 from graphc import random as random
+from graphc import sym as sym
+from graphc import symbol as symbol
 from graphc.codegen.counters import stats as stats
 from graphc.config import configure as configure
 from graphc.config import options as options

@@ -27,7 +27,7 @@ ORDER = {
     "ir": (
         "polynomial size_expr size_bounds dim "
         "sizes types operand graph operations scalar_math expr loop lowering target op pattern "
-        "evaluate ops plan verify printer parser interp"
+        "evaluate ops plan verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
         "canonicalize differentiate partition fuse lower schedule polynomials elementary "

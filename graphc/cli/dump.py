@@ -53,9 +53,8 @@ def stage_names(text: str) -> list[str]:
         return list(STAGES)
     for name in names:
         if name not in STAGES:
-            raise UsageError(
-                f"there is no stage {name!r}.{nearest(name, STAGES)} Stages are {', '.join(STAGES)}."
-            )
+            known = f"Stages are {', '.join(STAGES)}."
+            raise UsageError(f"there is no stage {name!r}.{nearest(name, STAGES)} {known}")
     if not names:
         raise UsageError(f"--stage names no stage. Stages are {', '.join(STAGES)}.")
     return [stage for stage in STAGES if stage in names]

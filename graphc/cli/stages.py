@@ -10,7 +10,7 @@ from graphc.codegen import numba_engine
 from graphc.codegen.cpu import host_target
 from graphc.errors import ArgumentError, nearest
 from graphc.ir.dim import symbols
-from graphc.ir.graph import Graph, Value, build
+from graphc.ir.graph import Graph, Node, Value, build, inline, rewrite
 from graphc.ir.kernel_printer import print_kernel
 from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import LaunchSpec, Plan
@@ -60,12 +60,12 @@ class Stages:
     @cached_property
     def grad(self) -> Graph:
         """The outputs, and the gradients of their sum by every parameter."""
-        return gradient_graph(self.subject.graph, self.subject.captured)
+        return gradient_graph(ungrouped(self.subject.graph), self.subject.captured)
 
     @cached_property
     def canonical(self) -> Graph:
         """The graph in plain form."""
-        return canonicalize(self.grad if self.gradient else self.subject.graph)
+        return canonicalize(self.grad if self.gradient else ungrouped(self.subject.graph))
 
     @cached_property
     def fusion(self) -> Fusion:
@@ -169,6 +169,20 @@ def _inner_sizes(plan: Plan) -> set[str]:
         for dim in kind.shape
         for name in symbols(dim)
     }
+
+
+def ungrouped(graph: Graph) -> Graph:
+    """Return a graph with the bodies of fusion groups in their place: a dumped one may have some.
+
+    Parameters
+    ----------
+    graph : Graph
+    """
+
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        return inline(node.attrs["body"], inputs) if node.op.name == "fused" else None
+
+    return rewrite(graph, visit)
 
 
 def gradient_graph(graph: Graph, captured: tuple[int, ...] | None) -> Graph:

@@ -9,19 +9,20 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from graphc.cli.places import definition, relocated
 from graphc.cli.shapes import parse_shape
-from graphc.errors import ArgumentError, FileFormatError, GraphcError, nearest
-from graphc.frontend.array import Array, mode
+from graphc.errors import ArgumentError, FileFormatError, GraphcError, nearest, user_location
+from graphc.frontend.array import mode
 from graphc.frontend.gluon.block import Block
+from graphc.frontend.gluon.train_step import TrainStep
 from graphc.frontend.jit import Jit
 from graphc.frontend.ndarray import NDArray
-from graphc.frontend.tree import flatten
 from graphc.ir.graph import Graph
 from graphc.ir.parser import parse_graph
 from graphc.ir.sizes import bind_sizes
@@ -111,15 +112,21 @@ def _from_python(path: Path, name: str, shapes: Sequence[str], training: bool) -
     scope = _run(_existing(path))
     found = _member(scope, name, path)
     given = [parse_shape(text) for text in shapes]
+    outer, place = user_location(), definition(path, name)
     with _user_code(path):
         arguments = _arguments(found, name, scope, given)
     before = mode.training
     mode.training = training
     try:
         with _user_code(path):
-            return trace(found, name, arguments)
+            subject = trace(found, name, arguments)
+    except GraphcError as error:
+        if error.where is not None and error.where.line == outer.line:
+            error.where = place if error.where.file == outer.file else error.where
+        raise
     finally:
         mode.training = before
+    return replace(subject, graph=relocated(subject.graph, outer, place))
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -175,29 +182,26 @@ def _member(scope: Mapping[str, Any], name: str, path: Path) -> Any:
 
 
 def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
-    """Trace a Block, a compiled function or a plain one with these arguments, running nothing.
+    """Trace a Block, a TrainStep, a compiled function or a plain one; nothing is run.
 
     Parameters
     ----------
-    found : Block, Jit or callable
+    found : Block, TrainStep, Jit or callable
     name : str
         Of the object, for a function that has none.
     arguments : sequence
         Arrays, and lists, tuples and dicts of them; only their types and shapes matter.
     """
+    jit: Jit | TrainStep
     if isinstance(found, Block):
         found.complete(*arguments)
         jit = Jit(found, found.name)
-    elif isinstance(found, Jit):
+    elif isinstance(found, Jit | TrainStep):
         jit = found
     else:
         own = getattr(found, "__name__", name)
         jit = Jit(found, name if own == "<lambda>" else own)
-    leaves, structure = flatten(
-        (tuple(arguments), {}), lambda leaf: isinstance(leaf, Array | np.ndarray)
-    )
-    arrays = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
-    traced = jit.trace_for(arrays, structure)
+    traced, arrays = jit.trace(*arguments)
     graph = traced.compiled.graph
     pairs = [
         (value.shape, arrays[source].shape)
@@ -252,7 +256,8 @@ def _signature(found: Any) -> tuple[list[str], list[str], bool]:
     own = [p for p in parameters if p.kind in positional]
     if isinstance(found, Block) and _called(found).__name__ == "hybrid_forward":
         # Behind F come the inputs, then the Parameters, which are given by name.
-        own = [p for p in own[1:] if p.name not in found._reg_params]
+        names = vars(found)["_reg_params"]
+        own = [p for p in own[1:] if p.name not in names]
     variadic = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
     needed = [p.name for p in own if p.default is inspect.Parameter.empty]
     return [p.name for p in own], needed, variadic
@@ -288,7 +293,7 @@ def _in_order(
 ) -> list[TensorType]:
     by_name = {n: kind for n, kind in given if n}
     unnamed = [kind for n, kind in given if not n]
-    if variadic and not names:
+    if variadic:
         return [kind for _, kind in given]
     for wrong in [n for n in by_name if n not in names]:
         raise ArgumentError(

@@ -125,6 +125,12 @@ class Jit:
             self._known[signature, mode.training] = traced
         return traced.run(arguments)
 
+    def trace(self, *args: Any, **kwargs: Any) -> tuple[Traced, list[Array]]:
+        """Return the trace that serves a call, and the call's arrays; runs nothing."""
+        leaves, structure = flatten((args, kwargs), _is_array)
+        arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
+        return self.trace_for(arguments, structure), arguments
+
     def clear(self) -> None:
         """Forget every trace."""
         with self._lock:

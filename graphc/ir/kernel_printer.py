@@ -86,7 +86,7 @@ def print_kernel(kernel: Kernel, label: str = "") -> str:
     head = with_location(line, kernel.where)
     facts = [f"{', '.join(kernel.sizes)}: i64"] if kernel.sizes else []
     if kernel.extent != 1:
-        facts.append(f"begin..end of 0..{kernel.extent}, {kernel.work} ns each")
+        facts += [f"begin..end is a part of 0..{kernel.extent}", f"one takes {kernel.work} ns"]
     lines = [head, *(f"{_INDENT}# {fact}" for fact in facts), *writer.lines]
     return "\n".join(lines) + "\n"
 
@@ -162,16 +162,17 @@ class _Writer:
         def write() -> str:
             step = f" step {loop.step}" if loop.step != 1 else ""
             bind = f" {loop.bind.value}" if loop.bind.value else ""
-            return f"for {loop.name} in {self.text(loop.start)}..{self.text(loop.stop)}{step}{bind}:"
+            start, stop = self.text(loop.start), self.text(loop.stop)
+            return f"for {loop.name} in {start}..{stop}{step}{bind}:"
 
         return write
 
     def store(self, store: Store) -> str:
         word = "stream " if store.streaming else ""
-        place = f"{store.buffer.name}[{self.place(store.offset, store.value.tile, store.strides)}]"
-        value = self.typed(store.value) if store.buffer.dtype is not int64 else self.text(store.value)
+        place = self.place(store.offset, store.value.tile, store.strides)
+        value = self.typed(store.value)
         mask = "" if store.mask is None else f" where {self.text(store.mask)}"
-        return f"{word}{place} = {value}{mask}"
+        return f"{word}{store.buffer.name}[{place}] = {value}{mask}"
 
     def fail(self, fail: Fail) -> str:
         return f"fail({', '.join([str(fail.code), *map(self.text, fail.details)])})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.errors import GraphcError, Location, ParseError, nearest
+from graphc.errors import GraphcError, nearest
 from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value, placeholder
 from graphc.ir.operand import REGISTRY
@@ -308,6 +308,3 @@ class _GraphParser:
         if word:
             scan.position -= len(word)
         return scan.dim(",)]}", "a number, a string, a size, a dtype or a tuple")
-
-
-__all__ = ["Location", "parse_graph"]

@@ -28,6 +28,7 @@ from graphc.frontend.autograd import pause
 from graphc.frontend.context import Context
 from graphc.frontend.initializer import InitDesc
 from graphc.frontend.ndarray import NDArray
+from graphc.frontend.symbol.functions import var
 from graphc.frontend.tracer import Tracer, current_trace, tracing
 from graphc.ir.types import as_dtype
 from graphc.runtime.random import host_generator
@@ -351,7 +352,12 @@ class Parameter:
 
     def var(self) -> Any:
         """Return the Symbol that stands for this Parameter."""
-        raise ArgumentError(f"parameter {self.name} has no Symbol", where=user_location())
+        if self._variable is None:
+            self._variable = var(
+                self.name, shape=self._shape, lr_mult=self.lr_mult, wd_mult=self.wd_mult,
+                dtype=self._dtype.name, init=self.init,
+            )  # fmt: skip
+        return self._variable
 
     # -- gradient ------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Dictionaries of Parameters: what a Block makes its own in, and what ``collect_params`` returns."""
+"""Parameters by name: those a Block makes itself, and what ``collect_params`` returns."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.errors import ArgumentError, AutogradError, user_location
-from graphc.frontend.array import mode
+from graphc.frontend.array import Array, mode
 from graphc.frontend.gluon.block import Changes
 from graphc.frontend.gluon.trainer import Rates, Trainer
-from graphc.frontend.jit import Jit
+from graphc.frontend.jit import Jit, Traced
 from graphc.frontend.tracer import Tracer, current_trace
 from graphc.frontend.tree import flatten
 from graphc.ir.ops.creation import full_like
@@ -118,6 +118,31 @@ class TrainStep:
             mode.recording, mode.training = previous
         trainer.note_fused(indices, user_location())
         return loss
+
+    def trace(self, data: Any, *labels: Any) -> tuple[Traced, list[Array]]:
+        """Return the program for a batch of these types and shapes, without running it.
+
+        Parameters
+        ----------
+        data, *labels : NDArray
+            As of a call.
+        """
+        inputs = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        self._complete(inputs)
+        self._drop_outdated()
+        trainer = self.trainer
+        optimizer, indices = trainer.optimizer, trainer.trained()
+        for index in indices:
+            trainer.state(index)
+        before = dict(optimizer.counts), optimizer.num_update
+        previous = mode.recording, mode.training
+        mode.recording, mode.training = False, True
+        try:
+            rates = Rates(optimizer, indices, trainer.rescale(self._batch_size(inputs)))
+            return self._program.trace(rates.static, rates.arrays, inputs, labels)
+        finally:
+            mode.recording, mode.training = previous
+            optimizer.counts, optimizer.num_update = before
 
     def _complete(self, inputs: tuple[Any, ...]) -> None:
         previous, mode.training = mode.training, True

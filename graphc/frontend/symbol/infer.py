@@ -200,15 +200,15 @@ class Inference:
             return run(node, operands)
 
     def _explained(self, error: GraphcError, node: Node) -> GraphcError:
-        """Return the error with the node's name and what its operands are."""
+        """Return the error with the node's name, and its operands by theirs."""
         shown = []
-        for label, (source, index) in zip(node.input_labels, node.inputs, strict=True):
-            shape = self.shape((source, index))
-            text = "unknown" if shape is None else shape_text(shape)
-            shown.append(f"{label} {source.output_name(index)!r} of shape {text}")
+        for label, entry in zip(node.input_labels, node.inputs, strict=True):
+            shape = self.shape(entry)
+            kind = "not known" if shape is None else TensorType(self.dtype(entry), shape)
+            shown.append(f"{label} {entry[0].output_name(entry[1])}: {kind}")
         error.message = f"{node.name}: {error.message}"
-        error.remedy = f"{error.remedy or ''} Its operands: {'; '.join(shown)}.".strip()
-        return error.attach(where=_place(node), op=node.op)
+        error.op, error.operands = node.op, tuple(shown)
+        return error.attach(where=_place(node))
 
     # -- operands that must be equal ---------------------------------------------------------------
 

@@ -85,8 +85,8 @@ class Dense(HybridBlock):
         if unify(given, width) is None:
             joined = " (all axes but the first joined)" if self._flatten and len(shape) > 2 else ""
             raise ShapeError(
-                f"{self.name} takes {width} inputs, got {known_size(given)}{joined} from data of shape "
-                f"{shown(shape)}",
+                f"{self.name} takes {width} inputs, got {known_size(given)}{joined} from data of "
+                f"shape {shown(shape)}",
                 remedy=f"Its weight is {shown(dims(weight))}. Reshape the data, or make the "
                 f"layer with in_units={known_size(given)}.",
                 where=user_location(),

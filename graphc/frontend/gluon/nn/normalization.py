@@ -56,8 +56,8 @@ class _Normalization(HybridBlock):
         size = shape[normalize_axis(self._axis, len(shape))]
         if unify(size, self.gamma.shape[0]) is None:
             raise ShapeError(
-                f"{self.name} has {self.gamma.shape[0]} channels, got {known_size(size)} on axis {self._axis} "
-                f"of data of shape {shown(shape)}",
+                f"{self.name} has {self.gamma.shape[0]} channels, got {known_size(size)} on axis "
+                f"{self._axis} of data of shape {shown(shape)}",
                 remedy="Make the layer with another axis= or in_channels=.",
                 where=user_location(),
             )
