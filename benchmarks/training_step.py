@@ -2,9 +2,9 @@
 
     python benchmarks/training_step.py [--threads 2] [--repeats 30]
 
-Prints medians in milliseconds and the ratio PyTorch / graphc (above 1: graphc is faster). Both sides
-train the same model from the same weights, and the first losses are compared before anything is
-timed.
+Prints medians in milliseconds and the ratio PyTorch / graphc (above 1: graphc is faster). Both
+sides train the same model from the same weights, and the first losses are compared before anything
+is timed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def steps(net: Any, peer: torch.nn.Module, shape: tuple[int, ...], optimizer: st
         loss = criterion(peer(tensor), target)
         loss.backward()
         updater.step()
-        return float(loss)
+        return float(loss.detach())
 
     return ours_step, their_step
 

@@ -143,8 +143,8 @@ def main() -> None:
     net.save_parameters(str(options.out / "lenet.params"))
     draw(history, test, predicted, options.out)
     counts = graphc.stats()
-    print(f"trained in {seconds:.1f} s: {counts['kernels_compiled']:.0f} kernels compiled, ", end="")
-    print(f"{counts['kernels_loaded']:.0f} loaded from the cache")
+    compiled, loaded = counts["kernels_compiled"], counts["kernels_loaded"]
+    print(f"trained in {seconds:.1f} s: {compiled:.0f} kernels compiled, {loaded:.0f} from the cache")
     print(f"model and pictures are in {options.out}{'/' if options.out.name else ''}")
     print("next: `graphc dump examples/mnist.py:lenet --shape x=f32[100,1,28,28] --stage fuse`")
     print(f"test accuracy: {accuracy:.4f}")

@@ -1,4 +1,4 @@
-"""What goes wrong around a program: damaged caches, full disks, forks, kills. Results stay right."""
+"""What goes wrong around a program: damaged caches, full disks, forks, kills."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from graphc.cli.dump import DEFAULT_STAGES, EVERY_PASS, UsageError, dump
 from graphc.cli.info import cache_command, info, version
-from graphc.cli.stages import STAGES
+from graphc.cli.stages import CPUS, HOST, STAGES
 from graphc.errors import GraphcError
 
 OK, USER_ERROR, USAGE_ERROR = 0, 1, 2
@@ -129,6 +129,12 @@ def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         const=EVERY_PASS,
         metavar="STAGE1,STAGE2",
         help="show what changed between two stages; alone, what each graph pass changed",
+    )
+    parser.add_argument(
+        "--cpu",
+        choices=(HOST, *CPUS),
+        default=HOST,
+        help="compile for this machine (host), or for a nominal processor of that level",
     )
     parser.add_argument("--dot", action="store_true", help="graph stages as Graphviz DOT text")
     parser.add_argument("--train", action="store_true", help="trace in training mode")

@@ -10,7 +10,7 @@ from pathlib import Path
 from graphc.cli import paint
 from graphc.cli.dot import print_dot
 from graphc.cli.shapes import parse_bindings
-from graphc.cli.stages import COMMENT, GRAPH_STAGES, STAGES, SUFFIX, Stages
+from graphc.cli.stages import COMMENT, GRAPH_STAGES, STAGES, SUFFIX, Stages, named_target
 from graphc.cli.target import load
 from graphc.errors import ArgumentError, nearest
 
@@ -30,7 +30,8 @@ def dump(options: argparse.Namespace) -> None:
         raise UsageError(f"--dot draws graphs: use it with --stage {','.join(GRAPH_STAGES)}")
     subject = load(options.target, options.shape, options.train)
     gradient = "grad" in stages or any("grad" in pair for pair in pairs)
-    made = Stages(subject, gradient, parse_bindings(options.bind), options.kernel)
+    bindings, target = parse_bindings(options.bind), named_target(options.cpu)
+    made = Stages(subject, gradient, bindings, options.kernel, target)
     texts: dict[str, str] = {}
     if pairs:
         for before, after in pairs:

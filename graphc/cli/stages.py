@@ -15,6 +15,7 @@ from graphc.ir.kernel_printer import print_kernel
 from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import LaunchSpec, Plan
 from graphc.ir.printer import print_graph, print_plan, size_names, value_names
+from graphc.ir.target import Target
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.differentiate import gradients
 from graphc.passes.fuse import Fusion, fuse_with_reasons
@@ -27,6 +28,9 @@ STAGES = (*GRAPH_STAGES, "plan", *KERNEL_STAGES)
 """Every stage in the order a program goes through them."""
 SUFFIX = {"plan": "txt", "lower": "txt", "kernel": "txt", "source": "py", "llvm": "ll", "asm": "s"}
 COMMENT = {"llvm": ";"}
+HOST = "host"
+CPUS = {"x86-64-v3": (32, 16), "x86-64-v4": (64, 32)}
+"""Nominal processors: bytes and number of their vector registers."""
 
 
 class Stages:
@@ -41,6 +45,8 @@ class Stages:
         Sizes for the memory plan, beside those that the program was traced with.
     kernels : sequence of str
         Show only kernels whose name or label contains one of these; none means all.
+    target : Target, optional
+        What to schedule and compile for; by default this machine.
     """
 
     def __init__(
@@ -49,8 +55,10 @@ class Stages:
         gradient: bool,
         bindings: dict[str, int],
         kernels: Sequence[str] = (),
+        target: Target | None = None,
     ) -> None:
         self.subject = subject
+        self.target = target or host_target()
         self.gradient = gradient
         self.bindings = bindings
         self.kernels = kernels
@@ -75,7 +83,7 @@ class Stages:
     @cached_property
     def plan(self) -> Plan:
         """Launches and memory."""
-        return compile_graph(self.canonical, host_target())
+        return compile_graph(self.canonical, self.target)
 
     # -- as text -----------------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class Stages:
                 continue
             first[code] = title
             head = "" if stage in ("lower", "kernel") else f"{sign} {title}\n"
-            parts.append(head + write(launch))
+            parts.append(head + write(launch, self.target))
         if not parts:
             names = [f"{launch.kernel.name} {launch.label}" for launch in self.plan.launches]
             raise ArgumentError(
@@ -148,17 +156,29 @@ class Stages:
         return "\n".join(parts)
 
 
-def _lowered(launch: LaunchSpec) -> str:
+def _lowered(launch: LaunchSpec, target: Target) -> str:
     return print_kernel(lower(launch.node.attrs["body"], launch.kernel.name).kernel, launch.label)
 
 
-_WRITERS: dict[str, Callable[[LaunchSpec], str]] = {
+_WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {
     "lower": _lowered,
-    "kernel": lambda launch: print_kernel(launch.kernel, launch.label),
-    "source": lambda launch: numba_engine.source(launch.kernel),
-    "llvm": lambda launch: numba_engine.llvm_ir(launch.kernel, host_target()),
-    "asm": lambda launch: numba_engine.assembly(launch.kernel, host_target()),
+    "kernel": lambda launch, target: print_kernel(launch.kernel, launch.label),
+    "source": lambda launch, target: numba_engine.source(launch.kernel),
+    "llvm": lambda launch, target: numba_engine.llvm_ir(launch.kernel, target),
+    "asm": lambda launch, target: numba_engine.assembly(launch.kernel, target),
 }
+
+
+def named_target(name: str) -> Target:
+    """Return this machine (``host``), or a nominal processor of a level of x86-64.
+
+    Listings for a nominal one are the same on every machine.
+    """
+    if name == HOST:
+        return host_target()
+    vector_bytes, registers = CPUS[name]
+    caches = (32 << 10, 1 << 20, 32 << 20)
+    return Target("cpu", "x86_64-unknown-linux-gnu", name, "", vector_bytes, registers, *caches)
 
 
 def _inner_sizes(plan: Plan) -> set[str]:

@@ -126,7 +126,8 @@ def _from_python(path: Path, name: str, shapes: Sequence[str], training: bool) -
         raise
     finally:
         mode.training = before
-    return replace(subject, graph=relocated(subject.graph, outer, place))
+    graph = relocated(subject.graph, outer, place)
+    return replace(subject, graph=graph.with_results(graph.results, name=name))
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
     jit: Jit | TrainStep
     if isinstance(found, Block):
         found.complete(*arguments)
-        jit = Jit(found, found.name)
+        jit = Jit(found, name)
     elif isinstance(found, Jit | TrainStep):
         jit = found
     else:

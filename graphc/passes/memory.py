@@ -11,12 +11,12 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, evaluate
+from graphc.ir.dim import Dim, evaluate, product
 from graphc.ir.graph import Graph, Node, Value, build, placeholder
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import MemoryPlan, Slot
-from graphc.passes.fuse import ALIASES
+from graphc.passes.fuse import ALIASES, WINDOW
 
 ALIGNMENT = 64
 """Bytes that arena offsets are multiples of: a cache line, a full vector."""
@@ -95,6 +95,14 @@ def _writes_over(node: Node, output: int, target: Value, root: Mapping[Value, Va
     )
 
 
+def _written_out(node: Node) -> bool:
+    """Return whether a reduction is so small that each element computes it for itself."""
+    source, result = node.inputs[0].type, node.types[0]
+    ratio = [b for b, a in zip(source.shape, result.shape) if a == 1]
+    size = product(ratio)
+    return node.op.kind is Kind.REDUCE and isinstance(size, int) and size <= WINDOW
+
+
 def _find(root: Mapping[Value, Value], value: Value) -> Value:
     while root.get(value, value) != value:
         value = root[value]
@@ -120,7 +128,7 @@ def _reads_in_place(node: Node, position: int, output: int) -> bool:
     touched = {operand}
     for inner in body.nodes:
         if any(v in touched for v in inner.inputs):
-            if inner.op.kind not in (Kind.POINTWISE, Kind.REDUCE):
+            if inner.op.kind not in (Kind.POINTWISE, Kind.REDUCE) or _written_out(inner):
                 return False
             touched.update(inner.outputs)
     # Pointwise kernels compute all values before they store the first; others may not.
@@ -181,7 +189,7 @@ def _takeovers(
         for value in node.outputs:
             if root[value] != value or value in keep:
                 continue
-            for position, operand in enumerate(node.inputs):
+            for operand in node.inputs:
                 source = root[operand]
                 if source in keep or source in taken or last[source] != i:
                     continue

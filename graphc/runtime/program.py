@@ -256,7 +256,8 @@ class Program:
         launch = self.plan.launches[error.launch]
         for node in launch.node.attrs["body"].nodes:
             if node.op.nests:
-                failure: GraphcError = node.op.failure(error.code, tuple(error.detail), **node.attrs)
+                details = tuple(error.detail)
+                failure: GraphcError = node.op.failure(error.code, details, **node.attrs)
                 return failure.attach(where=launch.node.where)
         return GraphcError(
             f"kernel {launch.label} failed with code {error.code}", where=launch.node.where

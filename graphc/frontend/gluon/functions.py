@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from graphc.errors import nearest, user_location
+from graphc.errors import nearest
 from graphc.frontend import creation, sampling
 from graphc.frontend.ops import elementwise, indexing, linalg, loss, nn, norm, reduce, shape
 
@@ -32,9 +32,7 @@ class Functions:
             if not name.startswith("_") and hasattr(module, name):
                 return getattr(module, name)
         known = [n for m in self._modules for n in vars(m) if not n.startswith("_")]
-        raise AttributeError(
-            f"{self._name} has no function {name!r}.{nearest(name, known)}  [{user_location()}]"
-        )
+        raise AttributeError(f"{self._name} has no function {name!r}.{nearest(name, known)}")
 
 
 _OPERATORS = (nn, norm, elementwise, reduce, shape, linalg, indexing, loss)

@@ -109,7 +109,8 @@ def Convolution(
     axes = len(shape) - 2
     _check_layout(layout, axes)
     _expect("Convolution", "num_filter", shape[0], num_filter, shape)
-    for size, asked in zip(shape[2:], _window(kernel, 0, axes) if kernel else ()):
+    window = (kernel,) * axes if isinstance(kernel, int) else tuple(kernel or ())
+    for size, asked in zip(shape[2:], window):
         _expect("Convolution", "kernel", size, asked, shape)
     steps = _window(stride, 1, axes), _window(pad, 0, axes), _window(dilate, 1, axes)
     found = convolution.conv(data, weight, *steps, num_group)

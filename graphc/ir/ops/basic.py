@@ -122,9 +122,9 @@ class Iota(OpDef):
         self, *arrays: np.ndarray, length: Dim, dtype: DType, start: Any = 0, step: Any = 1
     ) -> Any:
         """Compute with NumPy."""
-        return np.arange(evaluate(length, {})).astype(dtype.numpy) * dtype.numpy.type(step) + dtype.numpy.type(
-            start
-        )
+        scalar = dtype.numpy.type
+        places = np.arange(evaluate(length, {})).astype(dtype.numpy)
+        return places * scalar(step) + scalar(start)
 
 
 class StopGradient(OpDef):

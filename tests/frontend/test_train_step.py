@@ -1,0 +1,194 @@
+"""One network trained imperatively, hybridized and by TrainStep: the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import autograd, gluon, lr_scheduler, nd
+from graphc.errors import ArgumentError, AutogradError, IndexRangeError
+from graphc.gluon import nn
+
+STEPS = 8
+
+
+def network() -> Any:
+    net = nn.HybridSequential()
+    net.add(
+        nn.Conv2D(5, 3, padding=1, activation="relu"),
+        nn.BatchNorm(),
+        nn.MaxPool2D(2, 2),
+        nn.Dropout(0.3),
+        nn.Dense(12, activation="tanh"),
+        nn.Dropout(0.5, axes=(0,)),
+        nn.Dense(4),
+    )
+    net.initialize(graphc.init.Xavier())
+    return net
+
+
+def batches(count: int = STEPS, size: int = 6) -> Any:
+    generator = np.random.default_rng(4)
+    for number in range(count):
+        n = size - 2 if number == count - 1 else size  # a short last batch
+        x = generator.normal(size=(n, 1, 8, 8))
+        yield nd.array(x), nd.array(generator.integers(0, 4, n), dtype="int32")
+
+
+def trained(how: str, optimizer: str, arguments: dict[str, Any]) -> tuple[np.ndarray, Any]:
+    """Return the losses, and the values of all Parameters at the end."""
+    graphc.random.seed(7)
+    net = network()
+    if how == "hybridized":
+        net.hybridize()
+    loss_fn = gluon.loss.SoftmaxCrossEntropyLoss()
+    schedule = lr_scheduler.FactorScheduler(step=3, factor=0.5)
+    trainer = gluon.Trainer(
+        net.collect_params(), optimizer, {**arguments, "lr_scheduler": schedule}
+    )
+    step = gluon.TrainStep(net, loss_fn, trainer)
+    losses = []
+    for data, label in batches():
+        if how == "step":
+            loss = step(data, label)
+        else:
+            with autograd.record():
+                loss = loss_fn(net(data), label)
+            loss.backward()
+            trainer.step(data.shape[0])
+        losses.append(loss.asnumpy())
+    values = {n: p.data().asnumpy() for n, p in net.collect_params().items()}
+    return np.concatenate(losses), values
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "arguments"),
+    [
+        ("sgd", {"learning_rate": 0.1, "momentum": 0.9, "wd": 1e-3}),
+        ("adam", {"learning_rate": 0.01}),
+    ],
+)
+def test_three_ways_to_train_agree(optimizer: str, arguments: dict[str, Any]) -> None:
+    losses, values = trained("imperative", optimizer, arguments)
+    assert losses.shape == (6 * STEPS - 2,)
+    for how in ("hybridized", "step"):
+        others, found = trained(how, optimizer, arguments)
+        np.testing.assert_allclose(others, losses, rtol=1e-4, atol=1e-5)
+        for name, value in values.items():
+            np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_one_program_serves_every_batch_size_and_rate() -> None:
+    net = network()
+    trainer = gluon.Trainer(net.collect_params(), "adam")
+    step = gluon.TrainStep(net, gluon.loss.SoftmaxCrossEntropyLoss(), trainer)
+    sizes = []
+    for data, label in batches():
+        step(data, label)
+        trainer.set_learning_rate(trainer.learning_rate * 0.9)
+        sizes.append(graphc.stats()["kernels_compiled"] + graphc.stats()["kernels_loaded"])
+    assert len(set(sizes)) == 1
+    assert step.explain().count("program ") == 1
+
+
+def small(grad_req: str = "write") -> tuple[Any, Any, Any]:
+    net = nn.Dense(3, in_units=4)
+    net.initialize()
+    net.collect_params().setattr("grad_req", grad_req)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.5})
+    return net, trainer, gluon.loss.SoftmaxCrossEntropyLoss()
+
+
+X, Y = nd.ones((2, 4)), nd.array([0, 2])
+
+
+def test_batch_size_divides_the_gradient() -> None:
+    changes = []
+    for batch_size in (None, 4):
+        graphc.random.seed(0)
+        net, trainer, loss = small()
+        before = net.weight.data().asnumpy()
+        gluon.TrainStep(net, loss, trainer)(X, Y, batch_size=batch_size)
+        changes.append(net.weight.data().asnumpy() - before)
+    np.testing.assert_allclose(changes[0], 2 * changes[1], rtol=1e-4)
+
+
+def test_gradients_were_fused_away() -> None:
+    net, trainer, loss = small()
+    gluon.TrainStep(net, loss, trainer)(X, Y)
+    with pytest.raises(AutogradError, match=r"fused away.*test_train_step\.py"):
+        net.weight.grad()
+    with autograd.record():
+        value = loss(net(X), Y)
+    value.backward()
+    assert net.weight.grad().shape == (3, 4)
+
+
+def test_grad_req_add_is_refused() -> None:
+    net, trainer, loss = small("add")
+    with pytest.raises(ArgumentError, match="grad_req is 'add'"):
+        gluon.TrainStep(net, loss, trainer)
+
+
+def test_a_wrong_label_changes_nothing() -> None:
+    net, trainer, loss = small()
+    step = gluon.TrainStep(net, loss, trainer)
+    step(X, Y)
+    before = net.weight.data().asnumpy()
+    with pytest.raises(IndexRangeError, match="label 3 at position 1"):
+        step(X, nd.array([0, 3]))
+    np.testing.assert_array_equal(net.weight.data().asnumpy(), before)
+    assert trainer.optimizer.num_update == 1
+
+
+def test_unused_parameters() -> None:
+    net, _, loss = small()
+    other = nn.Dense(2, in_units=2)
+    other.initialize()
+    parameters = [*net.collect_params().values(), *other.collect_params().values()]
+    trainer = gluon.Trainer(parameters, "sgd")
+    with pytest.raises(AutogradError, match="does not depend on"):
+        gluon.TrainStep(net, loss, trainer)(X, Y)
+    before = other.weight.data().asnumpy()
+    gluon.TrainStep(net, loss, trainer, ignore_stale_grad=True)(X, Y)
+    np.testing.assert_array_equal(other.weight.data().asnumpy(), before)
+
+
+def test_several_inputs_and_a_sample_weight() -> None:
+    class Sum(nn.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Dense(3, in_units=4)
+
+        def forward(self, a: Any, b: Any) -> Any:
+            return self.layer(a + b)
+
+    net = Sum()
+    net.initialize()
+    trainer = gluon.Trainer(net.collect_params(), "sgd")
+    step = gluon.TrainStep(net, gluon.loss.SoftmaxCrossEntropyLoss(), trainer)
+    expected = gluon.loss.SoftmaxCrossEntropyLoss()(net(X, X), Y).asnumpy() * [1, 0.5]
+    found = step((X, X), Y, nd.array([1, 0.5])).asnumpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_states_continue_between_step_and_trainer() -> None:
+    def run(kinds: str) -> np.ndarray:
+        graphc.random.seed(2)
+        net, _, loss = small()
+        trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 0.1})
+        step = gluon.TrainStep(net, loss, trainer)
+        for kind in kinds:
+            if kind == "s":
+                step(X, Y)
+                continue
+            with autograd.record():
+                value = loss(net(X), Y)
+            value.backward()
+            trainer.step(2)
+        return net.weight.data().asnumpy()
+
+    np.testing.assert_allclose(run("stst"), run("tttt"), rtol=1e-4, atol=1e-6)
