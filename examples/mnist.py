@@ -144,7 +144,7 @@ def main() -> None:
     draw(history, test, predicted, options.out)
     counts = graphc.stats()
     compiled, loaded = counts["kernels_compiled"], counts["kernels_loaded"]
-    print(f"trained in {seconds:.1f} s: {compiled:.0f} kernels compiled, {loaded:.0f} from the cache")
+    print(f"trained in {seconds:.1f} s; kernels: {compiled:.0f} compiled, {loaded:.0f} loaded")
     print(f"model and pictures are in {options.out}{'/' if options.out.name else ''}")
     print("next: `graphc dump examples/mnist.py:lenet --shape x=f32[100,1,28,28] --stage fuse`")
     print(f"test accuracy: {accuracy:.4f}")

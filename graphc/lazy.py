@@ -7,11 +7,55 @@ the second call on.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import sys
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from graphc.errors import MissingDependencyError
+
+
+def exports(
+    package: str, file: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__getattr__`` and ``__dir__`` of a package whose names are imported at first use.
+
+    Parameters
+    ----------
+    package, file : str
+        ``__name__`` and ``__file__`` of the package; the stub beside it (``.pyi``) lists the names
+        as imports, for editors and for this function alike.
+    """
+
+    @cache
+    def names() -> dict[str, tuple[str, str]]:
+        tree = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+        return {
+            alias.asname or alias.name: (node.module or "", alias.name)
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+
+    def load(name: str) -> Any:
+        if name not in names():
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, member = names()[name]
+        if module == package:
+            value: Any = importlib.import_module(f"{package}.{member}")
+        else:
+            value = getattr(importlib.import_module(module), member)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def listing() -> list[str]:
+        return sorted({*names(), *vars(sys.modules[package])})
+
+    return load, listing
 
 
 def _require(name: str, extra: str | None = None) -> ModuleType:

@@ -278,6 +278,8 @@ def lazy_packages(sources: Sources) -> Violations:
     for source in sources:
         home = place(source.module)
         for name, line in loader_names(source):
+            if name == "exports":
+                continue
             package = next((package for package in LAZY if name.startswith(package)), None)
             if package is None:
                 yield f"{source.path}:{line}: lazy.{name} begins with no package of LAZY in {HERE}"
@@ -289,11 +291,17 @@ def lazy_packages(sources: Sources) -> Violations:
 # ---------------------------------------------------------------- rules on form
 
 
+# How a package re-exports names that are imported when they are first used.
+LAZY_EXPORTS = "(__getattr__, __dir__) = exports(__name__, __file__)"
+
+
 def is_reexport(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return True
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    if ast.unparse(node) == LAZY_EXPORTS:
+        return True
     if isinstance(node, ast.Assign):
         names = [getattr(name, "id", "") for name in node.targets]
         if all(re.fullmatch(r"__\w+__", name) for name in names):

@@ -148,6 +148,7 @@ class _Planner:
         group.nodes.append(node)
         group.members |= self.bit[id(node)]
         self.group_of[id(node)] = group
+        self._close(group)
 
     def _merge(self, home: Group, other: Group) -> Group:
         home.nodes = sorted(home.nodes + other.nodes, key=lambda n: self.bit[id(n)])
@@ -156,7 +157,24 @@ class _Planner:
         home.contracts |= other.contracts
         for node in other.nodes:
             self.group_of[id(node)] = home
+        self._close(home)
         return home
+
+    def _close(self, group: Group) -> None:
+        """Let what depends on one node of a group depend on all of them: they run as one kernel.
+
+        Else two groups could each read what the other one computes.
+        """
+        if len(group.nodes) < 2:
+            return
+        before = group.members
+        for member in group.nodes:
+            before |= self.ancestors[id(member)]
+        for key, bits in self.ancestors.items():
+            if bits & group.members:
+                self.ancestors[key] = bits | before
+        for member in group.nodes:
+            self.ancestors[id(member)] |= before & ~group.members
 
     # -- rules -------------------------------------------------------------------------------
 

@@ -193,9 +193,7 @@ def _takeovers(
                 source = root[operand]
                 if source in keep or source in taken or last[source] != i:
                     continue
-                if source.shape != value.shape:
-                    continue
-                if _reads_in_place(node, position, value.index):
+                if _writes_over(node, value.index, source, root):
                     found[value] = source
                     taken.add(source)
                     break
