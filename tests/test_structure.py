@@ -292,7 +292,7 @@ def lazy_packages(sources: Sources) -> Violations:
 
 
 # How a package re-exports names that are imported when they are first used.
-LAZY_EXPORTS = "(__getattr__, __dir__) = exports(__name__, __file__)"
+LAZY_EXPORTS = "__getattr__, __dir__ = exports(__name__, __file__)"
 
 
 def is_reexport(node: ast.stmt) -> bool:
@@ -300,7 +300,7 @@ def is_reexport(node: ast.stmt) -> bool:
         return True
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    if ast.unparse(node) == LAZY_EXPORTS:
+    if ast.dump(node) == ast.dump(ast.parse(LAZY_EXPORTS).body[0]):
         return True
     if isinstance(node, ast.Assign):
         names = [getattr(name, "id", "") for name in node.targets]

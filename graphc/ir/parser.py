@@ -6,11 +6,13 @@ whatever is wrong is a `ParseError` with line, column and what was expected ther
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from graphc.errors import GraphcError, nearest
 from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value, placeholder
+from graphc.ir.op import Pointwise
 from graphc.ir.operand import REGISTRY
 from graphc.ir.scanner import Scanner, shown
 from graphc.ir.sizes import Constraint
@@ -46,7 +48,7 @@ def parse_graph(text: str, source: str = "") -> Graph:
     graph = _GraphParser(scanner, 0).graph()
     scanner.skip()
     if not scanner.at_end():
-        raise scanner.error("expected the end of the text")
+        raise scanner.expected("the end of the text")
     return graph
 
 
@@ -206,6 +208,9 @@ class _GraphParser:
 
     def check(self, node: Node, start: int) -> None:
         """Compare the types that are written with those that the op infers."""
+        problem = _misfit(node)
+        if problem:
+            raise self.scan.error(problem, start)
         try:
             inferred = node.op.infer(*(v.type for v in node.inputs), **node.attrs)
         except GraphcError as error:
@@ -308,3 +313,21 @@ class _GraphParser:
         if word:
             scan.position -= len(word)
         return scan.dim(",)]}", "a number, a string, a size, a dtype or a tuple")
+
+
+def _misfit(node: Node) -> str:
+    """Return why operands do not fit an op, beside what its inference says, or ''."""
+    op, types = node.op, tuple(value.type for value in node.inputs)
+    if isinstance(op, Pointwise):
+        # Inference broadcasts any number of operands; the scalar function has its own.
+        try:
+            inspect.signature(op._lower).bind(None, *node.inputs, **node.attrs)
+        except TypeError as error:
+            return f"{op.name} does not take these operands and attributes ({error})"[:300]
+    if not types:
+        return ""
+    wanted = op.operand_dtypes(types)
+    if wanted is not None and wanted != tuple(kind.dtype for kind in types):
+        dtypes = " and ".join(map(str, wanted))
+        return f"{op.name} takes {dtypes} here, and the graph has no cast"
+    return ""

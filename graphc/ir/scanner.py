@@ -46,14 +46,19 @@ class Scanner:
         self.position = 0
 
     def error(self, message: str, position: int | None = None) -> ParseError:
-        """Return an error that names line, column and what stands there."""
+        """Return an error that names line and column, by default of what comes next."""
         at = self.position if position is None else position
         line = self.text.count("\n", 0, at) + 1
-        column = at - (self.text.rfind("\n", 0, at) + 1) + 1
+        column = at - self.text.rfind("\n", 0, at)
+        place = f"{self.source}, line" if self.source else "line"
+        return ParseError(f"{place} {line}, column {column}: {message}")
+
+    def expected(self, what: str, position: int | None = None) -> ParseError:
+        """Return an error that names line, column, what is expected there and what stands there."""
+        at = self.position if position is None else position
         rest = self.text[at : at + 20].split("\n")[0]
         found = "the end of the text" if at >= len(self.text) else repr(rest or "end of line")
-        place = f"{self.source}, line" if self.source else "line"
-        return ParseError(f"{place} {line}, column {column}: {message}, found {found}")
+        return self.error(f"expected {what}, found {found}", position)
 
     def at_end(self) -> bool:
         """Return whether nothing is left."""
@@ -87,7 +92,7 @@ class Scanner:
         """Pass over ``token``, which must come next."""
         if not self.accept(token):
             self.skip()
-            raise self.error(f"expected {expected or repr(token)}")
+            raise self.expected(expected or repr(token))
 
     def looking_at_word(self, word: str) -> bool:
         """Return whether a keyword comes next."""
@@ -99,13 +104,13 @@ class Scanner:
         found = self.looking_at_word(word)
         self.skip()
         if not found:
-            raise self.error(f"expected {expected or repr(word)}")
+            raise self.expected(expected or repr(word))
         self.position += len(word)
 
     def _match(self, pattern: re.Pattern[str], expected: str) -> str:
         found = pattern.match(self.text, self.position)
         if found is None:
-            raise self.error(f"expected {expected}")
+            raise self.expected(expected)
         self.position = found.end()
         return found[0]
 
@@ -132,7 +137,7 @@ class Scanner:
         start = self.position
         found = _STRING.match(self.text, start)
         if found is None:
-            raise self.error("expected a string that ends on its line")
+            raise self.expected("a string that ends on its line")
         try:
             value = json.loads(found[0])
         except JSONDecodeError as error:
@@ -182,14 +187,14 @@ class Scanner:
         if end - start > MAX_DIM_CHARACTERS:
             raise self.error(f"a size is longer than {MAX_DIM_CHARACTERS} characters")
         if not text:
-            raise self.error(f"expected {expected}")
+            raise self.expected(expected)
         if expanded_terms(text) > MAX_DIM_TERMS:
             raise self.error("a size multiplies too many sums")
         try:
             dim = parse_dim(text)
         except (ValueError, ZeroDivisionError, RecursionError) as error:
             reason = str(error).partition(": ")[2] or str(error)
-            raise self.error(f"expected {expected} ({reason[:120]})", start) from None
+            raise self.expected(f"{expected} ({reason[:120]})", start) from None
         self.position = end
         return dim
 

@@ -168,7 +168,7 @@ def test_types_follow_the_data():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8"])
 def test_types_without_shapes_agree_with_those_of_a_run(dtype):
-    a, b = sym.var("a", dtype=dtype), sym.var("b")
+    a, b = sym.var("a", dtype=dtype), sym.var("b", dtype="float32")
     group = sym.Group([
         a + 1, a * 0.5, a + b, a > 0, sym.exp(a), a.astype("float64"), a.sum(axis=0),
         a.argmax(axis=0), sym.one_hot(a, depth=3), sym.concat(a, b, dim=0), sym.relu(a),

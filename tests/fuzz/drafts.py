@@ -14,6 +14,7 @@ import numpy as np
 
 import graphc.ir.ops  # noqa: F401
 from graphc.frontend.trace import finish
+from graphc.ir.dim import evaluate
 from graphc.ir.graph import Graph, Value, input_name, placeholder, topological
 from graphc.ir.interp import evaluate_node
 from graphc.ir.operand import REGISTRY
@@ -192,12 +193,11 @@ def draw(dtype: str | DType, shape: tuple[int, ...], rng: random.Random) -> np.n
 
 
 def arguments(graph: Graph, sizes: dict[str, int], rng: random.Random) -> list[np.ndarray]:
-    """Return arrays for the inputs of a graph at some sizes."""
-    from graphc.ir.dim import evaluate
-
-    return [
-        draw(v.dtype, tuple(evaluate(d, sizes) for d in v.shape), rng) for v in graph.inputs
-    ]
+    """Return arrays for the inputs of a graph at some sizes; Reject where there are none."""
+    shapes = [tuple(evaluate(d, sizes) for d in v.shape) for v in graph.inputs]
+    if any(size < 0 for shape in shapes for size in shape):
+        raise Reject
+    return [draw(v.dtype, shape, rng) for v, shape in zip(graph.inputs, shapes, strict=True)]
 
 
 def text(graph: Graph) -> str:

@@ -70,6 +70,16 @@ class Block:
     ...         return self.output(self.hidden(x))
     """
 
+    _children: dict[str, Block]
+    _reg_params: dict[str, Parameter]
+    _prefix: str
+    _params: ParameterDict
+    _name_scope: NameScope
+    _version: int
+    _hooks: list[Hook]
+    _pre_hooks: list[Hook]
+    _attribute: str
+
     def __init__(
         self, prefix: str | None = None, params: ParameterDict | None = None, **unknown: Any
     ) -> None:
@@ -362,12 +372,12 @@ class Block:
         self._note_change()
         return HookHandle(self._pre_hooks, hook)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward``."""
         with scope(self._path_part()):
             for hook in tuple(self._pre_hooks):
                 hook(self, args)
-            result = self._compute(args)
+            result = self._compute(args, kwargs)
             for hook in tuple(self._hooks):
                 hook(self, args, result)
             return result
@@ -375,9 +385,9 @@ class Block:
     def _path_part(self) -> str:
         return self._attribute if self._attribute and user_scope() else type(self).__name__
 
-    def _compute(self, args: tuple[Any, ...]) -> Any:
+    def _compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._complete_own(args)
-        return self.forward(*args)
+        return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any) -> Any:
         """Compute the output; every network overrides this."""
@@ -402,18 +412,21 @@ class Block:
         *args : NDArray
             As the Block is called with; only shapes and types matter.
         """
-        self._shape_pass(self, args)
+        self._shape_pass(self, args, {})
 
-    def _shape_pass(self, run: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _shape_pass(
+        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         if not any(parameter.deferred for _, parameter in self._structural()):
             return
-        leaves, structure = flatten(args, lambda x: isinstance(x, Array))
+        leaves, structure = flatten((args, kwargs), lambda x: isinstance(x, Array))
         trace = Trace()
         with solving(trace.solver), tracing(trace):
             handles = [
                 a.tracer_class.wrap(placeholder(f"x{i}", a.type)) for i, a in enumerate(leaves)
             ]
-            run(*unflatten(structure, handles))
+            positional, keywords = unflatten(structure, handles)
+            run(*positional, **keywords)
 
     def summary(self, *inputs: Any) -> None:
         """Print each layer with its output shape and number of Parameters.

@@ -7,6 +7,7 @@ from typing import Any
 from graphc.errors import ArgumentError, GraphcError, user_location
 from graphc.frontend.gluon.block import Block, Changes
 from graphc.frontend.gluon.functions import F as functions
+from graphc.frontend.gluon.input_shapes import as_arrays
 from graphc.frontend.gluon.parameter import composing
 from graphc.frontend.jit import Jit
 from graphc.frontend.tracer import current_trace
@@ -24,6 +25,11 @@ class HybridBlock(Block):
     params : ParameterDict, optional
         As of :class:`Block`.
     """
+
+    _active: bool
+    _jit: Jit | None
+    _seen: int
+    _versions: tuple[tuple[int, int], ...]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -45,39 +51,40 @@ class HybridBlock(Block):
         self.__dict__.update(_active=bool(active), _jit=None)
         super().hybridize(active, static_alloc=static_alloc, static_shape=static_shape, **kwargs)
 
-    def _compute(self, args: tuple[Any, ...]) -> Any:
+    def _compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if any(hasattr(type(a), "__graphc_compose__") for a in args):
             with composing():
-                return self.forward(*args)
+                return self.forward(*args, **kwargs)
         if not self._active or current_trace() is not None:
-            self._complete_own(args)
-            return self.forward(*args)
-        self._shape_pass(self._traced, args)
-        return self._program()(*args)
+            return self._traced(*args, **kwargs)
+        args, kwargs = as_arrays((args, kwargs))
+        self._shape_pass(self._traced, args, kwargs)
+        return self._program()(*args, **kwargs)
 
     def _program(self) -> Jit:
         """Return the compiled form, without traces if something in the Block was changed."""
-        if self._jit is None:
-            self.__dict__["_jit"] = Jit(self._traced, self.name)
+        program = self._jit
+        if program is None:
+            program = self.__dict__["_jit"] = Jit(self._traced, self.name)
         if self._seen != Changes.count:
             versions = tuple((id(block), block._version) for block in self.blocks())
             if versions != self._versions:
-                self._jit.clear()
+                program.clear()
             self.__dict__.update(_seen=Changes.count, _versions=versions)
-        return self._jit
+        return program
 
-    def _traced(self, *args: Any) -> Any:
+    def _traced(self, *args: Any, **kwargs: Any) -> Any:
         self._complete_own(args)
-        return self.forward(*args)
+        return self.forward(*args, **kwargs)
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; by default through ``hybrid_forward``."""
         if type(self).hybrid_forward is HybridBlock.hybrid_forward:
             raise NotImplementedError(
                 f"{type(self).__name__} defines neither forward nor hybrid_forward"
             )
         params = {name: parameter.data() for name, parameter in self._reg_params.items()}
-        return self.hybrid_forward(functions, *args, **params)
+        return self.hybrid_forward(functions, *args, **kwargs, **params)
 
     def hybrid_forward(self, F: Any, *args: Any, **params: Any) -> Any:
         """Compute the output with the functions of ``F``; Parameters come as keywords."""

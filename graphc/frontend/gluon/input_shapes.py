@@ -1,14 +1,26 @@
-"""Reading sizes of inputs, for Parameters whose shape they decide."""
+"""What Blocks are called with: as arrays, their sizes, sizes that do not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc.errors import ShapeError, user_location
-from graphc.frontend.ops.operator import dims
+from graphc.frontend.array import Array
+from graphc.frontend.ops.operator import as_operand, dims
+from graphc.frontend.tree import flatten, unflatten
 from graphc.ir.sizes import known_size
 from graphc.ir.types import shape_text
+
+
+def as_arrays(tree: Any) -> Any:
+    """Return lists, tuples and dicts with their NumPy arrays as NDArrays."""
+    leaves, structure = flatten(tree, lambda x: isinstance(x, (np.ndarray, Array)))
+    if not any(isinstance(leaf, np.ndarray) for leaf in leaves):
+        return tree
+    return unflatten(structure, [x if isinstance(x, Array) else as_operand(x) for x in leaves])
 
 
 def sizes(x: Any) -> tuple[int, ...]:

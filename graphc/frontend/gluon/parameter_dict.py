@@ -68,7 +68,9 @@ class ParameterDict(Mapping[str, Parameter]):
         """Put in a Parameter under a name."""
         self._params[name] = parameter
 
-    def get(self, name: str, default: Any = None, **kwargs: Any) -> Parameter:  # type: ignore[override]
+    def get(  # type: ignore[override]
+        self, name: str, default: Any = None, **kwargs: Any
+    ) -> Parameter:
         """Return the Parameter ``prefix + name``, made with ``kwargs`` if there is none.
 
         Raises

@@ -7,7 +7,8 @@ from typing import Any
 from graphc.errors import ArgumentError, AutogradError, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.gluon.block import Changes
-from graphc.frontend.gluon.trainer import Rates, Trainer
+from graphc.frontend.gluon.input_shapes import as_arrays
+from graphc.frontend.gluon.trainer import Plan, Rates, Trainer
 from graphc.frontend.jit import Jit, Traced
 from graphc.frontend.tracer import Tracer, current_trace
 from graphc.frontend.tree import flatten
@@ -62,7 +63,6 @@ class TrainStep:
         self._versions: tuple[Any, ...] = ()
         self._seen = -1
         self._program = Jit(self._traced, f"{getattr(net, 'name', 'net')}_step")
-        self._unused: dict[Any, tuple[int, ...]] = {}
         self._check_requests()
 
     def _check_requests(self) -> None:
@@ -95,7 +95,8 @@ class TrainStep:
             What the loss returned, one number for each example.
         """
         self._check_requests()
-        inputs = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        given = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        inputs, labels = as_arrays((given, labels))
         self._complete(inputs)
         self._drop_outdated()
         trainer = self.trainer
@@ -109,7 +110,7 @@ class TrainStep:
         previous = mode.recording, mode.training
         mode.recording, mode.training = False, True
         try:
-            loss = self._program(rates.static, rates.arrays, inputs, labels)
+            loss = self._program(rates.plan, rates.arrays, inputs, labels)
         except BaseException:
             # A step that failed, at a wrong label for instance, is no step.
             trainer.optimizer.counts, trainer.optimizer.num_update = before
@@ -127,7 +128,8 @@ class TrainStep:
         data, *labels : NDArray
             As of a call.
         """
-        inputs = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        given = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        inputs, labels = as_arrays((given, labels))
         self._complete(inputs)
         self._drop_outdated()
         trainer = self.trainer
@@ -173,32 +175,27 @@ class TrainStep:
         return int(leaves[0].shape[0])
 
     def _traced(
-        self, static: tuple[Any, ...], arrays: list[Any], inputs: tuple[Any, ...],
-        labels: tuple[Any, ...],
-    ) -> Any:  # fmt: skip
+        self, plan: Plan, arrays: list[Any], inputs: tuple[Any, ...], labels: tuple[Any, ...]
+    ) -> Any:
         trace = current_trace()
         assert trace is not None
         loss = self.loss_fn(self.net(*inputs), *labels)
         heads, _ = flatten(loss, lambda x: isinstance(x, Tracer))
         heads = [h._value for h in heads if isinstance(h, Tracer)]
-        chosen, wrt = [], []
-        for entry in static[0]:
-            parameter = self.trainer.parameter(entry[0])
-            chosen.append(entry)
-            wrt.append(trace.capture(parameter.current_array(), parameter.name, parameter))
+        parameters = [self.trainer.parameter(entry[0]) for entry in plan.entries]
+        wrt = [trace.capture(p.current_array(), p.name, p) for p in parameters]
         ones = [full_like(h, 1.0) for h in heads]
         found = gradients(heads, ones, wrt)
-        missing = [e for e, g in zip(chosen, found, strict=True) if g is None]
+        missing = [p.name for p, g in zip(parameters, found, strict=True) if g is None]
         if missing and not self._ignore_stale_grad:
-            names = ", ".join(self.trainer.parameter(e[0]).name for e in missing)
             raise AutogradError(
-                f"the loss does not depend on {names}",
+                f"the loss does not depend on {', '.join(missing)}",
                 remedy="Train only what the network uses, or pass ignore_stale_grad=True.",
                 where=user_location(),
             )
-        used = {e[0]: Tracer(g) for e, g in zip(chosen, found, strict=True) if g is not None}
-        kept = tuple(e for e in chosen if e[0] in used)
-        self.trainer.trace_update(trace, (kept, static[1]), arrays, used)
+        pairs = [(e, Tracer(g)) for e, g in zip(plan.entries, found, strict=True) if g is not None]
+        kept = Plan(tuple(entry for entry, _ in pairs), plan.settings)
+        self.trainer.trace_update(trace, kept, arrays, {entry[0]: g for entry, g in pairs})
         return loss
 
     def explain(self) -> str:

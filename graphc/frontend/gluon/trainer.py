@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,24 +30,46 @@ class _Gradient:
         return self._parameter.grad()
 
 
-class Rates:
-    """What changes from step to step: 0-d arrays, so that a schedule compiles nothing.
+@dataclass(frozen=True)
+class Plan:
+    """What the program of an update depends on.
 
     Attributes
     ----------
-    static : tuple
-        What the program depends on: for each Parameter its number, its factors of learning rate
-        and weight decay, and which of the step numbers is its own; the optimizer's settings.
-    arrays : list of numpy.ndarray
-        Learning rate, weight decay, rescaling, then the step numbers that occur.
+    entries : tuple
+        For each Parameter its number, its factors of learning rate and weight decay, and which of
+        the step numbers is its own.
+    settings : tuple
+        Of the optimizer.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, indices: Sequence[int], rescale: float
-    ) -> None:
+    entries: tuple[tuple[int, float, float, int], ...]
+    settings: tuple[Any, ...]
+
+
+class Rates:
+    """What one update is told.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    indices : sequence of int
+        Numbers of the Parameters.
+    rescale : float
+        Factor of the gradients.
+
+    Attributes
+    ----------
+    plan : Plan
+    arrays : list of numpy.ndarray
+        What changes from step to step, 0-d, so that a schedule compiles nothing: learning rate,
+        weight decay, rescaling, then the step numbers that occur.
+    """
+
+    def __init__(self, optimizer: Optimizer, indices: Sequence[int], rescale: float) -> None:
         steps = optimizer.count(indices)
         distinct = sorted(set(steps))
-        self.static = (
+        self.plan = Plan(
             tuple(
                 (index, *optimizer.multipliers(index), distinct.index(step))
                 for index, step in zip(indices, steps, strict=True)
@@ -136,7 +159,7 @@ class Trainer:
             self.state(index)
         rates = Rates(self.optimizer, indices, self.rescale(batch_size))
         with pause():
-            self._program(rates.static, rates.arrays)
+            self._program(rates.plan, rates.arrays)
         for index in indices:
             self._params[index].use_grad()
 
@@ -167,7 +190,8 @@ class Trainer:
         return self._params[index]
 
     def _with_fresh_gradients(self, ignore_stale_grad: bool) -> list[int]:
-        found, stale = [], []
+        found: list[int] = []
+        stale: list[int] = []
         for index in self.trained():
             (found if self._params[index].fresh_grad else stale).append(index)
         if stale and not ignore_stale_grad:
@@ -189,35 +213,33 @@ class Trainer:
             self._states[index] = tuple(Array(np.ascontiguousarray(s)) for s in made)
         return self._states[index]
 
-    def _traced_update(self, static: tuple[Any, ...], arrays: list[Tracer]) -> None:
+    def _traced_update(self, plan: Plan, arrays: list[Tracer]) -> None:
         trace = current_trace()
         assert trace is not None
         gradients = {}
-        for index, *_ in static[0]:
+        for index, *_ in plan.entries:
             parameter = self._params[index]
             source = _Gradient(parameter)
             gradients[index] = Tracer(
                 trace.current(parameter.grad(), f"grad.{parameter.name}", source)
             )
-        self.trace_update(trace, static, arrays, gradients)
+        self.trace_update(trace, plan, arrays, gradients)
 
     def trace_update(
-        self, trace: Trace, static: tuple[Any, ...], arrays: Sequence[Any],
-        gradients: Mapping[int, Tracer],
-    ) -> None:  # fmt: skip
+        self, trace: Trace, plan: Plan, arrays: Sequence[Any], gradients: Mapping[int, Tracer]
+    ) -> None:
         """Add the updates of Parameters and states to a trace.
 
         Parameters
         ----------
         trace : Trace
-        static : tuple
-            Of `Rates`.
+        plan : Plan
         arrays : sequence of Tracer
             Of `Rates`.
         gradients : dict of int to Tracer
         """
         lr, wd, rescale, *steps = (Tracer(a._value) for a in arrays)
-        for index, lr_mult, wd_mult, place in static[0]:
+        for index, lr_mult, wd_mult, place in plan.entries:
             parameter = self._params[index]
             array, states = parameter.current_array(), self.state(index)
             labels = [f"state{n}.{parameter.name}" for n in range(len(states))]
