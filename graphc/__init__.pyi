@@ -14,6 +14,7 @@ from graphc import nd as nd
 from graphc import ndarray as ndarray
 from graphc import optimizer as optimizer
 from graphc import random as random
+from graphc import config as config
 from graphc import sym as sym
 from graphc import symbol as symbol
 from graphc.codegen.counters import stats as stats

@@ -11,12 +11,12 @@ MLSys 2023).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphc import lazy
-from graphc.ir.dim import evaluate, symbols
+from graphc.ir.dim import Dim, SizeExpr, evaluate, symbol, symbols
 from graphc.ir.graph import Graph, Node, Value, placeholder, rewrite_values, topological
 from graphc.ir.op import Kind
 from graphc.passes.canonicalize import canonicalize
@@ -99,6 +99,7 @@ def _backward(
     seeds: dict[Value, Value] = {v: placeholder(f"saved{i}", v.type) for i, v in enumerate(saved)}
     results = rewrite_values(grads, lambda node, inputs: None, dict(seeds))
     needed = {v for n in topological(results) for v in n.outputs if n.op.name == "input"}
+    needed |= _binding_sizes(graph, (*results, *given), {*given, *needed})
     reads: list[tuple[str, int]] = []
     inputs: list[Value] = []
     for i, value in enumerate(graph.inputs):
@@ -111,6 +112,54 @@ def _backward(
             inputs.append(seeds[value])
     name = f"{graph.name}_backward"
     return Graph(name, (*inputs, *given), tuple(results), (), graph.constraints), tuple(reads)
+
+
+def _binding_sizes(
+    graph: Graph, results: Sequence[Value], present: set[Value]
+) -> set[Value]:
+    """Return inputs of the original whose shapes give the sizes that those present leave open."""
+    used = {
+        name
+        for node in topological(results)
+        for shape in (*(t.shape for t in node.types), *_sizes_in(tuple(node.attrs.values())))
+        for dim in shape
+        for name in symbols(dim)
+    }
+    bound = _lone_sizes(present)
+    chosen: set[Value] = set()
+    for name in sorted(used):
+        if name in bound:
+            continue
+        holders = [v for v in graph.inputs if name in _lone_sizes((v,))]
+        # What is left has no input of its own: the solver gets everything that mentions it.
+        found = holders[:1] or [v for v in graph.inputs if name in _mentioned(v)]
+        chosen |= {*found} - present
+        bound |= _lone_sizes(found)
+    return chosen
+
+
+def _sizes_in(item: Any) -> Iterator[tuple[Dim, ...]]:
+    """Yield the sizes among attributes."""
+    if isinstance(item, SizeExpr):
+        yield (item,)
+    elif isinstance(item, tuple):
+        for part in item:
+            yield from _sizes_in(part)
+
+
+def _mentioned(value: Value) -> set[str]:
+    return {name for dim in value.shape for name in symbols(dim)}
+
+
+def _lone_sizes(values: Iterable[Value]) -> set[str]:
+    """Return the size variables that are an axis of one of the values."""
+    return {
+        name
+        for value in values
+        for dim in value.shape
+        for name in symbols(dim)
+        if dim == symbol(name)
+    }
 
 
 def _saved(

@@ -98,13 +98,15 @@ Fails = Callable[[Graph], bool]
 
 
 def fails_by(check_graph: Callable[[Graph], Any]) -> Fails:
-    """Return a predicate: whether a graph still fails."""
+    """Return a predicate: whether a graph fails in the way the first one asked about does."""
+    first: list[type[Exception]] = []
 
     def fails(graph: Graph) -> bool:
         try:
             check_graph(graph)
-        except Exception:
-            return True
+        except Exception as error:
+            first.append(type(error))
+            return first[0] is first[-1]
         return False
 
     return fails

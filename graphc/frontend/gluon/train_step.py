@@ -141,7 +141,7 @@ class TrainStep:
         mode.recording, mode.training = False, True
         try:
             rates = Rates(optimizer, indices, trainer.rescale(self._batch_size(inputs)))
-            return self._program.trace(rates.static, rates.arrays, inputs, labels)
+            return self._program.trace(rates.plan, rates.arrays, inputs, labels)
         finally:
             mode.recording, mode.training = previous
             optimizer.counts, optimizer.num_update = before

@@ -54,7 +54,7 @@ class Dense(HybridBlock):
             self.act = Activation(activation, prefix=f"{activation}_") if activation else None
 
     def __repr__(self) -> str:
-        inputs = self.weight.shape[1] or None
+        inputs = (self.weight.shape or (0, 0))[1] or None
         act = f"Activation({self.act._act_type})" if self.act else "linear"
         return f"Dense({inputs} -> {self._units}, {act})"
 

@@ -110,7 +110,7 @@ class _Conv(HybridBlock):
         return (self._channels, in_channels // self._groups, *self._kernel)
 
     def __repr__(self) -> str:
-        inputs = (self.weight.shape[1] or 0) * self._groups or None
+        inputs = (self.weight.shape or (0, 0))[1] * self._groups or None
         text = f"{type(self).__name__}({inputs} -> {self._channels}, kernel_size={self._kernel}"
         for name, value in zip(("stride", "dilation", "padding"), self._steps.values()):
             if len(set(value)) > 1 or value[0] != (0 if name == "padding" else 1):
