@@ -378,9 +378,10 @@ class _Writer:
             texts.append((str(abs(coefficient)), _ATOM))
         if len(texts) == 1 and not sign:
             return texts[0]
-        # Left to right: `a // 4 * 4` is (a // 4) * 4, but `4 * a // 4` is not what is meant.
+        # Left to right: `a // 4 * 4` is (a // 4) * 4, but `4 * a // 4` is not what is meant,
+        # and the sign of `-a // 4` would be that of `a`.
         first, *rest = texts
-        product = first[0] if first[1] >= 7 else f"({first[0]})"
+        product = _parenthesized(first, 8 if sign else 7)
         product += "".join(f" * {_parenthesized(text, 8)}" for text in rest)
         return sign + product, _UNARY if sign and not rest else 7
 

@@ -45,10 +45,10 @@ class Storage:
         self.version = 0
         self.written: Location | None = None
 
-    def touch(self) -> None:
-        """Note an in-place write by the user's current line."""
+    def touch(self, where: Location | None = None) -> None:
+        """Note an in-place write, by default by the user's current line."""
         self.version += 1
-        self.written = user_location()
+        self.written = where or user_location()
 
 
 class Entry:
@@ -75,7 +75,32 @@ class Entry:
         self.freed = False
 
 
-class Array(Operators):
+class Handle(Operators):
+    """What eager and traced handles share: how operands of one op come to one element type."""
+
+    __slots__ = ()
+
+    def __init__(self, content: Any) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def wrap(cls, content: Any) -> Any:
+        """Return a handle of this class of an array or a traced value."""
+        return cls(content)
+
+    @classmethod
+    def scalar_dtype(cls, scalar: Any, peer: DType) -> DType:
+        """Return the type a Python or NumPy scalar takes beside arrays of type ``peer``."""
+        return weak_dtype(scalar.item() if isinstance(scalar, np.generic) else scalar, peer)
+
+    @classmethod
+    def operand_dtypes(cls, op: Any, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
+        """Return the types operands are cast to."""
+        found: tuple[DType, ...] | None = op.operand_dtypes(types)
+        return found
+
+
+class Array(Handle):
     """An n-dimensional array on the CPU with NumPy's semantics.
 
     Parameters
@@ -120,22 +145,6 @@ class Array(Operators):
     def on_tape(self) -> bool:
         """Whether a gradient can flow through this array."""
         return self._entry is not None or self._leaf is not None
-
-    @classmethod
-    def wrap(cls, array: np.ndarray) -> Any:
-        """Return a handle of this class."""
-        return cls(array)
-
-    @classmethod
-    def scalar_dtype(cls, scalar: Any, peer: DType) -> DType:
-        """Return the type a Python or NumPy scalar takes beside arrays of type ``peer``."""
-        return weak_dtype(scalar.item() if isinstance(scalar, np.generic) else scalar, peer)
-
-    @classmethod
-    def operand_dtypes(cls, op: Any, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
-        """Return the types operands are cast to."""
-        found: tuple[DType, ...] | None = op.operand_dtypes(types)
-        return found
 
     @staticmethod
     def __graphc_apply__(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:

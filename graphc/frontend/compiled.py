@@ -34,6 +34,8 @@ class Compiled:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        places = {id(value.node): place for place, value in enumerate(graph.inputs)}
+        self.updated = tuple(places[id(value.node)] for value, _ in graph.updates)
         self._lock = threading.RLock()
         self._program: Program | None = None
         self._halves: dict[Any, Halves] = {}
@@ -145,17 +147,17 @@ def call(
     list of handles
     """
     arrays = [o._array for o in operands]
-    wrt = ()
+    wrt: tuple[int, ...] = ()
     if mode.recording:
         wrt = tuple(i for i, o in enumerate(operands) if o.on_tape and o.type.dtype.floating)
     if not wrt:
         results = target.program(arrays)
-        _touch_updated(target.graph, operands)
+        _touch_updated(target, operands)
         return [cls.wrap(r) for cls, r in zip(classes, results, strict=True)]
     heads = tuple(v.dtype.floating for v in target.graph.outputs)
     halves = target.halves(wrt, heads)
     results = halves.forward(arrays)
-    _touch_updated(target.graph, operands)
+    _touch_updated(target, operands)
     count = len(target.graph.outputs)
     outputs = [cls.wrap(r) for cls, r in zip(classes, results[:count], strict=True)]
     where = user_location()
@@ -167,6 +169,8 @@ def call(
     return outputs
 
 
-def _touch_updated(graph: Graph, operands: Sequence[Array]) -> None:
-    for target, _ in graph.updates:
-        operands[graph.inputs.index(target)]._storage.touch()
+def _touch_updated(target: Compiled, operands: Sequence[Array]) -> None:
+    if target.updated:
+        where = user_location()
+        for place in target.updated:
+            operands[place]._storage.touch(where)

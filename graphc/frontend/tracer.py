@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DTypeError, GraphcError, TraceError, user_location
-from graphc.frontend.array import Array
+from graphc.frontend.array import Array, Handle
 from graphc.frontend.trace import symbolic_input
 from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.graph import Value, build, cast, constant, placeholder
-from graphc.ir.operand import Operators, is_scalar
+from graphc.ir.operand import is_scalar
 from graphc.ir.sizes import SizeSolver, fix, resolve
-from graphc.ir.types import DType, TensorType, as_dtype, weak_dtype
+from graphc.ir.types import DType, TensorType, as_dtype
 
 
 class Trace:
@@ -212,7 +212,7 @@ def _arithmetic(size: Size, other: Any, combine: Any) -> Any:
     return as_size(combine(size.dim, other if isinstance(other, SizeExpr) else int(other)))
 
 
-class Tracer(Operators):
+class Tracer(Handle):
     """A traced value with NumPy's semantics; `NDTracer` has MXNet's.
 
     Parameters
@@ -247,22 +247,6 @@ class Tracer(Operators):
     def ndim(self) -> int:
         """Number of axes."""
         return self._value.ndim
-
-    @classmethod
-    def wrap(cls, value: Value) -> Any:
-        """Return a handle of this class."""
-        return cls(value)
-
-    @classmethod
-    def scalar_dtype(cls, scalar: Any, peer: DType) -> DType:
-        """Return the type a Python or NumPy scalar takes beside values of type ``peer``."""
-        return weak_dtype(scalar.item() if isinstance(scalar, np.generic) else scalar, peer)
-
-    @classmethod
-    def operand_dtypes(cls, op: Any, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
-        """Return the types operands are cast to."""
-        found: tuple[DType, ...] | None = op.operand_dtypes(types)
-        return found
 
     @staticmethod
     def __graphc_apply__(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:

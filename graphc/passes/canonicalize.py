@@ -48,12 +48,18 @@ def simplify(graph: Graph) -> Graph:
 
     def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         fresh = node.outputs if inputs == node.inputs else _remake(node, inputs)
-        changed = None
         if len(fresh) == 1:
-            changed = _keep_axes(fresh[0]) or _rewritten(fresh[0])
-        return [unique(value) for value in (fresh if changed is None else (changed,))]
+            fresh = (_simplest(fresh[0]),)
+        return [unique(value) for value in fresh]
 
     return rewrite(graph, visit)
+
+
+def _simplest(value: Value) -> Value:
+    """Return what is left of a value when no rule applies any more."""
+    while (changed := _keep_axes(value) or _rewritten(value)) is not None:
+        value = changed
+    return value
 
 
 class _Unique:

@@ -197,10 +197,20 @@ class _Planner:
                 return "its other operands reduce other axes"
             if (home.contracts and group.reduced) or (group.contracts and home.reduced):
                 return "a contraction's kernel does not reduce its result"
+            if self._kept_apart(home, group):
+                return "the kernel of another operand reads it at other places"
             groups.append(home)
         if self._path_outside(node, groups):
             return "another kernel would have to run in the middle"
         return ""
+
+    def _kept_apart(self, a: Group, b: Group) -> bool:
+        """Return whether an edge between two groups was refused: one kernel would compute again
+        what the other keeps."""
+        return any(
+            {id(self.group_of[id(r.producer)]), id(self.group_of.get(id(r.user)))} == {id(a), id(b)}
+            for r in self.refusals
+        )
 
     def _only_feeds(self, group: Group, node: Node) -> bool:
         """Return whether nothing but ``node`` and the group itself reads the group's values."""

@@ -62,9 +62,9 @@ from graphc.frontend.ops.elementwise import isnan as isnan
 from graphc.frontend.ops.elementwise import lesser as lesser
 from graphc.frontend.ops.elementwise import lesser_equal as lesser_equal
 from graphc.frontend.ops.elementwise import log as log
-from graphc.frontend.ops.elementwise import log10 as log10
 from graphc.frontend.ops.elementwise import log1p as log1p
 from graphc.frontend.ops.elementwise import log2 as log2
+from graphc.frontend.ops.elementwise import log10 as log10
 from graphc.frontend.ops.elementwise import log_sigmoid as log_sigmoid
 from graphc.frontend.ops.elementwise import logical_and as logical_and
 from graphc.frontend.ops.elementwise import logical_not as logical_not

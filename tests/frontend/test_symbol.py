@@ -139,6 +139,16 @@ def test_split_has_numbered_outputs():
     np.testing.assert_array_equal(found.asnumpy(), [[4, 6]])
 
 
+def test_inputs_have_the_names_of_their_parameters():
+    x = nd.arange(6).reshape((2, 3))
+    parts = sym.split_v2(sym.var("x"), [1], axis=1, name="cut")
+    assert parts.list_outputs() == ["cut_output0", "cut_output1"]
+    assert [p.shape for p in parts.eval(x=x)] == [(2, 1), (2, 2)]
+    assert sym.moveaxis(sym.var("x"), 0, 1).eval(x=x)[0].shape == (3, 2)
+    for record in OPERATORS.values():
+        assert record.variadic or set(record.inputs) <= set(record.parameters), record.name
+
+
 def test_a_graph_is_composed_by_a_call():
     head = sym.FullyConnected(name="fc3", num_hidden=10)
     assert head.list_arguments() == ["fc3_data", "fc3_weight", "fc3_bias"]
@@ -181,7 +191,7 @@ def test_operators_and_methods_mean_what_they_mean_for_arrays():
 def test_random_symbols_draw_anew_in_each_run():
     executor = sym.random.uniform(0, 1, shape=(100,)).bind(graphc.cpu())
     first, second = executor.forward()[0].asnumpy(), executor.forward()[0].asnumpy()
-    assert np.any(first != second) and 0 <= min(first.min(), second.min())
+    assert np.any(first != second) and min(first.min(), second.min()) >= 0
     graphc.random.seed(0)
     again = executor.forward()[0].asnumpy()
     np.testing.assert_array_equal(again, first)

@@ -357,7 +357,7 @@ def randomness(d: Draft) -> None:
 STEPS: tuple[tuple[Callable[[Draft], None], int], ...] = (
     (unary, 6), (guarded, 3), (binary, 8), (division, 2), (comparison, 3), (logical, 2),
     (conversion, 2), (reduction, 6), (centred, 4), (normalization, 3), (reshaping, 4), (rearrangement, 5),
-    (slicing, 4), (joining, 3), (product, 2), (self_product, 1), (windows, 2), (gathering, 3),
+    (slicing, 4), (joining, 3), (product, 2), (self_product, 1), (windows, 4), (gathering, 3),
     (randomness, 1),
 )  # fmt: skip
 DIFFERENTIABLE = tuple(

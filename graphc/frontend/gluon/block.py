@@ -79,6 +79,7 @@ class Block:
     _hooks: list[Hook]
     _pre_hooks: list[Hook]
     _attribute: str
+    _completed: int
 
     def __init__(
         self, prefix: str | None = None, params: ParameterDict | None = None, **unknown: Any
@@ -96,6 +97,7 @@ class Block:
             "_hooks": [],
             "_pre_hooks": [],
             "_attribute": "",
+            "_completed": -1,
         }
         self.__dict__.update(state)
 
@@ -417,7 +419,12 @@ class Block:
     def _shape_pass(
         self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        if not any(parameter.deferred for _, parameter in self._structural()):
+        if self._completed == Changes.count:
+            return
+        parameters = [parameter for _, parameter in self._structural()]
+        if all(parameter.initialized for parameter in parameters):
+            self.__dict__["_completed"] = Changes.count
+        if not any(parameter.deferred for parameter in parameters):
             return
         leaves, structure = flatten((args, kwargs), lambda x: isinstance(x, Array))
         trace = Trace()

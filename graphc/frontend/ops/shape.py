@@ -173,7 +173,13 @@ def split(data: Any, num_outputs: int, axis: int = 1, squeeze_axis: bool = False
 SliceChannel = split
 
 
-@operator("split_v2")
+def _cut(indices_or_sections: Any, **_: Any) -> list[str]:
+    whole = isinstance(indices_or_sections, int)
+    count = indices_or_sections if whole else len(as_tuple(indices_or_sections)) + 1
+    return _numbered(count)
+
+
+@operator("split_v2", inputs=("ary",), outputs=_cut)
 def split_v2(
     ary: Any, indices_or_sections: Any, axis: int = 0, squeeze_axis: bool = False
 ) -> Any:
@@ -298,7 +304,7 @@ def concatenate(arrays: Sequence[Any], axis: int = 0, always_copy: bool = True) 
     return core.concat(tuple(arrays), axis)
 
 
-@operator("moveaxis")
+@operator("moveaxis", inputs=("tensor",))
 def moveaxis(tensor: Any, source: Sizes, destination: Sizes) -> Any:
     """Move axes to other places; the others keep their order."""
     return rearrange.moveaxis(tensor, source, destination)

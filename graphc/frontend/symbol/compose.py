@@ -43,10 +43,6 @@ _OPTIONAL: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "bias": lambda params: not params.get("no_bias"),
     "length": lambda params: bool(params.get("use_length")),
     "sequence_length": lambda params: bool(params.get("use_sequence_length")),
-    "sample_weight": lambda params: False,
-    "data_lengths": lambda params: bool(params.get("use_data_lengths")),
-    "label_lengths": lambda params: bool(params.get("use_label_lengths")),
-    "state_cell": lambda params: params.get("mode") == "lstm",
     "gamma": lambda params: params.get("act_type", "prelu") == "prelu",
 }
 
@@ -87,6 +83,8 @@ def compose(
         raise ArgumentError(
             f"{record.name} of a Symbol has no array to write into (out=)", where=user_location()
         )
+    inputs: list[Entry]
+    places: Sequence[str | int]
     if record.variadic:
         inputs, places = _variadic(record, args, params)
     else:
@@ -216,18 +214,18 @@ def as_entry(op: str, operand: Any) -> Entry:
 
 def compose_record(op: Any, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Node:
     """Return the node of an op record's call; numbers lie among its operands."""
-    inputs, places = [], []
-    params: dict[str | int, Any] = dict(attrs)
+    inputs, places, scalars = [], [], {}
     for position, operand in enumerate(operands):
         if is_scalar(operand):
-            params[position] = operand
+            scalars[position] = operand
         else:
             inputs.append(as_entry(op.name, operand))
             places.append(position)
     name = current_names().get(None, _record_hint(op.name, places, len(operands)))
     return Node(
-        RECORD, op.name, name, tuple(inputs), tuple(places), params, where=user_location()
-    )
+        RECORD, op.name, name, tuple(inputs), tuple(places), dict(attrs), where=user_location(),
+        scalars=scalars,
+    )  # fmt: skip
 
 
 def _record_hint(op: str, places: Sequence[int], count: int) -> str:
@@ -283,7 +281,7 @@ def with_inputs(node: Node, inputs: tuple[Entry, ...], name: str | None = None) 
     """Return a copy of a node over other inputs, with another name if one is given."""
     return Node(
         node.kind, node.op, name or node.name, inputs, node.places, dict(node.params), node.outputs,
-        dict(node.attributes), node.where,
+        dict(node.attributes), node.where, dict(node.scalars),
     )  # fmt: skip
 
 

@@ -31,6 +31,8 @@ _TYPED_BY_DATA = (
     "reshape_like", "slice_like", "broadcast_like", "softmax_cross_entropy",
 )  # fmt: skip
 """Operators whose result has the type of their first input, whatever the others have."""
+_ANY_SHAPE = (2,) * 8
+"""Has any axis that an operator which keeps shapes may be told."""
 _FLOAT32 = ("argmax", "argmin", "argmax_channel")
 _SUMS = ("sum", "prod", "nansum", "nanprod")
 _KEEPS_SHAPE = ("Activation", "Dropout", "BlockGrad", "MakeLoss", "identity", "softmax",
@@ -90,10 +92,17 @@ def _results(node: Node, types: list[DType]) -> list[DType]:
     return [_result(node, types)] * len(node.outputs)
 
 
+def check_arguments(node: Node) -> None:
+    """Raise at once where arguments of a call are wrong for operands of every shape."""
+    if node.params and keeps_shape(node):
+        _by_running(node, [float32] * len(node.inputs))
+
+
 def _by_running(node: Node, types: list[DType]) -> list[DType]:
     with tracing(Trace()):
         operands = [
-            NDTracer.wrap(placeholder(f"x{i}", TensorType(t, (2,)))) for i, t in enumerate(types)
+            NDTracer.wrap(placeholder(f"x{i}", TensorType(t, _ANY_SHAPE)))
+            for i, t in enumerate(types)
         ]
         return [as_dtype(r.dtype) for r in run(node, operands)]
 

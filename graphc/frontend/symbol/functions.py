@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from graphc.errors import ArgumentError, DTypeError, user_location
 from graphc.frontend import creation, sampling
 from graphc.frontend.ops import indexing, loss, nn, norm
-from graphc.frontend.symbol.compose import checked_attributes, compose, compose_source, variable
+from graphc.frontend.ops.operator import element_type
+from graphc.frontend.symbol.compose import checked_attributes, compose_source, variable
 from graphc.frontend.symbol.node import SOURCES, Entry
 from graphc.frontend.symbol.symbol import Symbol, every_output
-from graphc.ir.types import as_dtype
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,7 +62,7 @@ def var(
             )
     params = {
         "shape": None if shape is None else tuple(int(d) for d in shape),
-        "dtype": None if dtype is None else as_dtype(dtype),
+        "dtype": None if dtype is None else element_type(dtype),
         "lr_mult": lr_mult,
         "wd_mult": wd_mult,
         "init": init,
@@ -100,7 +100,7 @@ def _composing(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Symbol:
-        return every_output(compose(record, args, kwargs))
+        return Symbol.__graphc_compose__(record, args, kwargs)
 
     return call  # type: ignore[return-value]
 

@@ -145,13 +145,13 @@ class Inference:
         if data is None or node.places[0] != OPERATORS[node.op].inputs[0]:
             return
         try:
-            needed = parameter_shapes(node.op, data, node.params)  # type: ignore[arg-type]
+            needed = parameter_shapes(node.op, data, node.params)
         except ArgumentError as error:
             if all(is_complete(self.shape(entry)) for entry in node.inputs):
                 return
-            raise self._explained(error, node) from None
+            raise self._named(error, node) from None
         except GraphcError as error:
-            raise self._explained(error, node) from None
+            raise self._named(error, node) from None
         for entry, place in zip(node.inputs[1:], node.places[1:], strict=True):
             try:
                 self._learn(entry, needed.get(str(place)))
@@ -199,14 +199,17 @@ class Inference:
             ]
             return run(node, operands)
 
+    def _named(self, error: GraphcError, node: Node) -> GraphcError:
+        error.message = f"{node.name}: {error.message}"
+        return self._explained(error, node)
+
     def _explained(self, error: GraphcError, node: Node) -> GraphcError:
-        """Return the error with the node's name, and its operands by theirs."""
+        """Return the error with the node's operands by their names."""
         shown = []
         for label, entry in zip(node.input_labels, node.inputs, strict=True):
             shape = self.shape(entry)
             kind = "not known" if shape is None else TensorType(self.dtype(entry), shape)
             shown.append(f"{label} {entry[0].output_name(entry[1])}: {kind}")
-        error.message = f"{node.name}: {error.message}"
         error.op, error.operands = node.op, tuple(shown)
         return error.attach(where=_place(node))
 

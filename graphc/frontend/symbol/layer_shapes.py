@@ -81,18 +81,8 @@ def _leaky_relu(data: Shape, params: Params) -> Shapes:
     return {"gamma": (data[1],)}
 
 
-def _softmax_output(data: Shape, params: Params) -> Shapes:
-    if params.get("multi_output"):
-        return {"label": (data[0], *data[2:])}
-    return {"label": data[:-1] if params.get("preserve_shape") else data[:1]}
-
-
 def _per_row(data: Shape, params: Params) -> Shapes:
     return {"label": data[:1]}
-
-
-def _same_as_data(data: Shape, params: Params) -> Shapes:
-    return {"label": data}
 
 
 # Operator -> (fewest axes of its data, rule).
@@ -106,12 +96,7 @@ RULES: dict[str, tuple[int, Callable[[Shape, Params], Shapes]]] = {
     "LayerNorm": (1, _channels(-1)),
     "Embedding": (0, _embedding),
     "LeakyReLU": (2, _leaky_relu),
-    "SoftmaxOutput": (1, _softmax_output),
     "softmax_cross_entropy": (1, _per_row),
-    "SVMOutput": (1, _per_row),
-    "LinearRegressionOutput": (0, _same_as_data),
-    "LogisticRegressionOutput": (0, _same_as_data),
-    "MAERegressionOutput": (0, _same_as_data),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphc.errors import ArgumentError, Location, located
+from graphc.errors import ArgumentError, GraphcError, Location, located
 from graphc.frontend.ops.operator import OPERATORS, at_least_1d
 from graphc.frontend.tracer import Tracer, current_trace
 from graphc.ir.operand import REGISTRY, apply
@@ -32,8 +32,10 @@ class Node:
         Which output of which node each operand is.
     places : tuple of str or int
         The parameter, or the position among the operands, that each input is given for.
-    params : dict
+    params : dict of str to object
         The other arguments; for a variable its ``shape``, ``dtype`` and ``init``.
+    scalars : dict of int to number
+        Numbers among the operands of a record, by position.
     outputs : tuple of str
         What the name of each output ends in.
     attributes : dict of str to str
@@ -47,10 +49,11 @@ class Node:
     name: str
     inputs: tuple[Entry, ...] = ()
     places: tuple[str | int, ...] = ()
-    params: Mapping[str | int, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("output",)
     attributes: dict[str, str] = field(default_factory=dict)
     where: Location | None = None
+    scalars: Mapping[int, Any] = field(default_factory=dict)
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
@@ -112,8 +115,12 @@ def run(node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
         What the call raises; its place is the line and the name of the node.
     """
     place = node.where and Location(node.where.file, node.where.line, node.name)
-    with located(place):
-        result = _called(node, operands)
+    try:
+        with located(place):
+            result = _called(node, operands)
+    except GraphcError as error:
+        error.message = f"{node.name}: {error.message}"
+        raise
     outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     if len(outputs) != len(node.outputs):
         raise ArgumentError(
@@ -132,14 +139,12 @@ def _called(node: Node, operands: Sequence[Any]) -> Any:
         record = OPERATORS[node.op]
         if record.variadic:
             return record.function(*operands, **node.params)
-        given = dict(zip(node.places, operands, strict=True))
+        given = dict(zip(map(str, node.places), operands, strict=True))
         return record.function(**given, **node.params)
-    # A record's operands lie at positions, numbers among them; its attributes have names.
-    lying = dict(zip(node.places, operands, strict=True))
-    lying |= {key: item for key, item in node.params.items() if isinstance(key, int)}
-    attrs = {key: item for key, item in node.params.items() if isinstance(key, str)}
-    op = REGISTRY[node.op]
-    result = apply_record(op, tuple(lying[i] for i in range(len(lying))), attrs)
+    lying: dict[Any, Any] = dict(zip(node.places, operands, strict=True))
+    lying |= node.scalars
+    ordered = tuple(lying[i] for i in range(len(lying)))
+    result = apply_record(REGISTRY[node.op], ordered, dict(node.params))
     if isinstance(result, (tuple, list)):
         return result
     return at_least_1d(result) if known_shape(result) == () else result

@@ -23,7 +23,7 @@ from graphc.frontend.symbol.compose import (
     substituted,
     with_inputs,
 )
-from graphc.frontend.symbol.dtypes import infer_dtypes
+from graphc.frontend.symbol.dtypes import check_arguments, infer_dtypes
 from graphc.frontend.symbol.executor import Bound, Executor, unknown_name
 from graphc.frontend.symbol.infer import Inference, is_complete, known_dtypes, plain_shape
 from graphc.frontend.symbol.node import (
@@ -40,6 +40,7 @@ Shapes = list[tuple[int, ...]]
 _OF_COMPARISONS = {
     name: OPERATORS[f"broadcast_{name.replace('less', 'lesser')}"] for name in COMPARISONS
 }
+_OF_ARRAYS = ("shape", "ndim", "size", "dtype", "type", "context", "ctx", "grad", "asnumpy")
 _binding = threading.RLock()
 
 
@@ -68,7 +69,9 @@ class Symbol(NDMethods, Operators):
 
     @staticmethod
     def __graphc_compose__(record: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Symbol:
-        return every_output(compose(record, args, kwargs))
+        node = compose(record, args, kwargs)
+        check_arguments(node)
+        return every_output(node)
 
     @staticmethod
     def __graphc_apply__(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Symbol:
@@ -134,23 +137,13 @@ class Symbol(NDMethods, Operators):
     # -- what NDArrays have and Symbols have not ---------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("shape", "ndim", "context", "ctx", "grad", "asnumpy", "type"):
+        if name in _OF_ARRAYS:
             raise AttributeError(
                 f"a Symbol has no {name}: it gets its shape and elements when it is bound. Use "
                 "infer_shape(), or operators that need no sizes (reshape codes 0, -1, -2, -3, -4, "
                 "slice_like, broadcast_like)."
             )
         raise AttributeError(f"Symbol has no attribute {name!r}.{nearest(name, dir(Symbol))}")
-
-    @property
-    def dtype(self) -> Any:
-        """Not known before `bind`; `infer_type` tells."""
-        raise AttributeError("a Symbol has no dtype before it is bound: see infer_type()")
-
-    @property
-    def size(self) -> Any:
-        """Not known before `bind`; `infer_shape` tells."""
-        raise AttributeError("a Symbol has no size before it is bound: see infer_shape()")
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         """Return the elements as another type."""
@@ -266,7 +259,8 @@ class Symbol(NDMethods, Operators):
                 lines.append(f"variable {node.name}")
                 continue
             inputs = ", ".join(source.output_name(index) for source, index in node.inputs)
-            params = "".join(f" {key}={item!r}" for key, item in node.params.items())
+            given = [*node.scalars.items(), *node.params.items()]
+            params = "".join(f" {key}={item!r}" for key, item in given)
             lines.append(f"{node.op} {node.name}({inputs}){params}")
         return "\n".join(lines)
 
@@ -277,7 +271,7 @@ class Symbol(NDMethods, Operators):
         number = {id(node): i for i, node in enumerate(order)}
         rows = [
             (n.kind, n.op, n.name, tuple((number[id(s)], i) for s, i in n.inputs), n.places,
-             dict(n.params), n.outputs, dict(n.attributes), n.where)
+             dict(n.params), n.outputs, dict(n.attributes), n.where, dict(n.scalars))
             for n in order
         ]  # fmt: skip
         return _rebuilt, (rows, [(number[id(node)], index) for node, index in self._heads])

@@ -439,7 +439,8 @@ def _meeting(
         test = inside([window], [g.shape[2 + axis]], [not exact], [not exact])
         if s > 1 and test is not None:
             test = (window * s).eq(start) & test
-        mask = test if mask is None or test is None else mask & test
+        if test is not None:
+            mask = test if mask is None else mask & test
         windows.append(window)
     return windows, mask
 

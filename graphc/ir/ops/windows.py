@@ -142,7 +142,8 @@ def over_covering_windows(
             test = inside([window], [counts[axis]], [overlaps], [True])
             if n % s and test is not None:
                 test = test & (offset < n)
-            mask = test if mask is None or test is None else mask & test
+            if test is not None:
+                mask = test if mask is None else mask & test
             windows.append(window)
             offsets.append(offset)
         return body(mask, windows, offsets)
