@@ -3,6 +3,7 @@
 
 from graphc import autograd as autograd
 from graphc import base as base
+from graphc import config as config
 from graphc import context as context
 from graphc import errors as errors
 from graphc import gluon as gluon
@@ -14,7 +15,6 @@ from graphc import nd as nd
 from graphc import ndarray as ndarray
 from graphc import optimizer as optimizer
 from graphc import random as random
-from graphc import config as config
 from graphc import sym as sym
 from graphc import symbol as symbol
 from graphc.codegen.counters import stats as stats

@@ -1,5 +1,6 @@
 """Recording what is computed, and gradients of it."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.autograd import Function as Function
 from graphc.frontend.autograd import backward as backward
 from graphc.frontend.autograd import grad as grad
@@ -12,3 +13,5 @@ from graphc.frontend.autograd import record as record
 from graphc.frontend.autograd import set_recording as set_recording
 from graphc.frontend.autograd import set_training as set_training
 from graphc.frontend.autograd import train_mode as train_mode
+
+_suggest_attributes(__name__)

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graphc.errors import ArgumentError, nearest
+from graphc.errors import ArgumentError, nearest, user_location
 
 
 def _default_threads() -> int:
@@ -60,11 +60,34 @@ class Config:
                 raise ArgumentError(
                     f"there is no option {name!r}.{nearest(name, known)}",
                     remedy=f"Options are {', '.join(sorted(known))}.",
+                    where=user_location(),
                 )
-        new = dataclasses.replace(self, **changes)  # type: ignore[arg-type]
-        if not isinstance(new.threads, int) or new.threads < 1:
-            raise ArgumentError(f"threads must be a positive integer, got {new.threads!r}")
-        return new
+            _check(name, changes[name])
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+ENGINES = ("numba",)
+_LEAST = {"threads": 1, "cache_bytes": 0, "compile_workers": 0}
+
+
+def _check(name: str, value: object) -> None:
+    """Raise ArgumentError where an option cannot have a value."""
+    if name in _LEAST:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
+        accepted, good = f"an integer of {_LEAST[name]} or more", whole
+    elif name == "engine":
+        accepted, good = f"one of {', '.join(ENGINES)}", value in ENGINES
+        accepted += nearest(str(value), ENGINES)
+    elif name == "cache_dir":
+        accepted, good = "a path or None", value is None or isinstance(value, (str, os.PathLike))
+    else:
+        accepted, good = "True or False", isinstance(value, bool)
+    if not good:
+        raise ArgumentError(
+            f"option {name} cannot be {value!r}",
+            remedy=f"It is {accepted}.",
+            where=user_location(),
+        )
 
 
 _process = Config()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NoReturn
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _scope: ContextVar[tuple[str, ...]] = ContextVar("graphc_scope", default=())
@@ -77,6 +78,32 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest candidate, or an empty string."""
     found = difflib.get_close_matches(str(name)[:200], list(candidates), n=1, cutoff=0.5)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def suggest_attributes(module: str) -> None:
+    """Let a module that is asked for an attribute it lacks answer with the nearest one."""
+    names = vars(sys.modules[module])
+
+    def missing(name: str) -> NoReturn:
+        raise no_attribute(module, name, names)
+
+    names["__getattr__"] = missing
+
+
+def no_attribute(owner: str, name: str, names: Iterable[str]) -> AttributeError:
+    """Return the error of an attribute that a module, layer or array does not have.
+
+    Protocols of Python and NumPy ask for many names that begin with an underscore: those get no
+    search for the nearest.
+    """
+    if name.startswith("_"):
+        return AttributeError(f"{owner} has no attribute {name!r}")
+    known = [n for n in names if not n.startswith("_")]
+    return UnknownAttributeError(
+        f"{owner} has no attribute {name!r}.{nearest(name, known)}",
+        remedy=f"dir() of {owner} lists what there is.",
+        where=user_location(),
+    )
 
 
 class GraphcError(RuntimeError):
@@ -160,6 +187,12 @@ class UnknownNameError(GraphcError, LookupError):
     """A name that is not registered; the message gives the nearest one."""
 
 
+class UnknownAttributeError(GraphcError, AttributeError):
+    """A module, layer or array has no such attribute; the message gives the nearest one."""
+
+    __str__ = GraphcError.__str__
+
+
 class IndexRangeError(GraphcError, IndexError):
     """An index, label or axis that is out of range."""
 
@@ -206,6 +239,16 @@ class MissingDependencyError(GraphcError, ImportError):
 
 class FileFormatError(GraphcError, ValueError):
     """A file that is truncated, damaged or of an unknown format."""
+
+
+class FileAccessError(GraphcError, OSError):
+    """A file that cannot be opened or written; ``errno`` is the system's."""
+
+    __str__ = GraphcError.__str__
+
+
+class MissingFileError(FileAccessError, FileNotFoundError):
+    """A file that is not there; the message gives the nearest name in its folder."""
 
 
 class DatasetNotFoundError(GraphcError, FileNotFoundError):

@@ -1,5 +1,6 @@
 """Initializers of Parameters: `graphc.init` under its long name."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.initializer import Bilinear as Bilinear
 from graphc.frontend.initializer import Constant as Constant
 from graphc.frontend.initializer import InitDesc as InitDesc
@@ -16,3 +17,5 @@ from graphc.frontend.initializer import Zero as Zero
 from graphc.frontend.initializer import alias as alias
 from graphc.frontend.initializer import create as create
 from graphc.frontend.initializer import register as register
+
+_suggest_attributes(__name__)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from graphc.errors import MissingDependencyError
+from graphc.errors import MissingDependencyError, no_attribute
 
 
 def exports(
@@ -43,7 +43,7 @@ def exports(
 
     def load(name: str) -> Any:
         if name not in names():
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise no_attribute(package, name, names())
         module, member = names()[name]
         if module == package:
             value: Any = importlib.import_module(f"{package}.{member}")

@@ -1,5 +1,6 @@
 """Metrics of predictions."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.metric import F1 as F1
 from graphc.frontend.metric import MAE as MAE
 from graphc.frontend.metric import MSE as MSE
@@ -15,3 +16,5 @@ from graphc.frontend.metric_base import EvalMetric as EvalMetric
 from graphc.frontend.metric_base import create as create
 from graphc.frontend.metric_base import np as np
 from graphc.frontend.metric_base import register as register
+
+_suggest_attributes(__name__)

@@ -55,7 +55,7 @@ def _dense(x: Value, weight: Value, bias: Value) -> Value:
 
 def _step(name: str, x: Value, label: Value, parameters: list[Value], logits: Value) -> Graph:
     loss = op("softmax_cross_entropy", logits, label)
-    ones = op("full", shape=loss.shape, value=1.0, dtype=loss.dtype)
+    ones = node("full", shape=loss.shape, value=1.0, dtype=loss.dtype)[0]
     found = gradients([loss], [ones], parameters)
     rate = placeholder("rate", tensor_type("float32", ()))
     updates = []

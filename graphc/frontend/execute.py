@@ -6,6 +6,7 @@ scatters are much faster compiled, and are compiled once for all sizes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def execute(
     op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any], types: Sequence[TensorType]
 ) -> list[np.ndarray]:
     """Return the results of an op as C-contiguous arrays of the given types."""
-    if runs_compiled(op) and sum(a.size for a in arrays) >= SMALL:
+    if runs_compiled(op) and _elements(arrays, types) >= SMALL:
         return one_op_program(op, arrays, attrs)(arrays)
     result = op.reference(*arrays, **attrs)
     results = result if isinstance(result, tuple) else (result,)
@@ -49,9 +50,15 @@ def _owned(result: np.ndarray, operands: Sequence[np.ndarray]) -> np.ndarray:
     return result.copy()
 
 
+def _elements(arrays: Sequence[np.ndarray], types: Sequence[TensorType]) -> int:
+    """Return how many elements an op reads and writes in all."""
+    written = sum(math.prod(map(int, t.shape)) for t in types)  # type: ignore[arg-type]
+    return written + sum(a.size for a in arrays)
+
+
 def runs_compiled(op: Any) -> bool:
     """Return whether an op is worth a program of its own."""
-    return op.kind in COMPILED_KINDS or getattr(op, "compiled", False)
+    return op.kind in COMPILED_KINDS or op.compiled
 
 
 def one_op_program(op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Program:

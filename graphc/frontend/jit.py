@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen import counters
-from graphc.errors import ArgumentError, Location, user_location
+from graphc.errors import ArgumentError, GraphcError, Location, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.compiled import Compiled, call
 from graphc.frontend.trace import Specializations, finish
@@ -20,6 +20,8 @@ from graphc.frontend.tree import LEAF, flatten, unflatten
 from graphc.ir.graph import Graph, Value
 from graphc.ir.sizes import solving
 from graphc.ir.types import TensorType
+from graphc.passes.canonicalize import canonicalize
+from graphc.passes.fuse import fuse_with_reasons
 from graphc.runtime import random
 
 
@@ -43,7 +45,7 @@ class Traced:
         The line whose call made this trace.
     key : object
         What a call must have in common with it, besides the sizes.
-    captured : list of (object, numpy.dtype, tuple of int)
+    captured : list of (object, numpy.dtype, tuple of Dim)
         The sources that are neither arguments nor random state, with their types when traced.
     """
 
@@ -54,7 +56,7 @@ class Traced:
     draws: int
     where: Location
     key: Any
-    captured: list[tuple[Any, Any, tuple[int, ...]]] = field(init=False)
+    captured: list[tuple[Any, Any, tuple[Dim, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.captured = [
@@ -67,8 +69,21 @@ class Traced:
         """Call the program with these arguments and return what the function returns."""
         seed, counter = random.advance(self.draws) if self.draws else (0, 0)
         operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
-        handles = call(self.compiled, operands, self.classes)
+        try:
+            handles = call(self.compiled, operands, self.classes)
+        except GraphcError as error:
+            raise self._placed(error) from None
         return handles[0] if self.structure == LEAF else unflatten(self.structure, handles)
+
+    def _placed(self, error: GraphcError) -> GraphcError:
+        """Give what failed while running the line of this call, where it has that of the trace.
+
+        A line inside the traced function stays as it is.
+        """
+        here, there = user_location(), error.where
+        if there is None or (there.file, there.line) == (self.where.file, self.where.line):
+            error.where = Location(here.file, here.line, there.scope if there else here.scope)
+        return error
 
     @staticmethod
     def _operand(source: Any, arguments: Sequence[Array], seed: int, counter: int) -> Array:
@@ -103,7 +118,7 @@ class Jit:
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name: str = name or getattr(function, "__name__", type(function).__name__)
         self.traces: list[Traced] = []
         self._by_key: dict[Any, Specializations[Traced]] = {}
         self._known: dict[Any, Traced] = {}
@@ -212,7 +227,10 @@ class Jit:
         return traced, Graph(self.name, tuple(graph.inputs[i] for i in numbers), ())
 
     def explain(self) -> str:
-        """Return a text: which traces there are, what fixed their sizes, why each was made."""
+        """Return a text: which traces there are, what fixed their sizes, why each was made.
+
+        Every edge between kernels comes with the reason why it was not fused.
+        """
         if not self.traces:
             return f"{self.name} has not been compiled yet: it is when it is first called."
         parts = []
@@ -221,6 +239,7 @@ class Jit:
             lines = [f"{self.name} program {number}, traced at {traced.where}"]
             lines += [f"  {v.node.attrs['name']}: {v.type}" for v in graph.inputs]
             lines += [f"  fixed or unified: {c}" for c in graph.constraints]
+            lines += [f"  {note}" for note in fuse_with_reasons(canonicalize(graph)).refusals]
             if number:
                 lines.append(f"  why: {_difference(self.traces[:number], traced)}")
             parts.append("\n".join(lines))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, ShapeError, user_location
+from graphc.errors import ArgumentError, AutogradError, Location, ShapeError, user_location
 from graphc.frontend import context as devices
 from graphc.frontend.array import Array, Storage, mode
 from graphc.frontend.assign import assign, assign_part
@@ -71,13 +71,14 @@ class NDArray(NDMethods, Array):
         C-contiguous; used as it is, not copied.
     """
 
-    __slots__ = ("_grad", "_grad_req", "is_mask")
+    __slots__ = ("_fused", "_grad", "_grad_req", "is_mask")
     tracer_class = NDTracer
 
     def __init__(self, array: np.ndarray, storage: Storage | None = None) -> None:
         super().__init__(array, storage)
         self._grad: NDArray | None = None
         self._grad_req = "null"
+        self._fused: tuple[Location, int] | None = None
         self.is_mask = False
 
     # -- what it is ----------------------------------------------------------------------------
@@ -282,8 +283,36 @@ class NDArray(NDMethods, Array):
 
     @property
     def grad(self) -> NDArray | None:
-        """The gradient that `backward` writes, or None without `attach_grad`."""
+        """The gradient that `backward` writes, or None without `attach_grad`.
+
+        Raises
+        ------
+        AutogradError
+            When a TrainStep used it last, without writing it.
+        """
+        self.check_grad(f"this array of shape {self.shape}")
         return self._grad
+
+    def check_grad(self, owner: str) -> None:
+        """Raise AutogradError where the gradient was used without being written."""
+        if self._fused is None or self._grad is None:
+            return
+        line, version = self._fused
+        if self._grad._storage.version == version:
+            raise AutogradError(
+                f"the gradient of {owner} was fused away: the TrainStep at {line} used it without "
+                "writing it to memory",
+                remedy="Use autograd.record(), backward() and trainer.step() where you read "
+                "gradients.",
+                where=user_location(),
+            )
+
+    def fuse_grad(self, where: Location | None) -> None:
+        """Note the line that used the gradient without writing it; None: it was written."""
+        gradient = self._grad
+        self._fused = None if where is None or gradient is None else (
+            where, gradient._storage.version
+        )  # fmt: skip
 
     @property
     def grad_req(self) -> str:

@@ -15,7 +15,7 @@ from graphc.frontend.trace import symbolic_input
 from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.graph import Value, build, cast, constant, placeholder
 from graphc.ir.operand import is_scalar
-from graphc.ir.sizes import SizeSolver, fix, resolve
+from graphc.ir.sizes import SizeSolver, fix, known_size, resolve
 from graphc.ir.types import DType, TensorType, as_dtype
 
 
@@ -259,9 +259,14 @@ class Tracer(Handle):
                 values = [cast(v, d) for v, d in zip(values, dtypes, strict=True)]
             outputs = build(op, tuple(values), attrs, where)
         except GraphcError as error:
-            raise error.attach(where=where) from None
+            types = [_sized(o.type) if hasattr(o, "type") else type(o).__name__ for o in operands]
+            error = _in_sizes_of_the_call(error, op, types, attrs)
+            raise error.attach(where=where, op=op.name, operands=types) from None
         wrapped = tuple(cls.wrap(v) for v in outputs)
         return wrapped[0] if len(wrapped) == 1 else wrapped
+
+    def __repr__(self) -> str:
+        return f"<traced {self.type}>"
 
     def _refuse(self, what: str) -> TraceError:
         return TraceError(
@@ -286,6 +291,38 @@ class Tracer(Handle):
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise self._refuse("converting to NumPy")
+
+
+def _sized(kind: TensorType) -> TensorType:
+    """Return a type with the sizes of the call that is being traced."""
+    return kind.with_shape(tuple(_plain(d) for d in kind.shape))
+
+
+def _plain(size: Any) -> Any:
+    found = known_size(size)
+    return size if found is None else found
+
+
+def _in_sizes_of_the_call(
+    error: GraphcError, op: Any, types: Sequence[Any], attrs: dict[str, Any]
+) -> GraphcError:
+    """Return an op's error as it is without a trace: with numbers in place of symbols."""
+    plain = {
+        name: tuple(map(_plain_part, value)) if isinstance(value, tuple) else _plain_part(value)
+        for name, value in attrs.items()
+    }
+    if not all(isinstance(t, TensorType) for t in types):
+        return error
+    try:
+        op.infer(*types, **plain)
+    except GraphcError as concrete:
+        if type(concrete) is type(error):
+            return concrete
+    return error
+
+
+def _plain_part(value: Any) -> Any:
+    return _plain(value) if isinstance(value, SizeExpr) else value
 
 
 def _tracer_class(operands: Sequence[Any]) -> type[Tracer]:

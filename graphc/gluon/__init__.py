@@ -1,5 +1,6 @@
 """Networks as Python objects: Blocks, Parameters, losses, training, data."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.gluon.block import Block as Block
 from graphc.frontend.gluon.hybrid_block import HybridBlock as HybridBlock
 from graphc.frontend.gluon.parameter import Constant as Constant
@@ -12,3 +13,5 @@ from graphc.gluon import loss as loss
 from graphc.gluon import nn as nn
 from graphc.gluon import parameter as parameter
 from graphc.gluon import utils as utils
+
+_suggest_attributes(__name__)

@@ -1,5 +1,6 @@
 """Losses."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.gluon.loss import L1 as L1
 from graphc.frontend.gluon.loss import L2 as L2
 from graphc.frontend.gluon.loss import Hinge as Hinge
@@ -21,3 +22,5 @@ from graphc.frontend.gluon.loss import SoftmaxCELoss as SoftmaxCELoss
 from graphc.frontend.gluon.loss import SoftmaxCrossEntropyLoss as SoftmaxCrossEntropyLoss
 from graphc.frontend.gluon.loss import SquaredHingeLoss as SquaredHingeLoss
 from graphc.frontend.gluon.loss import TripletLoss as TripletLoss
+
+_suggest_attributes(__name__)

@@ -1,5 +1,6 @@
 """Layers."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.gluon.block import Block as Block
 from graphc.frontend.gluon.hybrid_block import HybridBlock as HybridBlock
 from graphc.frontend.gluon.nn.activations import ELU as ELU
@@ -38,3 +39,5 @@ from graphc.frontend.gluon.nn.pool import GlobalMaxPool2D as GlobalMaxPool2D
 from graphc.frontend.gluon.nn.pool import MaxPool1D as MaxPool1D
 from graphc.frontend.gluon.nn.pool import MaxPool2D as MaxPool2D
 from graphc.frontend.gluon.nn.pool import MaxPool3D as MaxPool3D
+
+_suggest_attributes(__name__)

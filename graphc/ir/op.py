@@ -114,6 +114,8 @@ class OpDef:
     samples : tuple of Sample
     tolerance : dict of DType to (rtol, atol)
         How close kernels come to ``reference``; types that are not listed must be equal.
+    compiled : bool
+        Imperative code runs it as a program too, as it does sums of products and scatters.
     gradient : bool
         Whether there is a gradient to test (piecewise constant ops have none).
     """
@@ -123,6 +125,7 @@ class OpDef:
     dtypes: tuple[DType, ...] = FLOATS
     samples: tuple[Sample, ...] = ()
     tolerance: dict[DType, tuple[float, float]] = {float32: (2e-5, 2e-6), float64: (1e-12, 1e-13)}
+    compiled: bool = False
     gradient: bool = True
 
     def __call__(self, *operands: Any, **attrs: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError, nearest
+from graphc.errors import DTypeError, ShapeError, nearest, user_location
 from graphc.ir.dim import Dim, SizeExpr, product
 from graphc.ir.sizes import broadcast_dims, resolve, unify
 
@@ -90,6 +90,7 @@ def as_dtype(source: object) -> DType:
         raise DTypeError(
             f"there is no dtype {name!r}.{nearest(name, [d.name for d in DTYPES])}",
             remedy=f"Types are {', '.join(d.name for d in DTYPES)}.",
+            where=user_location(),
         ) from None
 
 
@@ -167,7 +168,9 @@ def broadcast_shapes(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
             if joined is None:
                 raise ShapeError(
                     "shapes " + " and ".join(shape_text(s) for s in shapes) + " do not broadcast: "
-                    f"sizes {result[offset + axis]} and {dim} differ on axis {offset + axis}"
+                    f"sizes {result[offset + axis]} and {dim} differ on axis {offset + axis}",
+                    remedy="Counted from the last axis, sizes must be equal or 1: use reshape, "
+                    "expand_dims or transpose on one of them.",
                 )
             result[offset + axis] = joined
     return tuple(result)

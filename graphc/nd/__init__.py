@@ -1,5 +1,6 @@
 """Arrays and operators with MXNet 1.9's names and meaning."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.creation import arange as arange
 from graphc.frontend.creation import array as array
 from graphc.frontend.creation import empty as empty
@@ -431,3 +432,5 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+_suggest_attributes(__name__)

@@ -37,6 +37,11 @@ class Refusal:
     user: Node
     reason: str
 
+    def __str__(self) -> str:
+        producer, user = self.producer, self.user
+        place = f"  # {user.where}" if user.where else ""
+        return f"{producer.op.name} stays out of {user.op.name}: {self.reason}{place}"
+
 
 @dataclass(slots=True)
 class Group:
@@ -206,7 +211,8 @@ class _Planner:
 
     def _kept_apart(self, a: Group, b: Group) -> bool:
         """Return whether an edge between two groups was refused: one kernel would compute again
-        what the other keeps."""
+        what the other keeps.
+        """
         return any(
             {id(self.group_of[id(r.producer)]), id(self.group_of.get(id(r.user)))} == {id(a), id(b)}
             for r in self.refusals
@@ -263,7 +269,7 @@ def _does_not_fit(node: Node, group: Group) -> str:
 
 def _sums_windows(node: Node) -> bool:
     """Return whether a node reduces windows too large to be written out term by term."""
-    return math.prod(node.attrs.get("kernel", ())) > WINDOW
+    return bool(math.prod(node.attrs.get("kernel", ())) > WINDOW)
 
 
 def _serial(node: Node, group: Group) -> bool:
@@ -387,8 +393,6 @@ def _read_elsewhere(graph: Graph, planner: _Planner) -> set[Value]:
         home = planner.group_of.get(id(node))
         for value in node.inputs:
             source = planner.group_of.get(id(value.node))
-            if source is None and not is_cheap(value.node):
-                wanted.add(value)
-            elif source is not None and source is not home:
+            if source is None and not is_cheap(value.node) or source is not None and source is not home:
                 wanted.add(value)
     return wanted

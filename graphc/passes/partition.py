@@ -201,15 +201,16 @@ def _network(
 ) -> Any:
     """Return the flow network: each value an edge of its bytes, each use an edge without bound."""
     network = lazy.networkx().DiGraph()
+    network.add_nodes_from(("source", "sink"))
     for node in early:
         is_input = node.op.name == "input"
         for value in node.outputs:
-            free = node.op.name == "constant" or (is_input and value not in volatile)
+            free = is_input and value not in volatile
             capacity = 0 if free else _nominal_bytes(value)
-            network.add_edge((value, "in"), (value, "out"), capacity=capacity)
-            if is_input or not node.inputs:
-                network.add_edge("source", (value, "in"))
-            elif node.op.kind not in RECOMPUTED and id(node) in forward:
+            # A constant is never worth saving: its edge has no bound, and no flow reaches it.
+            bound = {} if node.op.name == "constant" else {"capacity": capacity}
+            network.add_edge((value, "in"), (value, "out"), **bound)
+            if is_input or node.op.kind not in RECOMPUTED and id(node) in forward:
                 network.add_edge("source", (value, "in"))
             for operand in node.inputs:
                 network.add_edge((operand, "out"), (value, "in"))

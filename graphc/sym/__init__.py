@@ -1,5 +1,6 @@
 """Symbols: graphs composed by hand, with the operators of `graphc.nd`."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.ops.elementwise import Cast as Cast
 from graphc.frontend.ops.elementwise import ElementWiseSum as ElementWiseSum
 from graphc.frontend.ops.elementwise import abs as abs
@@ -413,3 +414,5 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+_suggest_attributes(__name__)

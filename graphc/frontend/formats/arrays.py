@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.errors import FileFormatError
+from graphc.errors import (
+    FileAccessError,
+    FileFormatError,
+    GraphcError,
+    MissingFileError,
+    nearest,
+    user_location,
+)
 from graphc.frontend.formats.mxnet_params import LIST_MAGIC, read_params, write_params
 from graphc.frontend.formats.safetensors import read_safetensors, write_safetensors
 
@@ -29,12 +37,17 @@ def save_arrays(
     ------
     DTypeError
         The format has no such dtype; the message names the array.
-    OSError
+    FileAccessError
         The folder is missing or not writable, or the disk is full.
     """
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     write = write_safetensors if suffix == ".safetensors" else write_params
-    write(path, arrays)
+    try:
+        write(path, arrays)
+    except OSError as error:
+        raise _refused("write", os.fspath(path), error) from error
+    except GraphcError as error:
+        raise error.attach(where=user_location()) from None
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray] | list[np.ndarray]:
@@ -54,9 +67,46 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray] | list[np
     ------
     FileFormatError
         The content is of neither format, truncated or damaged; names file and offset.
-    FileNotFoundError
+    MissingFileError
         There is no such file.
+    FileAccessError
+        It cannot be read.
     """
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        raise _missing(os.fspath(path)) from None
+    except OSError as error:
+        raise _refused("read", os.fspath(path), error) from error
+    except GraphcError as error:
+        raise error.attach(where=user_location()) from None
+
+
+def _missing(path: str) -> MissingFileError:
+    folder = os.path.dirname(path) or "."
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    problem = "there is no such file" if names else "its folder is empty or not there"
+    error = MissingFileError(
+        f"{path}: {problem}.{nearest(os.path.basename(path), names)}",
+        remedy=f"Check the path; relative ones begin at {os.getcwd()}.",
+        where=user_location(),
+    )
+    error.errno, error.filename = errno.ENOENT, path
+    return error
+
+
+def _refused(verb: str, path: str, cause: OSError) -> FileAccessError:
+    error = FileAccessError(
+        f"cannot {verb} {path}: {cause.strerror or cause}",
+        remedy="Check that it names a file, that its folder exists, and that you may "
+        f"{verb} there with space left.",
+        where=user_location(),
+    )
+    error.errno, error.filename = cause.errno, path
+    return error
+
+
+def _load(path: str | os.PathLike[str]) -> dict[str, np.ndarray] | list[np.ndarray]:
     with open(path, "rb") as file:
         head = file.read(9)
     # A safetensors header may be 0x112 bytes long: its brace is looked at first.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from graphc.errors import ArgumentError, GraphcError, nearest, scope, user_location
+from graphc.errors import ArgumentError, no_attribute, scope, user_location
 from graphc.frontend.array import Array
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
+from graphc.frontend.gluon.arguments import check_keywords, unknown_argument, wrong_inputs
 from graphc.frontend.gluon.naming import NameScope
 from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.gluon.parameter_dict import ParameterDict, load_values, strip_kind
@@ -85,7 +85,7 @@ class Block:
         self, prefix: str | None = None, params: ParameterDict | None = None, **unknown: Any
     ) -> None:
         for name in unknown:
-            raise _unknown_argument(type(self), name)
+            raise unknown_argument(type(self), name)
         full, own = NameScope.name_for(prefix, params, type(self).__name__.lower())
         state: dict[str, Any] = {
             "_children": {},
@@ -101,7 +101,15 @@ class Block:
         }
         self.__dict__.update(state)
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        check_keywords(cls, kwargs)
+        return super().__new__(cls)
+
     # -- attributes ----------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        names = (*self.__dict__, *dir(type(self)))
+        raise no_attribute(f"{type(self).__name__}", name, names)
 
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
@@ -379,7 +387,13 @@ class Block:
         with scope(self._path_part()):
             for hook in tuple(self._pre_hooks):
                 hook(self, args)
-            result = self._compute(args, kwargs)
+            try:
+                result = self._compute(args, kwargs)
+            except TypeError:
+                misfit = wrong_inputs(self, args, kwargs)
+                if misfit is None:
+                    raise
+                raise misfit from None
             for hook in tuple(self._hooks):
                 hook(self, args, result)
             return result
@@ -463,20 +477,3 @@ def _shared_too(names: dict[str, Parameter], arrays: dict[str, Any]) -> dict[str
         if name not in found and id(parameter) in stored:
             found[name] = arrays[stored[id(parameter)]]
     return found
-
-
-def _unknown_argument(cls: type[Block], name: str) -> GraphcError:
-    known: list[str] = []
-    for base in cls.__mro__:
-        if "__init__" in base.__dict__ and issubclass(base, Block):
-            known += [
-                p.name
-                for p in inspect.signature(base.__init__).parameters.values()
-                if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
-            ]
-    known = list(dict.fromkeys(known))
-    return ArgumentError(
-        f"{cls.__name__} has no argument {name!r}.{nearest(name, known)}",
-        remedy=f"Its arguments are {', '.join(known)}.",
-        where=user_location(),
-    )

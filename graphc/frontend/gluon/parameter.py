@@ -108,7 +108,6 @@ class Parameter:
         self._variable: Any = None
         self._grad_req = "null"
         self._read_version = 0
-        self._fused_away: Location | None = None
         self.grad_req = grad_req
 
     def __repr__(self) -> str:
@@ -242,7 +241,7 @@ class Parameter:
     def _attach_grad(self) -> None:
         assert self._data is not None
         self._data.attach_grad(self._grad_req)
-        self._read_version, self._fused_away = 0, None
+        self._read_version = 0
 
     # -- reading and writing -------------------------------------------------------------------
 
@@ -370,21 +369,14 @@ class Parameter:
             When there is none: ``grad_req`` is ``"null"``, or TrainStep fused it away.
         """
         array = self.current_array()
-        if array.grad is None:
+        if array._grad is None:
             raise AutogradError(
                 f"parameter {self.name} has no gradient: its grad_req is 'null'",
                 remedy="Set grad_req to 'write' before the forward pass.",
                 where=user_location(),
             )
-        if self._fused_away is not None and not self.fresh_grad:
-            raise AutogradError(
-                f"the gradient of parameter {self.name} was fused away: the TrainStep at "
-                f"{self._fused_away} used it without writing it to memory",
-                remedy="Use autograd.record(), backward() and trainer.step() where you read "
-                "gradients.",
-                where=user_location(),
-            )
-        return array.grad
+        array.check_grad(f"parameter {self.name}")
+        return array._grad
 
     def list_grad(self) -> list[NDArray]:
         """Return the gradient on each device."""
@@ -393,23 +385,22 @@ class Parameter:
     @property
     def fresh_grad(self) -> bool:
         """Whether ``backward`` has written the gradient since an update used it."""
-        gradient = self.current_array().grad
+        gradient = self.current_array()._grad
         return gradient is not None and gradient._storage.version != self._read_version
 
     def use_grad(self, fused: Location | None = None) -> None:
         """Note that an update has used the gradient; ``fused``: it never reached memory."""
-        gradient = self.current_array().grad
+        gradient = self.current_array()._grad
         if gradient is not None:
             self._read_version = gradient._storage.version
-        self._fused_away = fused
+        self.current_array().fuse_grad(fused)
 
     def zero_grad(self) -> None:
         """Set the gradient to zeros."""
-        if self._data is None or self._data.grad is None:
+        if self._data is None or self._data._grad is None:
             return
         stale = not self.fresh_grad
         self._data.zero_grad()
-        self._fused_away = None
         if stale:
             self.use_grad()
 

@@ -407,7 +407,11 @@ def Dropout(
     """
     always = chosen("mode", mode, ("training", "always")) == "always"
     if not 0 <= p <= 1:
-        raise ArgumentError(f"Dropout: p is a probability, got {p}", where=user_location())
+        raise ArgumentError(
+            f"Dropout: p is a probability, got {p}",
+            remedy="Pass the share of elements to drop, between 0 and 1.",
+            where=user_location(),
+        )
     if p == 0 or not (always or scopes.training):
         return data
     return random.dropout(floating(data), *draw_key(), p, tuple(axes))

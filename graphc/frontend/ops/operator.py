@@ -101,7 +101,15 @@ def operator(
             if not allowed.issuperset(kwargs):
                 kwargs = _understood(record, kwargs)
             out = kwargs.pop("out", None) if "out" in kwargs and "out" not in allowed else None
-            result = function(*map(as_operand, args), **kwargs)
+            try:
+                result = function(*map(as_operand, args), **kwargs)
+            except GraphcError as error:
+                raise error.attach(where=user_location()) from None
+            except TypeError as error:
+                # Without a frame of its own, it is of this very call: too many or too few.
+                if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                    raise _wrong_call(record, error) from None
+                raise
             return result if out is None else _written(result, out)
 
         call.operator = record  # type: ignore[attr-defined]
@@ -135,6 +143,14 @@ def unknown_keyword(name: str, keyword: str, parameters: Sequence[str]) -> Argum
     return ArgumentError(
         f"{name} has no argument {keyword!r}.{nearest(keyword, parameters)}",
         remedy=f"Its arguments are {', '.join(parameters)}.",
+        where=user_location(),
+    )
+
+
+def _wrong_call(record: Operator, error: TypeError) -> ArgumentError:
+    return ArgumentError(
+        str(error).replace(f"{record.function.__name__}()", record.name),
+        remedy=f"Its arguments are {', '.join(record.parameters)}.",
         where=user_location(),
     )
 

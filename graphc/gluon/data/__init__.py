@@ -1,5 +1,6 @@
 """Datasets, samplers and the DataLoader."""
 
+from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.gluon.data import batchify as batchify
 from graphc.frontend.gluon.data.dataloader import DataLoader as DataLoader
 from graphc.frontend.gluon.data.dataset import ArrayDataset as ArrayDataset
@@ -12,3 +13,5 @@ from graphc.frontend.gluon.data.sampler import RandomSampler as RandomSampler
 from graphc.frontend.gluon.data.sampler import Sampler as Sampler
 from graphc.frontend.gluon.data.sampler import SequentialSampler as SequentialSampler
 from graphc.gluon.data import vision as vision
+
+_suggest_attributes(__name__)

@@ -2,31 +2,85 @@
 
 from graphc.ir.ops import (
     activation as activation,
+)
+from graphc.ir.ops import (
     arithmetic as arithmetic,
+)
+from graphc.ir.ops import (
     average_pooling as average_pooling,
+)
+from graphc.ir.ops import (
     basic as basic,
+)
+from graphc.ir.ops import (
     comparison as comparison,
+)
+from graphc.ir.ops import (
     composite as composite,
+)
+from graphc.ir.ops import (
     contraction as contraction,
+)
+from graphc.ir.ops import (
     convolution as convolution,
+)
+from graphc.ir.ops import (
     creation as creation,
+)
+from graphc.ir.ops import (
     einsum as einsum,
+)
+from graphc.ir.ops import (
     fused as fused,
+)
+from graphc.ir.ops import (
     gather as gather,
+)
+from graphc.ir.ops import (
     indexing as indexing,
+)
+from graphc.ir.ops import (
     movement as movement,
+)
+from graphc.ir.ops import (
     normalization as normalization,
+)
+from graphc.ir.ops import (
     padding as padding,
+)
+from graphc.ir.ops import (
     philox as philox,
+)
+from graphc.ir.ops import (
     pooling as pooling,
+)
+from graphc.ir.ops import (
     random as random,
+)
+from graphc.ir.ops import (
     rearrange as rearrange,
+)
+from graphc.ir.ops import (
     reduction as reduction,
+)
+from graphc.ir.ops import (
     slice_bounds as slice_bounds,
+)
+from graphc.ir.ops import (
     slicing as slicing,
+)
+from graphc.ir.ops import (
     softmax as softmax,
+)
+from graphc.ir.ops import (
     statistics as statistics,
+)
+from graphc.ir.ops import (
     transcendental as transcendental,
+)
+from graphc.ir.ops import (
     transposed_convolution as transposed_convolution,
+)
+from graphc.ir.ops import (
     windows as windows,
 )

@@ -91,7 +91,7 @@ class AvgPool(OpDef):
     With ``count_include_pad`` padding counts as zeros, otherwise it does not count.
     """
 
-    name, kind = "avg_pool", Kind.MOVEMENT
+    name, kind, compiled = "avg_pool", Kind.MOVEMENT, True
     samples = tuple(sample(shape, **attrs) for shape, attrs in _MEAN_SAMPLES)
 
     def __call__(
@@ -161,7 +161,7 @@ class AvgPool(OpDef):
 class AvgPoolGrad(OpDef):
     """Spreads the gradient of each window evenly over the elements it is the mean of."""
 
-    name, kind = "avg_pool_grad", Kind.MOVEMENT
+    name, kind, compiled = "avg_pool_grad", Kind.MOVEMENT, True
     samples = tuple(
         sample(shape[:2] + _windows(shape, attrs), spatial=shape[2:], **attrs)
         for shape, attrs in _MEAN_SAMPLES

@@ -134,7 +134,7 @@ _MAX_SAMPLES = tuple(
 class MaxPooling(OpDef):
     """What the pool and the index record share: settings and checks."""
 
-    kind, dtypes = Kind.MOVEMENT, NUMBERS
+    kind, dtypes, compiled = Kind.MOVEMENT, NUMBERS, True
     samples = _MAX_SAMPLES
     tolerance: dict[DType, tuple[float, float]] = {}
 
@@ -251,7 +251,7 @@ class MaxPoolIndex(MaxPooling):
 class MaxPoolGrad(OpDef):
     """Spreads the gradient of each window to the element that its index names; zero elsewhere."""
 
-    name, kind, dtypes = "max_pool_grad", Kind.MOVEMENT, FLOATS
+    name, kind, dtypes, compiled = "max_pool_grad", Kind.MOVEMENT, FLOATS, True
     samples = (
         sample((1, 2, 2, 3), Spec((1, 2, 2, 3), 0, 4, int32), spatial=(4, 6), kernel=(2, 2),
                stride=(2, 2), pad=(0, 0)),
@@ -318,7 +318,7 @@ class MaxPoolGrad(OpDef):
 class MaxPoolTake(OpDef):
     """The element of each window that its index names; zero where that is padding."""
 
-    name, kind, dtypes = "max_pool_take", Kind.MOVEMENT, FLOATS
+    name, kind, dtypes, compiled = "max_pool_take", Kind.MOVEMENT, FLOATS, True
     samples = (
         sample((1, 2, 4, 6), Spec((1, 2, 2, 3), 0, 4, int32), kernel=(2, 2), stride=(2, 2),
                pad=(0, 0)),

@@ -71,7 +71,7 @@ def _require(condition: bool, message: str, remedy: str) -> None:
 class Sampler(OpDef):
     """Base of the records that draw an array: ``draw`` turns a block of words into an element."""
 
-    kind, gradient, dtypes = Kind.POINTWISE, False, (int64,)
+    kind, gradient, dtypes, compiled = Kind.POINTWISE, False, (int64,), True
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Take the seed and the counter as i64."""
@@ -350,7 +350,7 @@ class RandomPermutation(OpDef):
 class Dropout(OpDef):
     """The operand with elements set to zero at random and the others scaled up."""
 
-    name, kind, dtypes = "dropout", Kind.POINTWISE, FLOATS
+    name, kind, dtypes, compiled = "dropout", Kind.POINTWISE, FLOATS, True
     samples = (
         sample((4, 5), SEED, COUNTER, p=0.5, axes=()),
         sample((3, 4, 2), SEED, COUNTER, p=0.3, axes=(1,)),

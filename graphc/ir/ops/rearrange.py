@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, IndexRangeError, ShapeError
-from graphc.ir.dim import dim_max, modulo, Dim, SizeExpr
+from graphc.ir.dim import Dim, SizeExpr, dim_max, modulo
 from graphc.ir.op import sample
 from graphc.ir.ops.composite import as_shape, attempt, composite, shape_of
 from graphc.ir.ops.movement import broadcast_to, expand_dims, reshape, transpose

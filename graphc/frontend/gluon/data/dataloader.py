@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from graphc.errors import ArgumentError, DataLoaderError, user_location
+from graphc.errors import ArgumentError, DataLoaderError, GraphcError, user_location
 from graphc.frontend.gluon.data.batchify import default_batchify_fn
 from graphc.frontend.gluon.data.fetch import Fetcher, shorten
 from graphc.frontend.gluon.data.sampler import BatchSampler, RandomSampler, SequentialSampler
@@ -81,6 +81,10 @@ class DataLoader:
             raise _invalid(
                 "num_workers and prefetch must be 0 or more and timeout above 0, not "
                 f"num_workers={num_workers}, prefetch={prefetch}, timeout={timeout}"
+            )
+        if batchify_fn is not None and not callable(batchify_fn):
+            raise _invalid(
+                f"batchify_fn must be a function of a list of items, got {batchify_fn!r}"
             )
         if start_method is not None:
             check_start_method(start_method)
@@ -161,7 +165,11 @@ class DataLoader:
 
 def _in_this_process(fetcher: Fetcher, batches: Iterable[list[Any]]) -> Iterator[Any]:
     for indices in batches:
-        yield fetcher.finish(fetcher.fetch(indices))
+        try:
+            batch = fetcher.finish(fetcher.fetch(indices))
+        except GraphcError as error:
+            raise error.attach(where=user_location())  # noqa: B904
+        yield batch
 
 
 def _batches(

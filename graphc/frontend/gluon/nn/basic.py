@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 from graphc.errors import ArgumentError, ShapeError, UnknownNameError, user_location
@@ -119,9 +120,11 @@ class Dropout(HybridBlock):
 
     def __init__(self, rate: float, axes: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= rate <= 1:
+        if not isinstance(rate, Real) or not 0 <= rate <= 1:
             raise ArgumentError(
-                f"the rate of Dropout is a probability, got {rate}", where=user_location()
+                f"the rate of Dropout is a probability, got {rate!r}",
+                remedy="Pass the share of elements to drop, between 0 and 1: Dropout(0.5).",
+                where=user_location(),
             )
         self._rate, self._axes = float(rate), tuple(axes)
 
