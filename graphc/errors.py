@@ -6,6 +6,7 @@ operation with its operand types; the remedy.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import sys
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+# `with graphc.options(...)` enters graphc through contextlib, which is no line of the user's.
+_NOT_THE_USER = (_PACKAGE, contextlib.__file__)
 _scope: ContextVar[tuple[str, ...]] = ContextVar("graphc_scope", default=())
 _pinned: ContextVar[Location | None] = ContextVar("graphc_location", default=None)
 
@@ -49,9 +52,14 @@ def user_location() -> Location:
     if pinned is not None:
         return pinned
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
         frame = frame.f_back
     return Location(frame.f_code.co_filename, frame.f_lineno, ".".join(_scope.get()))
+
+
+def scoped() -> bool:
+    """Return whether a Block is running."""
+    return bool(_scope.get())
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import difflib
-import importlib
 import os
 import random
 import shutil
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import graphc
 
 GOLDEN = Path(__file__).parent / "golden"
 CACHE_VARIABLE = "GRAPHC_CACHE_DIR"
@@ -70,22 +71,17 @@ def kernel_cache() -> Path:
     return Path(os.environ[CACHE_VARIABLE])
 
 
-@pytest.fixture(scope="session")
-def seed_graphc() -> Callable[[int], object] | None:
-    """Return ``graphc.random.seed``, or None where graphc itself does not import."""
-    try:
-        graphc = importlib.import_module("graphc")
-    except ImportError:
-        return None
-    return getattr(getattr(graphc, "random", None), "seed", None)
+@pytest.fixture(scope="session", autouse=True)
+def verified_passes() -> None:
+    """Check every graph and kernel after every pass."""
+    graphc.configure(verify=True)
 
 
 @pytest.fixture(autouse=True)
-def fixed_seeds(seed_graphc: Callable[[int], object] | None) -> None:
+def fixed_seeds() -> None:
     random.seed(SEED)
     np.random.seed(SEED)
-    if seed_graphc is not None:
-        seed_graphc(SEED)
+    graphc.random.seed(SEED)
 
 
 def check_golden(path: Path, text: str, update: bool) -> None:

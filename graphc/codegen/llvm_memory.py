@@ -308,6 +308,14 @@ class Memory(Conversions):
         callee = self.function(name, self.ir.VoidType(), [a.type for a in arguments])
         self.builder.call(callee, arguments)
 
+    # -- shuffles ----------------------------------------------------------------------------
+
+    def repeat(self, value: Value, lanes: int, count: int, first: int) -> Value:
+        """Return the vector of ``lanes`` whose lane ``k`` is lane ``(k + first) // count``."""
+        (row,) = value.rows
+        order = ((np.arange(lanes) + first) // count).tolist()
+        return Value(value.dtype, (lanes,), [self.shuffle(row, row, order)])
+
     # -- transposition -----------------------------------------------------------------------
 
     def _is_transposed(self, tile: Tile, strides: Sequence[Value | Weak]) -> bool:

@@ -259,6 +259,7 @@ class _Lowering:
             "fail": self.fail,
             "full": lambda dtype, number, *tile: emit.value(number, dtype.dtype, tile),
             "spread": lambda value, *tile: emit.spread(emit.typed([value])[0], tile),
+            "repeat": emit.repeat,
             "iota": emit.iota,
             "bitcast": lambda value, dtype: emit.bitcast(value, dtype.dtype),
         }

@@ -262,6 +262,7 @@ def _names() -> dict[str, Any]:
         "scatter": _scatter, "scatter_where": _scatter_where, "fail": _fail,
         "full": lambda dtype, value, *tile: np.full(tile, value, dtype.dtype.numpy),
         "spread": _spread,
+        "repeat": lambda a, lanes, count, first: a[(np.arange(lanes) + first) // count],
         "iota": np.arange,
         "bitcast": lambda value, dtype: scalar_math.reinterpret(value, dtype.dtype)[()],
         "minimum": _extremum(False), "maximum": _extremum(True), "absolute": np.abs,

@@ -25,7 +25,7 @@ from graphc.codegen.sharing import (
 )
 from graphc.errors import CompileError
 from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
-from graphc.ir.expr import Apply, Buffer, Const, Expr, Fold, Index, Iota, Load, Splat, Use
+from graphc.ir.expr import Apply, Buffer, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
 from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
@@ -76,7 +76,7 @@ _SHORT, _SURROUNDING = 20, 28
 _MEMORY = (
     "buffer", "size", "alloc", "load", "load_where", "gather", "gather_where", "store",
     "store_where", "scatter", "scatter_where", "stream", "stream_where", "stream_fence", "fail",
-    "full", "spread", "iota", "bitcast",
+    "full", "spread", "repeat", "iota", "bitcast",
 )  # fmt: skip
 DTYPE_NAMES: dict[str, DType] = {d.short: d for d in DTYPES if d is not bool_} | {"boolean": bool_}
 """Name of a type in the text; calling it converts, or makes a constant."""
@@ -298,6 +298,9 @@ class _Writer:
                 return self.load(expr), _ATOM
             case Splat():
                 return self.splat(expr), _ATOM
+            case Repeat():
+                numbers = f"{expr.tile[0]}, {expr.count}, {expr.first}"
+                return f"repeat({self.value(expr.arg)}, {numbers})", _ATOM
             case Fold():
                 return f"fold_{expr.combine}({self.value(expr.arg)})", _ATOM
         raise CompileError(
@@ -392,7 +395,9 @@ class _Writer:
             case FloorDiv() | Modulo():
                 left, right = self.polynomial(atom.a), self.polynomial(atom.b)
                 sign = "//" if isinstance(atom, FloorDiv) else "%"
-                return f"{_parenthesized(left, 7)} {sign} {_parenthesized(right, 8)}", 7
+                # A sign in front would read as that of the whole term.
+                numerator = _parenthesized(left, _ATOM if left[0].startswith("-") else 7)
+                return f"{numerator} {sign} {_parenthesized(right, 8)}", 7
             case Minimum() | Maximum():
                 name = "minimum" if isinstance(atom, Minimum) else "maximum"
                 return f"{name}({self.polynomial(atom.a)[0]}, {self.polynomial(atom.b)[0]})", _ATOM

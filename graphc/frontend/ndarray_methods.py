@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError, user_location
+from graphc.errors import DTypeError, ShapeError, no_attribute, user_location
 from graphc.frontend.ops import elementwise, indexing, nn, reduce, shape
 from graphc.frontend.ops.elementwise import as_mask
 from graphc.frontend.ops.operator import as_operand, at_least_1d, element_type
@@ -104,6 +104,12 @@ class NDMethods:
     def operand_dtypes(cls, op: Any, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Return the types operands are cast to."""
         return nd_operand_dtypes(op, types)
+
+    def __getattr__(self, name: str) -> Any:
+        cls = type(self)
+        if hasattr(cls, name):  # a slot without a value
+            raise AttributeError(name)
+        raise no_attribute(cls.__name__.replace("NDTracer", "NDArray"), name, dir(cls))
 
     # -- operators -----------------------------------------------------------------------------
 

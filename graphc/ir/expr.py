@@ -202,6 +202,17 @@ class Splat(Expr):
     tile: Tile
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeat(Expr):
+    """A vector whose lane ``k`` is lane ``(k + first) // count`` of a shorter one."""
+
+    arg: Expr
+    count: int
+    first: int
+    dtype: DType
+    tile: Tile
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """Memory a kernel reads or writes: a parameter, or scratch made by `Alloc`."""
@@ -393,6 +404,12 @@ def splat(value: Expr, tile: Tile) -> Expr:
     return found
 
 
+def repeat(value: Expr, lanes: int, count: int, first: int = 0) -> Expr:
+    """Copy each lane of a vector ``count`` times, the first one ``first`` times less."""
+    found: Expr = _intern(Repeat, value, count, first, value.dtype, (lanes,))
+    return found
+
+
 def fold(combine: str, value: Expr) -> Expr:
     """Reduce a whole tile to a scalar by a fixed tree."""
     return _intern(Fold, combine, value, value.dtype) if value.tile else value
@@ -423,7 +440,7 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return (expr.offset,) if expr.mask is None else (expr.offset, expr.mask)
         case Reduce():
             return (expr.body,)
-        case Fold() | Splat():
+        case Fold() | Splat() | Repeat():
             return (expr.arg,)
     return ()
 
@@ -469,4 +486,7 @@ def with_children(expr: Expr, visit: Callable[[Expr], Expr | None], memo: dict[E
             return fold(expr.combine, rebuild(expr.arg, visit, memo))
         case Splat():
             return splat(rebuild(expr.arg, visit, memo), expr.tile)
+        case Repeat():
+            value = rebuild(expr.arg, visit, memo)
+            return repeat(value, expr.tile[0], expr.count, expr.first)
     return expr

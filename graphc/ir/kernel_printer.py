@@ -29,6 +29,7 @@ from graphc.ir.expr import (
     Iota,
     Load,
     Reduce,
+    Repeat,
     Splat,
     Tile,
     Use,
@@ -265,6 +266,9 @@ class _Writer:
                 return self.load(expr), _ATOM
             case Splat():
                 return f"splat({self.typed(expr.arg)}, {_tile(expr.tile)})", _ATOM
+            case Repeat():
+                numbers = f"{expr.tile[0]}, {expr.count}, {expr.first}"
+                return f"repeat({self.text(expr.arg)}, {numbers})", _ATOM
             case Fold():
                 return f"fold_{expr.combine}({self.text(expr.arg)})", _ATOM
         return type(expr).__name__, _ATOM

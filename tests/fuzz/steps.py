@@ -12,7 +12,10 @@ from graphc.errors import GraphcError
 from graphc.ir.graph import Graph, Value
 from graphc.ir.sizes import solving
 
-SMOOTH = ["negative", "tanh", "sigmoid", "square", "sin", "cos", "erf", "gelu", "silu", "softplus", "arctan", "arcsinh", "softsign", "log_sigmoid", "copy", "selu"]
+SMOOTH = (
+    "negative", "tanh", "sigmoid", "square", "sin", "cos", "erf", "gelu", "silu", "softplus",
+    "arctan", "arcsinh", "softsign", "log_sigmoid", "copy", "selu",
+)
 KINKED = ("abs", "relu", "leaky_relu", "elu", "hard_sigmoid", "clip")
 JUMPING = ("sign", "floor", "ceil", "round", "trunc", "logical_not", "isfinite")
 COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")

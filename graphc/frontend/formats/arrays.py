@@ -96,7 +96,8 @@ def _missing(path: str) -> MissingFileError:
 
 
 def _refused(verb: str, path: str, cause: OSError) -> FileAccessError:
-    error = FileAccessError(
+    kind = MissingFileError if isinstance(cause, FileNotFoundError) else FileAccessError
+    error = kind(
         f"cannot {verb} {path}: {cause.strerror or cause}",
         remedy="Check that it names a file, that its folder exists, and that you may "
         f"{verb} there with space left.",

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from graphc.errors import ArgumentError, no_attribute, scope, user_location
+from graphc.errors import ArgumentError, no_attribute, scope, scoped, user_location
 from graphc.frontend.array import Array
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
 from graphc.frontend.gluon.arguments import check_keywords, unknown_argument, wrong_inputs
 from graphc.frontend.gluon.naming import NameScope
-from graphc.frontend.gluon.parameter import Parameter
+from graphc.frontend.gluon.parameter import Completed, Parameter
 from graphc.frontend.gluon.parameter_dict import ParameterDict, load_values, strip_kind
 from graphc.frontend.gluon.summary import summary
 from graphc.frontend.tracer import Trace, current_trace, tracing
@@ -384,22 +384,24 @@ class Block:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward``."""
-        with scope(self._path_part()):
+        inner = scoped()
+        with scope(self._attribute if inner and self._attribute else type(self).__name__):
             for hook in tuple(self._pre_hooks):
                 hook(self, args)
             try:
                 result = self._compute(args, kwargs)
-            except TypeError:
-                misfit = wrong_inputs(self, args, kwargs)
+            except BaseException as error:
+                if not inner:
+                    Completed.undo()
+                misfit = wrong_inputs(self, args, kwargs) if isinstance(error, TypeError) else None
                 if misfit is None:
                     raise
                 raise misfit from None
+            if not inner:
+                Completed.keep()
             for hook in tuple(self._hooks):
                 hook(self, args, result)
             return result
-
-    def _path_part(self) -> str:
-        return self._attribute if self._attribute and user_scope() else type(self).__name__
 
     def _compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._complete_own(args)
@@ -458,11 +460,6 @@ class Block:
             What the network is called with.
         """
         print(summary(self, inputs))
-
-
-def user_scope() -> str:
-    """Return the path of the Blocks that are running, or an empty string."""
-    return user_location().scope
 
 
 def _indented(text: str) -> str:

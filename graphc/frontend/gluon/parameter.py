@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -55,6 +56,7 @@ class _Pending:
     init: Any
     default: Any
     key: int
+    shape: tuple[int, ...] | None
 
 
 class Parameter:
@@ -200,7 +202,7 @@ class Parameter:
         key = int(host_generator().integers(1 << 63))
         given = init if init is not None else self.init
         pending = _Pending(
-            None if given is None else _created(given), _created(default_init), key
+            None if given is None else _created(given), _created(default_init), key, self._shape
         )
         if self.shape_known:
             self._make(pending)
@@ -218,7 +220,12 @@ class Parameter:
         if self._pending is not None and self._data is None:
             if not self.shape_known:
                 raise self._unreadable()
+            Completed.note(self, self._pending)
             self._make(self._pending)
+
+    def defer_again(self, pending: _Pending) -> None:
+        """Go back to waiting for a shape: what told it was a mistake."""
+        self._data, self._pending, self._shape = None, pending, pending.shape
 
     def _make(self, pending: _Pending) -> None:
         assert self._shape is not None
@@ -406,6 +413,31 @@ class Parameter:
 
 
 _ENDINGS = ("running_mean", "running_var", "weight", "bias", "gamma", "beta", "alpha", "const")
+
+
+class _Completions(threading.local):
+    """Deferred initializations of the call of a Block that is running, to undo where it fails."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Parameter, _Pending]] = []
+
+    def note(self, parameter: Parameter, pending: _Pending) -> None:
+        """Note a Parameter whose shape has become known."""
+        self._made.append((parameter, pending))
+
+    def keep(self) -> None:
+        """Forget what was noted: the call has succeeded."""
+        if self._made:
+            self._made.clear()
+
+    def undo(self) -> None:
+        """Let all that was noted wait again, so that wrong data leaves no shapes behind."""
+        for parameter, pending in self._made:
+            parameter.defer_again(pending)
+        self._made.clear()
+
+
+Completed = _Completions()
 
 
 class Constant(Parameter):

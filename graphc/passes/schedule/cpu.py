@@ -31,6 +31,7 @@ from graphc.ir.operations import IDENTITY, OPERATIONS
 from graphc.ir.target import Target
 from graphc.passes.fuse import WINDOW
 from graphc.passes.schedule import contraction
+from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.nest import (
     Nest,
     collapse,
@@ -38,7 +39,6 @@ from graphc.passes.schedule.nest import (
     free_names,
     nests,
     reductions,
-    stride,
     substituted,
 )
 from graphc.passes.schedule.vectorize import vector_store, vectorize
@@ -119,8 +119,8 @@ def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
     found = reductions(items)
     names = frozenset().union(*(free_names(r) for r in found)) if found else frozenset(axes)
     kept = tuple(a for a in ordered if a.name in names)
-    vector = kept[-1] if kept and not _follow_reduction(found, kept[-1]) else None
     lanes = target.vector_bytes // 4
+    vector = kept[-1] if kept and not _follow_reduction(found, kept[-1], lanes) else None
     if found and max(_operations(r.body) for r in found) <= LIGHT:
         lanes *= 4
     return _Plan(items, kept, vector, lanes, _group(found))
@@ -170,14 +170,14 @@ def _written_out(reduce: Reduce, body: Expr) -> Expr:
     return total
 
 
-def _follow_reduction(found: Sequence[Reduce], last: Axis) -> bool:
+def _follow_reduction(found: Sequence[Reduce], last: Axis, lanes: int) -> bool:
     """Return whether the reads run along the reduction axes rather than the output's last."""
     along_reduction = along_output = 0
     for reduce in found:
         for node in E.walk(reduce.body):
             if isinstance(node, Load):
-                along_reduction += stride(node, reduce.axes[-1].name) == 1
-                along_output += stride(node, last.name) == 1
+                along_reduction += runs_along(node, reduce.axes[-1].name, lanes)
+                along_output += runs_along(node, last.name, lanes)
     return along_reduction > along_output
 
 
@@ -240,7 +240,7 @@ def _lanes(plan: _Plan, mask: Expr | None) -> tuple[Stmt, ...]:
                     register,
                     _accumulate(
                         reduce.combine, holder, term,
-                        lambda e: vectorize(e, name, lanes, mask, known),
+                        lambda e: vectorize(e, name, lanes, mask, known, aligned=True),
                     ),
                 )
             )  # fmt: skip
@@ -257,7 +257,7 @@ def _lane_stores(plan: _Plan, mask: Expr | None, known: dict[Expr, Expr]) -> lis
     values: list[Stmt] = []
     stores: list[Stmt] = []
     for item in plan.items:
-        store = vector_store(item.store, name, lanes, mask, known)
+        store = vector_store(item.store, name, lanes, mask, known, aligned=True)
         inner = tuple(a for a in item.axes if a not in plan.kept)
         if not inner and len(plan.items) > 1:
             register = f"v{len(values)}"
@@ -301,10 +301,9 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
         waiting = [pair for pair in waiting if pair not in along]
         stores = [_store_over(item.store, inner, group[0].axes) for item, inner in along]
         statements.extend(_reduce_rows(group, stores, plan.lanes, known))
+    statements.extend(_scalar_stores([item.store for item, inner in waiting if not inner], known))
     for item, inner in waiting:
         if not inner:
-            value = E.rebuild(item.store.value, lambda e: None, dict(known))
-            statements.append(replace(item.store, value=value))
             continue
         last = inner[-1]
         emit = partial(_stored, item.store, last.name, plan.lanes, known)
@@ -313,10 +312,24 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
     return tuple(statements)
 
 
+def _scalar_stores(stores: Sequence[Store], known: dict[Expr, Expr]) -> list[Stmt]:
+    """Return stores of single elements; all are computed before the first is stored."""
+    values: list[Stmt] = []
+    writes: list[Stmt] = []
+    for store in stores:
+        value = E.rebuild(store.value, lambda e: None, dict(known))
+        if len(stores) > 1:
+            register = f"s{len(values)}"
+            values.append(Let(register, value))
+            value = E.use(register, value)
+        writes.append(replace(store, value=value))
+    return [*values, *writes]
+
+
 def _stored(
     store: Store, name: str, lanes: int, known: dict[Expr, Expr], mask: Expr | None
 ) -> tuple[Stmt, ...]:
-    return (vector_store(store, name, lanes, mask, known),)
+    return (vector_store(store, name, lanes, mask, known, aligned=True),)
 
 
 def _store_over(store: Store, own: Sequence[Axis], axes: Sequence[Axis]) -> Store:
@@ -354,7 +367,7 @@ def _reduce_rows(
         before, after = _shared_stores(stores, last.name, lanes, mask, local)
 
         def convert(e: Expr) -> Expr:
-            return vectorize(e, last.name, lanes, mask, local)
+            return vectorize(e, last.name, lanes, mask, local, aligned=True)
 
         steps: list[Stmt] = []
         for reduce, (register, holder, identity) in zip(group, holders, strict=True):
@@ -380,7 +393,7 @@ def _shared_stores(
     values: list[Stmt] = []
     writes: list[Stmt] = []
     for position, store in enumerate(stores):
-        write = vector_store(store, name, lanes, mask, known)
+        write = vector_store(store, name, lanes, mask, known, aligned=True)
         register = f"v{position}"
         values.append(Let(register, write.value))
         known[store.value] = E.use(register, write.value)
