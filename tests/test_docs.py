@@ -6,10 +6,12 @@ import importlib.util
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,8 @@ def identity(path: Path) -> str:
 
 def run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MPLBACKEND": "Agg"}
+    if "home" in options:
+        environment["HOME"] = str(options["home"])
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=options.pop("cwd", ROOT),
@@ -88,12 +92,24 @@ def blocks(page: Path) -> list[str]:
     return [m["code"] for m in _BLOCK.finditer(text) if m["before"].strip() != NO_RUN]
 
 
+def write_digits(folder: Path, count: int) -> None:
+    """Write a training set in MNIST's format, for examples that train on it."""
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 255, (count, 28, 28), np.uint8)
+    head = struct.pack(">4i", 2051, count, 28, 28)
+    (folder / "train-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    head = struct.pack(">2i", 2049, count)
+    (folder / "train-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=identity)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     # One process for a page: blocks build on those before, and may register ops.
     script = tmp_path / "page.py"
     script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
-    done = run([str(script)], cwd=tmp_path)
+    write_digits(tmp_path / ".graphc" / "data" / "mnist", 200)
+    done = run([str(script)], cwd=tmp_path, home=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -124,7 +140,8 @@ def test_doctests(module: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)
 def test_links_lead_to_files(page: Path) -> None:
-    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for link in _LINK.findall(prose):
         assert (page.parent / link).exists(), f"{identity(page)} links to {link}"
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from graphc.codegen.cpu import host_target
 from graphc.errors import user_location
 from graphc.frontend.array import Array, Entry, Saved, mode
-from graphc.ir.graph import Graph, placeholder
+from graphc.ir.graph import Graph
 from graphc.ir.op import Kind, OpDef
-from graphc.passes.differentiate import gradients
+from graphc.passes.differentiate import cotangent_inputs, gradients
 from graphc.passes.manager import compile_graph
 from graphc.passes.partition import Split, split
 from graphc.runtime.program import Program
@@ -68,10 +68,7 @@ class Compiled:
         with self._lock:
             if key not in self._gradients:
                 outputs = self.graph.outputs
-                given = [
-                    placeholder(f"grad{i}", v.type) if wanted else None
-                    for i, (v, wanted) in enumerate(zip(outputs, heads, strict=True))
-                ]
+                given = cotangent_inputs(self.graph, heads)
                 found = gradients(outputs, given, [self.graph.inputs[i] for i in wrt])
                 inputs = (*self.graph.inputs, *(c for c in given if c is not None))
                 results = tuple(g for g in found if g is not None)

@@ -13,7 +13,7 @@ from graphc.errors import DTypeError, GraphcError, TraceError, user_location
 from graphc.frontend.array import Array, Handle
 from graphc.frontend.trace import symbolic_input
 from graphc.ir.dim import Dim, SizeExpr
-from graphc.ir.graph import Value, build, cast, constant, placeholder
+from graphc.ir.graph import Value, build, cast, constant, placeholder, unique_name
 from graphc.ir.operand import is_scalar
 from graphc.ir.sizes import SizeSolver, fix, known_size, resolve
 from graphc.ir.types import DType, TensorType, as_dtype
@@ -85,11 +85,7 @@ class Trace:
         return value
 
     def _unique(self, name: str) -> str:
-        taken = {v.node.attrs["name"] for v, _ in self.inputs}
-        found, count = name, 1
-        while found in taken:
-            found, count = f"{name}_{count}", count + 1
-        return found
+        return unique_name(name, {v.node.attrs["name"] for v, _ in self.inputs})
 
 
 _current: ContextVar[Trace | None] = ContextVar("graphc_trace", default=None)

@@ -6,7 +6,7 @@ what is reached from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,14 @@ def constant(scalar: Any, dtype: object) -> Value:
     with np.errstate(all="ignore"):
         item = np.asarray(scalar).astype(kind.numpy).item()
     return build(REGISTRY["constant"], (), {"value": item, "dtype": kind}, user_location())[0]
+
+
+def unique_name(name: str, taken: Container[str]) -> str:
+    """Return ``name``, with a number behind it if it is taken."""
+    found, count = name, 1
+    while found in taken:
+        found, count = f"{name}_{count}", count + 1
+    return found
 
 
 def placeholder(name: str, kind: TensorType, where: Location | None = None) -> Value:

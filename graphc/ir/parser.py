@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import graphc.ir.ops  # noqa: F401  (registers the records that a text may name)
 from graphc.errors import GraphcError, nearest
 from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value, placeholder

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.errors import AutogradError, located
-from graphc.ir.graph import Node, Value, topological
+from graphc.ir.graph import Graph, Node, Value, placeholder, topological, unique_name
 from graphc.ir.op import Kind, OpDef
 from graphc.ir.ops.contraction import sum_to_shape
 
@@ -49,6 +49,15 @@ def gradients(
                     if id(operand.node) in needed:
                         _add(found, operand, gradient)
     return [found.get(v) for v in wrt]
+
+
+def cotangent_inputs(graph: Graph, heads: Sequence[bool]) -> list[Value | None]:
+    """Return new inputs for the cotangents of the outputs that ``heads`` chooses."""
+    names = graph.input_names()
+    return [
+        placeholder(unique_name(f"grad{i}", names), value.type) if wanted else None
+        for i, (value, wanted) in enumerate(zip(graph.outputs, heads, strict=True))
+    ]
 
 
 def vjp(node: Node, arriving: Sequence[Value | None]) -> Sequence[Value | None]:

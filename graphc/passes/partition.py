@@ -17,10 +17,18 @@ from typing import Any
 
 from graphc import lazy
 from graphc.ir.dim import Dim, SizeExpr, evaluate, symbol, symbols
-from graphc.ir.graph import Graph, Node, Value, placeholder, rewrite_values, topological
+from graphc.ir.graph import (
+    Graph,
+    Node,
+    Value,
+    placeholder,
+    rewrite_values,
+    topological,
+    unique_name,
+)
 from graphc.ir.op import Kind
 from graphc.passes.canonicalize import canonicalize
-from graphc.passes.differentiate import gradients
+from graphc.passes.differentiate import cotangent_inputs, gradients
 
 NOMINAL_SIZE = 64
 """What a symbolic size counts as when values are weighed."""
@@ -66,10 +74,7 @@ def split(graph: Graph, wrt: Sequence[int], heads: Sequence[bool]) -> Split:
     Split
         Inputs that the outputs do not depend on are not in its ``wrt``.
     """
-    cotangents = [
-        placeholder(f"grad{i}", v.type) if wanted else None
-        for i, (v, wanted) in enumerate(zip(graph.outputs, heads, strict=True))
-    ]
+    cotangents = cotangent_inputs(graph, heads)
     given = tuple(c for c in cotangents if c is not None)
     found = gradients(graph.outputs, cotangents, [graph.inputs[i] for i in wrt])
     chosen = tuple(i for i, g in zip(wrt, found, strict=True) if g is not None)
@@ -96,7 +101,10 @@ def split(graph: Graph, wrt: Sequence[int], heads: Sequence[bool]) -> Split:
 def _backward(
     graph: Graph, grads: Sequence[Value], given: tuple[Value, ...], saved: tuple[Value, ...]
 ) -> tuple[Graph, tuple[tuple[str, int], ...]]:
-    seeds: dict[Value, Value] = {v: placeholder(f"saved{i}", v.type) for i, v in enumerate(saved)}
+    names = graph.input_names()
+    seeds: dict[Value, Value] = {
+        v: placeholder(unique_name(f"saved{i}", names), v.type) for i, v in enumerate(saved)
+    }
     results = rewrite_values(grads, lambda node, inputs: None, dict(seeds))
     needed = {v for n in topological(results) for v in n.outputs if n.op.name == "input"}
     needed |= _binding_sizes(graph, (*results, *given), {*given, *needed})

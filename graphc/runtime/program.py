@@ -7,8 +7,10 @@ threads may call it at once. Returned arrays own their memory.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,17 +31,53 @@ from graphc.runtime.threads import default_pool
 CHUNK_NS = 8_000
 """Estimated nanoseconds of work that a thread claims at once."""
 ALIGNMENT = 64
-_updating = threading.RLock()
+MOST_BINDINGS = 64
+"""Sets of sizes that a program remembers, with their arenas; the oldest is forgotten first."""
+
+# NumPy's ABI: an array's first field is the address of its data. Asking `__array_interface__`
+# takes longer than all the rest of a call.
+_DATA_OFFSET = object.__basicsize__
+_pointer_at = ctypes.c_uint64.from_address
 
 
 def address(array: np.ndarray) -> int:
     """Return the address of an array's first element."""
-    return int(array.__array_interface__["data"][0])
+    return _pointer_at(id(array) + _DATA_OFFSET).value
+
+
+class _BufferLocks:
+    """Locks that calls hold on the buffers they update; few for all buffers, by address."""
+
+    def __init__(self, count: int = 64) -> None:
+        self.count = count
+        self.restart()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.restart)
+
+    def restart(self) -> None:
+        """Make new locks: those that other threads held would stay locked in a forked child."""
+        self._locks = [threading.Lock() for _ in range(self.count)]
+
+    @contextmanager
+    def held(self, addresses: Iterable[int]) -> Iterator[None]:
+        """Hold the locks of buffers; always taken in the same order."""
+        chosen = sorted({place // ALIGNMENT % self.count for place in addresses})
+        locks = [self._locks[i] for i in chosen]
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            yield
+
+
+_updating = _BufferLocks()
 
 
 @dataclass(slots=True)
 class _Arena:
-    """Memory for one running call: intermediate values, pointer blocks, the launch table."""
+    """Memory for one running call: intermediate values, pointer blocks, the launch table.
+
+    ``serial`` are the arguments of the dispatcher for a run on the calling thread, converted.
+    """
 
     memory: np.ndarray
     pointers: Any
@@ -47,16 +85,17 @@ class _Arena:
     table_address: int
     error: Error
     error_address: int
+    serial: tuple[Any, ...]
 
 
 @dataclass(slots=True)
 class _Binding:
-    """A program at concrete sizes."""
+    """A program at concrete sizes; ``outputs`` are shape, dtype and pointers of each."""
 
     plan: MemoryPlan
     sizes: list[Any]
     extents: list[tuple[int, int]]
-    output_shapes: list[tuple[int, ...]]
+    outputs: list[tuple[tuple[int, ...], np.dtype[Any], list[int]]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
 
@@ -81,10 +120,9 @@ class Program:
         self.compiled: list[CompiledKernel] = compile_kernels(kernels, host_target())
         self._inputs = plan.graph.inputs
         self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
-        self._types = [(v, v.dtype.numpy) for v in self._inputs]
+        self._kinds = [v.dtype.numpy for v in self._inputs]
         self._input_positions = _positions(plan, self._inputs)
         self._output_positions = _positions(plan, [plan.root[v] for v in plan.graph.outputs])
-        self._output_dtypes = [v.dtype.numpy for v in plan.graph.outputs]
         self._updated = [self._inputs.index(target) for target, _ in plan.graph.updates]
         self._label = plan.graph.name
 
@@ -104,39 +142,83 @@ class Program:
         Raises
         ------
         BindError
-            When a shape or type does not fit.
+            When a shape or type does not fit, or what is to be updated cannot be written.
         GraphcError
             What a check in the program found, for example an index out of range. Nothing has
             been updated then.
         """
+        kinds = self._kinds
+        if len(arguments) != len(kinds):
+            raise self._miscounted(len(arguments))
         arrays = [
             a
             if type(a) is np.ndarray
+            and a.dtype is kind
             and (flags := a.flags).c_contiguous
             and flags.aligned
-            and a.dtype == kind
-            else self._convert(value, a, kind)
-            for a, (value, kind) in zip(arguments, self._types, strict=True)
+            else self._converted(a, position)
+            for position, (a, kind) in enumerate(zip(arguments, kinds))
         ]
         key = tuple([a.shape for a in arrays])
         binding = self._bindings.get(key) or self._bind(key)
-        if not self._updated:
-            return self._run(binding, arrays)
-        with _updating:
+        if self._updated:
+            return self._update(binding, arrays, arguments)
+        return self._run(binding, arrays)
+
+    def _converted(self, argument: Any, position: int) -> np.ndarray:
+        """Return an argument as the kernels take it: itself, a view or a copy."""
+        value, kind = self._inputs[position], self._kinds[position]
+        if getattr(argument, "dtype", None) != kind or not isinstance(argument, np.ndarray):
+            found = getattr(argument, "dtype", type(argument).__name__)
+            raise BindError(
+                f"input {input_name(value)!r} of {self._label} is {value.type}, "
+                f"got {found}{list(np.shape(argument))}",
+                remedy=f'Convert it with .astype("{kind}").',
+            )
+        return np.require(argument, kind, "CA").view(np.ndarray)
+
+    def _miscounted(self, count: int) -> BindError:
+        names = ", ".join(input_name(v) for v in self._inputs)
+        return BindError(
+            f"{self._label} takes {len(self._inputs)} arrays, got {count}",
+            remedy=f"Its inputs are {names}." if names else "It has no inputs.",
+        )
+
+    def _update(
+        self, binding: _Binding, arrays: list[np.ndarray], arguments: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Run a program that writes to some of its arguments."""
+        for position in self._updated:
+            if not arguments[position].flags.writeable:
+                name = input_name(self._inputs[position])
+                raise BindError(
+                    f"{self._label} updates its input {name!r}, got an array that is read-only",
+                    remedy="Pass a copy of it.",
+                )
+        self._part(arrays)
+        with _updating.held([address(arguments[position]) for position in self._updated]):
             outputs = self._run(binding, arrays)
             for position in self._updated:
-                if arrays[position] is not arguments[position]:
+                if address(arrays[position]) != address(arguments[position]):
                     arguments[position][...] = arrays[position]
         return outputs
 
-    def _convert(self, value: Value, argument: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
-        if argument.dtype != kind:
-            raise BindError(
-                f"input {input_name(value)!r} of {self._label} is {value.type}, "
-                f"got {argument.dtype}{list(argument.shape)}",
-                remedy=f'Convert it with .astype("{kind}").',
-            )
-        return np.array(argument, order="C", copy=True, subok=False)
+    def _part(self, arrays: list[np.ndarray]) -> None:
+        """Copy arguments that are the same memory as one that is updated."""
+        if len({address(a) for a in arrays}) == len(arrays):
+            return
+        owners = {address(arrays[p]): p for p in self._updated if arrays[p].size}
+        for position, array in enumerate(arrays):
+            owner = owners.get(address(array), position)
+            if owner != position and array.size:
+                if position in self._updated:
+                    names = [input_name(self._inputs[p]) for p in (position, owner)]
+                    raise BindError(
+                        f"{self._label} updates {names[0]!r} and {names[1]!r}, got one array "
+                        "for both",
+                        remedy="Pass a copy for one of them.",
+                    )
+                arrays[position] = array.copy()
 
     def memory_plan(self, shapes: Sequence[tuple[int, ...]]) -> MemoryPlan:
         """Return the memory plan for inputs of these shapes."""
@@ -154,13 +236,20 @@ class Program:
             block, extent = _launch_sizes(launch, sizes)
             blocks.append(block)
             extents.append(extent)
-        shapes = [
-            tuple(evaluate(d, sizes) for d in value.shape) for value in self.plan.graph.outputs
+        outputs = [
+            (tuple(evaluate(d, sizes) for d in value.shape), value.dtype.numpy, positions)
+            for value, positions in zip(self.plan.graph.outputs, self._output_positions)
         ]
         parallel = any(extent > chunk for extent, chunk in extents)
-        binding = _Binding(self.plan.memory(sizes), blocks, extents, shapes, parallel)
-        self._bindings[key] = binding
+        binding = _Binding(self.plan.memory(sizes), blocks, extents, outputs, parallel)
+        self._remember(key, binding)
         return binding
+
+    def _remember(self, key: tuple[tuple[int, ...], ...], binding: _Binding) -> None:
+        self._bindings[key] = binding
+        if len(self._bindings) > MOST_BINDINGS:
+            # Another thread may have forgotten the same one.
+            self._bindings.pop(next(iter(tuple(self._bindings))), None)
 
     def _misfit(self, key: tuple[tuple[int, ...], ...]) -> BindError:
         """Return the error for shapes that no values of the size variables give."""
@@ -173,12 +262,6 @@ class Program:
             f"{input_name(value)} {shape}" for value, shape in zip(self._inputs, key, strict=True)
         )
         return BindError(f"the arguments of {self._label} do not fit its inputs: {detail}")
-
-    def _arena(self, binding: _Binding) -> _Arena:
-        try:
-            return binding.free.pop()
-        except IndexError:
-            return self._new_arena(binding)
 
     def _new_arena(self, binding: _Binding) -> _Arena:
         memory = np.empty(binding.plan.arena_bytes + ALIGNMENT, np.uint8)
@@ -199,58 +282,64 @@ class Program:
                 pointers[position] = offsets.get(self.plan.root[value], 0)
                 position += 1
         error = Error()
-        return _Arena(
-            memory, pointers, table, ctypes.addressof(table), error, ctypes.addressof(error)
+        places = ctypes.addressof(table), ctypes.addressof(error)
+        serial = (
+            ctypes.c_void_p(None),
+            ctypes.c_void_p(places[0]),
+            ctypes.c_int64(len(self.plan.launches)),
+            ctypes.c_int64(1),
+            ctypes.c_void_p(places[1]),
+            ctypes.c_void_p(None),
         )
+        return _Arena(memory, pointers, table, places[0], error, places[1], serial)
 
     # -- running -----------------------------------------------------------------------------
 
     def _run(self, binding: _Binding, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        arena = self._arena(binding)
+        try:
+            arena = binding.free.pop()
+        except IndexError:
+            arena = self._new_arena(binding)
         pointers = arena.pointers
-        for array, positions in zip(arrays, self._input_positions, strict=True):
-            if positions:
-                place = address(array)
-                for position in positions:
-                    pointers[position] = place
+        for array, positions in zip(arrays, self._input_positions):
+            place = _pointer_at(id(array) + _DATA_OFFSET).value
+            for position in positions:
+                pointers[position] = place
         outputs = []
-        for shape, kind, positions in zip(
-            binding.output_shapes, self._output_dtypes, self._output_positions, strict=True
-        ):
+        for shape, kind, positions in binding.outputs:
             output = np.empty(shape, kind)
-            place = address(output)
+            place = _pointer_at(id(output) + _DATA_OFFSET).value
             for position in positions:
                 pointers[position] = place
             outputs.append(output)
-        failure = self._launch(binding, arena)
+        options = config.current()
+        if options.profile or (binding.parallel and options.threads > 1):
+            status = self._walk(binding, arena, options)
+        else:
+            status = dispatcher().run(*arena.serial)
+        failure = self._failure(arena.error) if status else None
         binding.free.append(arena)
         if failure is not None:
             raise failure
         return outputs
 
-    def _launch(self, binding: _Binding, arena: _Arena) -> GraphcError | None:
-        options = config.current()
+    def _walk(self, binding: _Binding, arena: _Arena, options: config.Config) -> int:
+        """Run with several threads, or timed."""
         count = len(self.plan.launches)
-        if options.profile:
-            times = (ctypes.c_uint64 * max(2 * count, 1))()
-            status = self._walk(binding, arena, options.threads, ctypes.addressof(times))
-            profile.record(self._label, self.plan.launches, times)
-        else:
-            status = self._walk(binding, arena, options.threads, None)
-        return self._failure(arena.error) if status else None
-
-    def _walk(
-        self, binding: _Binding, arena: _Arena, threads: int, times: int | None
-    ) -> int:
-        count = len(self.plan.launches)
-        if threads > 1 and binding.parallel:
+        times = (ctypes.c_uint64 * max(2 * count, 1))() if options.profile else None
+        profile_ns = None if times is None else ctypes.addressof(times)
+        if options.threads > 1 and binding.parallel:
             pool = default_pool()
-            if pool.threads != threads:
-                pool.threads = threads
-            return pool.run(arena.table_address, count, arena.error_address, times)
-        return int(
-            dispatcher().run(None, arena.table_address, count, 1, arena.error_address, times)
-        )
+            if pool.threads != options.threads:
+                pool.threads = options.threads
+            status = pool.run(arena.table_address, count, arena.error_address, profile_ns)
+        else:
+            status = dispatcher().run(
+                None, arena.table_address, count, 1, arena.error_address, profile_ns
+            )
+        if times is not None:
+            profile.record(self._label, self.plan.launches, times)
+        return int(status)
 
     def _failure(self, error: Error) -> GraphcError:
         launch = self.plan.launches[error.launch]
