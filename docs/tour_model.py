@@ -4,7 +4,7 @@ from graphc import gluon, nd
 from graphc.gluon import nn
 
 net = nn.HybridSequential(prefix="net_")
-net.add(nn.Dense(16, activation="relu", prefix="hidden_"), nn.Dense(4, prefix="output_"))
+net.add(nn.Dense(16, activation="relu", prefix="hidden_"), nn.Dense(12, prefix="output_"))
 net.initialize()
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 

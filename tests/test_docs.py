@@ -19,7 +19,9 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 PACKAGE = sorted((ROOT / "graphc").rglob("*.py"))
 
-_DUMP = re.compile(r"(<!-- dump (?P<arguments>[^\n]*?) -->\n```text\n)(?P<listing>.*?)(```\n)", re.S)
+_DUMP = re.compile(
+    r"(<!-- dump (?P<arguments>[^\n]*?) -->\n```text\n)(?P<listing>.*?)(```\n)", re.DOTALL
+)
 _BLOCK = re.compile(r"(?P<before>[^\n]*)\n```python\n(?P<code>.*?)^```$", re.S | re.M)
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 NO_RUN = "<!-- no-run -->"

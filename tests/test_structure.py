@@ -293,15 +293,18 @@ def lazy_packages(sources: Sources) -> Violations:
 
 # How a package re-exports names that are imported when they are first used.
 LAZY_EXPORTS = "__getattr__, __dir__ = exports(__name__, __file__)"
+# How a module lets a misspelt name be answered with the nearest.
+SUGGESTIONS = "_suggest_attributes(__name__)"
 
 
 def is_reexport(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return True
+    known = [ast.dump(ast.parse(line).body[0]) for line in (LAZY_EXPORTS, SUGGESTIONS)]
+    if ast.dump(node) in known:
+        return True
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    if ast.dump(node) == ast.dump(ast.parse(LAZY_EXPORTS).body[0]):
-        return True
     if isinstance(node, ast.Assign):
         names = [getattr(name, "id", "") for name in node.targets]
         if all(re.fullmatch(r"__\w+__", name) for name in names):

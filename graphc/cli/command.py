@@ -136,6 +136,11 @@ def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         default=HOST,
         help="compile for this machine (host), or for a nominal processor of that level",
     )
+    parser.add_argument(
+        "--grad",
+        action="store_true",
+        help="stages behind grad show the gradient graph, also where grad is not listed",
+    )
     parser.add_argument("--dot", action="store_true", help="graph stages as Graphviz DOT text")
     parser.add_argument("--train", action="store_true", help="trace in training mode")
     parser.add_argument("--output", metavar="DIR", help="write one file for each stage")

@@ -29,7 +29,7 @@ def dump(options: argparse.Namespace) -> None:
     if options.dot and (pairs or not set(stages) <= set(GRAPH_STAGES)):
         raise UsageError(f"--dot draws graphs: use it with --stage {','.join(GRAPH_STAGES)}")
     subject = load(options.target, options.shape, options.train)
-    gradient = "grad" in stages or any("grad" in pair for pair in pairs)
+    gradient = options.grad or "grad" in stages or any("grad" in pair for pair in pairs)
     bindings, target = parse_bindings(options.bind), named_target(options.cpu)
     made = Stages(subject, gradient, bindings, options.kernel, target)
     texts: dict[str, str] = {}

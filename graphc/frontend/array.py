@@ -215,9 +215,9 @@ class Saved(Array):
 def _handle_class(operands: Sequence[Any]) -> type[Array]:
     found: type[Array] = Array
     for operand in operands:
-        if isinstance(operand, Array) and not isinstance(operand, Saved):
-            if issubclass(type(operand), found):
-                found = type(operand)
+        kind = type(operand)
+        if issubclass(kind, found) and not issubclass(kind, Saved):
+            found = kind
     return found
 
 

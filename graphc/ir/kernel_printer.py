@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from graphc.ir.dim import Dim, symbols
 from graphc.ir.expr import (
     Apply,
@@ -49,7 +51,7 @@ from graphc.ir.loop import (
     Store,
 )
 from graphc.ir.text import float_text, name_text, with_location
-from graphc.ir.types import bool_, int64
+from graphc.ir.types import bool_, float32, int64
 
 WIDTH = 96
 _INDENT = "  "
@@ -346,6 +348,8 @@ def _tile(tile: Tile) -> str:
 
 
 def _literal(expr: Const) -> str:
+    if expr.dtype is float32:
+        return str(np.float32(expr.value))
     if expr.dtype.floating:
         return float_text(float(expr.value))
     return str(bool(expr.value)) if expr.dtype is bool_ else str(int(expr.value))

@@ -60,8 +60,9 @@ def match(pattern: Pattern | Capture, value: Value, found: dict[str, Value]) -> 
 
 
 def _capture(pattern: Capture, value: Value, found: dict[str, Value]) -> bool:
-    if pattern.constant is not None:
-        if value.op_name != "constant" or not pattern.constant(value.node.attrs["value"]):
-            return False
+    if pattern.constant is not None and not (
+        value.op_name == "constant" and pattern.constant(value.node.attrs["value"])
+    ):
+        return False
     previous = found.setdefault(pattern.name, value)
     return previous == value

@@ -45,9 +45,9 @@ def gradients(
             continue
         with located(node.where):
             for operand, gradient in zip(node.inputs, vjp(node, arriving), strict=True):
-                if gradient is not None and operand.dtype.floating:
-                    if id(operand.node) in needed:
-                        _add(found, operand, gradient)
+                reached = operand.dtype.floating and id(operand.node) in needed
+                if gradient is not None and reached:
+                    _add(found, operand, gradient)
     return [found.get(v) for v in wrt]
 
 

@@ -114,10 +114,12 @@ class _Planner:
             return None
         for user in self.users.get(node.inputs[0], ()) if node.inputs else ():
             group = self.group_of.get(id(user))
-            if user.op.kind is Kind.MOVEMENT and group is not None and not group.closed:
-                if group.space == _space(node) and not self._path_outside(node, [group]):
-                    if not self.ancestors[id(node)] & group.members:
-                        return group
+            if user.op.kind is not Kind.MOVEMENT or group is None or group.closed:
+                continue
+            if group.space != _space(node) or self.ancestors[id(node)] & group.members:
+                continue
+            if not self._path_outside(node, [group]):
+                return group
         return None
 
     def _before(self, node: Node) -> int:
@@ -393,6 +395,7 @@ def _read_elsewhere(graph: Graph, planner: _Planner) -> set[Value]:
         home = planner.group_of.get(id(node))
         for value in node.inputs:
             source = planner.group_of.get(id(value.node))
-            if source is None and not is_cheap(value.node) or source is not None and source is not home:
+            inside = is_cheap(value.node) if source is None else source is home
+            if not inside:
                 wanted.add(value)
     return wanted

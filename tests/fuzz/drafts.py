@@ -18,6 +18,7 @@ from graphc.ir.dim import evaluate
 from graphc.ir.graph import Graph, Value, input_name, placeholder, topological
 from graphc.ir.interp import evaluate_node
 from graphc.ir.operand import REGISTRY
+from graphc.ir.ops import padding, rearrange
 from graphc.ir.sizes import SizeSolver
 from graphc.ir.types import DType, TensorType, as_dtype
 
@@ -37,6 +38,13 @@ _EXACT = """
     bitwise_xor invert floor_divide mod constant full dropout
 """
 EXACT = frozenset(_EXACT.split())
+FUNCTIONS = {
+    name: getattr(module, name)
+    for module in (rearrange, padding)
+    for name in REGISTRY
+    if callable(getattr(module, name, None))
+}
+"""Compositions, which have a function beside their record."""
 
 
 class Reject(Exception):
@@ -102,7 +110,7 @@ class Draft:
 
     def emit(self, name: str, *operands: Any, **attrs: Any) -> Any:
         """Apply an op and keep its results, or reject them."""
-        return self.keep(REGISTRY[name](*operands, **attrs))
+        return self.keep(FUNCTIONS.get(name, REGISTRY[name])(*operands, **attrs))
 
     def keep(self, result: Any) -> Any:
         """Compute a result and put it into the pool, or reject it."""

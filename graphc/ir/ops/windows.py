@@ -85,8 +85,8 @@ def count_windows(
             raise ShapeError(
                 f"the window of {op}, {resolve(reach)}, is larger than spatial axis {axis} of the "
                 f"input: {resolve(size)} with a padding of {p} on each side",
-                remedy="Use a smaller window, a larger input or more padding. Channels come second: "
-                "transpose data that has them last.",
+                remedy="Use a smaller window, a larger input or more padding. Channels come "
+                "second: transpose data that has them last.",
             )
         counts.append(_ceil_count(size, room, s, p) if ceil_mode else room // s + 1)
     return tuple(counts)
