@@ -124,6 +124,13 @@ def test_graph_files_go_through_the_same_stages(run: Run, tmp_path: Path) -> Non
     assert plans[0] == plans[1]
 
 
+def test_kernels_by_name_and_by_part(run: Run) -> None:
+    arguments = ("dump", f"{MLP}:net", "--shape", SHAPE, "--stage", "lower", "--kernel")
+    assert run(*arguments, "matmul_add")[1].count("kernel @") == 1
+    assert run(*arguments, "matmul")[1].count("kernel @") == 2
+    assert run(*arguments, "k0", "--kernel", "k1")[1].count("kernel @") == 2
+
+
 def test_nominal_processors_give_the_same_listing_everywhere(run: Run) -> None:
     narrow, wide = (
         run("dump", f"{MLP}:gelu", "--stage", "kernel", "--cpu", name)[1]

@@ -121,7 +121,7 @@ def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         action="append",
         default=[],
         metavar="TEXT",
-        help="only kernels whose name contains TEXT; can be repeated",
+        help="only the kernels called TEXT, or with TEXT in their name; can be repeated",
     )
     parser.add_argument(
         "--diff",

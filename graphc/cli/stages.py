@@ -44,7 +44,7 @@ class Stages:
     bindings : dict of str to int
         Sizes for the memory plan, beside those that the program was traced with.
     kernels : sequence of str
-        Show only kernels whose name or label contains one of these; none means all.
+        Show only kernels of these names or labels, or that have these in them; none means all.
     target : Target, optional
         What to schedule and compile for; by default this machine.
     """
@@ -131,15 +131,27 @@ class Stages:
             )
         return {name: known[name] for name in names}
 
+    def chosen(self) -> list[LaunchSpec]:
+        """Return the launches to show: by whole name or label if one is that, else by a part."""
+        launches = list(self.plan.launches)
+        if not self.kernels:
+            return launches
+        wanted = set(self.kernels)
+        exact = [launch for launch in launches if wanted & {launch.kernel.name, launch.label}]
+        titles = [f"{launch.kernel.name} {launch.label}" for launch in launches]
+        return exact or [
+            launch
+            for launch, title in zip(launches, titles, strict=True)
+            if any(text in title for text in wanted)
+        ]
+
     def _kernel_texts(self, stage: str) -> str:
         write = _WRITERS[stage]
         first: dict[str, str] = {}
         parts = []
         sign = COMMENT.get(stage, "#")
-        for launch in self.plan.launches:
+        for launch in self.chosen():
             title = f"{launch.kernel.name} {launch.label}"
-            if self.kernels and not any(wanted in title for wanted in self.kernels):
-                continue
             code = numba_engine.source(launch.kernel)
             if code in first:
                 parts.append(f"{sign} {title}: the same code as {first[code]}\n")

@@ -17,6 +17,7 @@ from graphc.frontend.compiled import Compiled, call
 from graphc.frontend.trace import Specializations, finish
 from graphc.frontend.tracer import Trace, Tracer, tracing
 from graphc.frontend.tree import LEAF, flatten, unflatten
+from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Value
 from graphc.ir.sizes import solving
 from graphc.ir.types import TensorType
