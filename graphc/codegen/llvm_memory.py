@@ -16,6 +16,8 @@ from graphc.ir.types import DType, bool_
 
 SCRATCH_ALIGN_BYTES = 64
 _DUMMY_BYTES = 64
+MAX_APART = 4
+"""Elements this far apart or nearer are read by adjacent reads and shuffles, not by a gather."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class Memory(Conversions):
                 rows.append(self.splat(self._load_row(pointer, place, 1, keep, fill), lanes))
             elif _is(stride, 1):
                 rows.append(self._load_row(pointer, place, lanes, keep, fill))
+            elif lanes >= 4 and any(_is(stride, near) for near in range(2, MAX_APART + 1)):
+                rows.append(self._load_apart(pointer, place, stride, lanes, keep, fill))
             else:
                 vector = self.lane_offsets(place, stride, lanes)
                 rows.append(self._gather_row(pointer, vector, lanes, keep, fill))
@@ -182,6 +186,33 @@ class Memory(Conversions):
         address = self._guarded(keep, address, dtype.item_bytes * lanes)
         row = self.from_memory(dtype, self.builder.load(address, align=align, typ=kind))
         return self.builder.select(keep, row, filling)
+
+    def _load_apart(
+        self, pointer: Pointer, place: Row, stride: int, lanes: int, keep: Row | None, fill: Weak
+    ) -> Row:
+        """Return every ``stride``-th element from adjacent reads, the last ending at the last."""
+        starts = [*range(0, (stride - 1) * lanes, lanes), (lanes - 1) * (stride - 1)]
+        within = np.minimum(np.arange(lanes) * stride // lanes, stride - 1)
+        row, taken = None, np.arange(lanes) * stride
+        for number, start in enumerate(starts):
+            at = self.apply("add", self.scalar(place), start).rows[0] if start else place
+            wanted = np.where(within == number)[0]
+            mask = None if keep is None else self._apart(keep, lanes, wanted, stride, start)
+            part = self._load_row(pointer, at, lanes, mask, fill)
+            if row is None:
+                row = part
+                continue
+            order = np.where(within == number, lanes + np.arange(lanes) * stride - start, taken)
+            row = self.shuffle(row, part, np.where(within > number, 0, order).tolist())
+            taken = np.arange(lanes)
+        return row
+
+    def _apart(self, keep: Row, lanes: int, wanted: Any, stride: int, start: int) -> Row:
+        """Return the mask of an adjacent read that holds the ``wanted`` lanes."""
+        order = np.full(lanes, lanes)
+        order[wanted * stride - start] = wanted
+        none = self.constant(False, bool_, lanes)
+        return self.shuffle(self._lane_mask(keep, lanes), none, order.tolist())
 
     def to_memory_constant(self, dtype: DType, number: Weak, lanes: int) -> Row:
         """Return a constant row as it lies in memory."""

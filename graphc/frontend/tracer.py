@@ -255,7 +255,7 @@ class Tracer(Handle):
                 values = [cast(v, d) for v, d in zip(values, dtypes, strict=True)]
             outputs = build(op, tuple(values), attrs, where)
         except GraphcError as error:
-            types = [_sized(o.type) if hasattr(o, "type") else type(o).__name__ for o in operands]
+            types = [o.type.sized() if hasattr(o, "type") else type(o).__name__ for o in operands]
             error = _in_sizes_of_the_call(error, op, types, attrs)
             raise error.attach(where=where, op=op.name, operands=types) from None
         wrapped = tuple(cls.wrap(v) for v in outputs)
@@ -289,16 +289,6 @@ class Tracer(Handle):
         raise self._refuse("converting to NumPy")
 
 
-def _sized(kind: TensorType) -> TensorType:
-    """Return a type with the sizes of the call that is being traced."""
-    return kind.with_shape(tuple(_plain(d) for d in kind.shape))
-
-
-def _plain(size: Any) -> Any:
-    found = known_size(size)
-    return size if found is None else found
-
-
 def _in_sizes_of_the_call(
     error: GraphcError, op: Any, types: Sequence[Any], attrs: dict[str, Any]
 ) -> GraphcError:
@@ -318,7 +308,8 @@ def _in_sizes_of_the_call(
 
 
 def _plain_part(value: Any) -> Any:
-    return _plain(value) if isinstance(value, SizeExpr) else value
+    size = known_size(value) if isinstance(value, SizeExpr) else None
+    return value if size is None else size
 
 
 def _tracer_class(operands: Sequence[Any]) -> type[Tracer]:

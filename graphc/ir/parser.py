@@ -223,6 +223,8 @@ class _GraphParser:
                 start,
             ) from None
         types = (inferred,) if isinstance(inferred, TensorType) else tuple(inferred)
+        if not all(isinstance(kind.dtype, DType) for kind in types):
+            raise self.scan.error(f"{node.op.name} has no such dtype in its attributes", start)
         if types != node.types:
             raise self.scan.error(
                 f"{node.op.name} gives {', '.join(map(str, types))}, the text says "

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.errors import DTypeError, ShapeError, nearest, user_location
 from graphc.ir.dim import Dim, SizeExpr, product
-from graphc.ir.sizes import broadcast_dims, resolve, unify
+from graphc.ir.sizes import broadcast_dims, known_size, resolve, unify
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,11 @@ class TensorType:
     def with_dtype(self, dtype: DType) -> TensorType:
         """Return the same shape with another element type."""
         return TensorType(dtype, self.shape)
+
+    def sized(self) -> TensorType:
+        """Return the type with the sizes of the call that is being traced, for messages."""
+        sizes = [(dim, known_size(dim)) for dim in self.shape]
+        return self.with_shape([dim if size is None else size for dim, size in sizes])
 
     def with_shape(self, shape: Sequence[Dim]) -> TensorType:
         """Return the same element type with another shape."""

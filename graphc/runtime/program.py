@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,15 +57,10 @@ class _BufferLocks:
         """Make new locks: those that other threads held would stay locked in a forked child."""
         self._locks = [threading.Lock() for _ in range(self.count)]
 
-    @contextmanager
-    def held(self, addresses: Iterable[int]) -> Iterator[None]:
-        """Hold the locks of buffers; always taken in the same order."""
-        chosen = sorted({place // ALIGNMENT % self.count for place in addresses})
-        locks = [self._locks[i] for i in chosen]
-        with ExitStack() as stack:
-            for lock in locks:
-                stack.enter_context(lock)
-            yield
+    def of(self, addresses: Iterable[int]) -> list[threading.Lock]:
+        """Return the locks of buffers, in the order in which every call has to take them."""
+        chosen = {place // ALIGNMENT % self.count for place in addresses}
+        return [self._locks[i] for i in sorted(chosen)]
 
 
 _updating = _BufferLocks()
@@ -175,7 +169,7 @@ class Program:
                 f"got {found}{list(np.shape(argument))}",
                 remedy=f'Convert it with .astype("{kind}").',
             )
-        return np.require(argument, kind, "CA").view(np.ndarray)
+        return np.require(argument, kind, ["C", "A"]).view(np.ndarray)
 
     def _miscounted(self, count: int) -> BindError:
         names = ", ".join(input_name(v) for v in self._inputs)
@@ -196,11 +190,19 @@ class Program:
                     remedy="Pass a copy of it.",
                 )
         self._part(arrays)
-        with _updating.held([address(arguments[position]) for position in self._updated]):
+        places = [address(arguments[position]) for position in self._updated]
+        held: list[threading.Lock] = []
+        try:
+            for lock in _updating.of(places):
+                lock.acquire()
+                held.append(lock)
             outputs = self._run(binding, arrays)
-            for position in self._updated:
-                if address(arrays[position]) != address(arguments[position]):
+            for position, place in zip(self._updated, places):
+                if address(arrays[position]) != place:
                     arguments[position][...] = arrays[position]
+        finally:
+            for lock in held:
+                lock.release()
         return outputs
 
     def _part(self, arrays: list[np.ndarray]) -> None:

@@ -18,6 +18,8 @@ from graphc.errors import ArgumentError
 IDLE_NS = 1_000_000
 """Time that a worker spins without a program before it parks, in nanoseconds."""
 
+STACK_BYTES = 4 << 20
+"""Stack of a worker: kernels keep packed panels of up to half a megabyte on it."""
 _JOIN_S = 5.0
 _Help = Callable[[int, int, int], None]
 
@@ -31,7 +33,11 @@ class _Worker:
         self.thread = threading.Thread(
             target=_serve, args=arguments, name=f"graphc-worker-{index}", daemon=True
         )
-        self.thread.start()
+        usual = threading.stack_size(STACK_BYTES)
+        try:
+            self.thread.start()
+        finally:
+            threading.stack_size(usual)
 
     def wake(self) -> None:
         """Open the gate; an open one stays so, and the worker's next wait is over at once."""

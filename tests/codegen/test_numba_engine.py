@@ -278,6 +278,21 @@ def test_strided_tiles_broadcast_loads_and_masked_gathers() -> None:
     np.testing.assert_array_equal(y, x[1 + 31 * rows + 5 * lanes] + x[2 + rows] * picked)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("lanes", [4, 16, 64])
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_near_elements(stride: int, lanes: int, masked: bool) -> None:
+    count = (lanes - 1) * stride + 3
+    p0, m = Buffer("p0", float32, (count,)), Buffer("m", bool_, (lanes,))
+    mask = E.load(m, index(0), (lanes,), (1,)) if masked else None
+    value = E.load(p0, index(2), (lanes,), (stride,), mask, -1.0)
+    o0 = Buffer("o0", float32, (lanes,))
+    kernel = Kernel("near", (p0, m, o0), 1, (), (Store(o0, index(0), value, (1,)),))
+    x, kept = floats(count), np.arange(lanes) % 3 > 0
+    (y,) = run_both(kernel, [x, kept, np.zeros(lanes, np.float32)], [], 0, 1)
+    np.testing.assert_array_equal(y, np.where(kept | (not masked), x[2::stride], np.float32(-1)))
+
+
 def test_scatter_with_mask_and_strides() -> None:
     o0, o1 = Buffer("o0", int32, (40,)), Buffer("o1", int32, (40,))
     lanes = E.iota(8)

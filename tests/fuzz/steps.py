@@ -356,9 +356,9 @@ def randomness(d: Draft) -> None:
 
 STEPS: tuple[tuple[Callable[[Draft], None], int], ...] = (
     (unary, 6), (guarded, 3), (binary, 8), (division, 2), (comparison, 3), (logical, 2),
-    (conversion, 2), (reduction, 6), (centred, 4), (normalization, 3), (reshaping, 4), (rearrangement, 5),
-    (slicing, 4), (joining, 3), (product, 2), (self_product, 1), (windows, 4), (gathering, 3),
-    (randomness, 1),
+    (conversion, 2), (reduction, 6), (centred, 4), (normalization, 3), (reshaping, 4),
+    (rearrangement, 5), (slicing, 4), (joining, 3), (product, 2), (self_product, 1),
+    (windows, 4), (gathering, 3), (randomness, 1),
 )  # fmt: skip
 DIFFERENTIABLE = tuple(
     pair for pair in STEPS if pair[0] not in (comparison, logical, randomness)
@@ -380,11 +380,12 @@ def random_draft(seed: int, least: int, most: int, floating: bool = False) -> Dr
         for _ in range(40 * most):
             if sum(v.op_name != "input" for v in draft.pool) >= wanted:
                 break
-            _attempt(draft, draft.rng.choices(functions, weights)[0])
+            attempt(draft, draft.rng.choices(functions, weights)[0])
     return draft
 
 
-def _attempt(draft: Draft, step: Callable[[Draft], None]) -> None:
+def attempt(draft: Draft, step: Callable[[Draft], None]) -> None:
+    """Take a step, or leave the draft as it is where it does not fit."""
     try:
         step(draft)
     except (Reject, GraphcError):

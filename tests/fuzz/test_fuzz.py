@@ -11,13 +11,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from checks import check, fails_by, report, shrink
-from drafts import text
+from drafts import Draft, text
 from gradient_checks import check_gradient, random_gradient_graph
-from steps import random_graph
+from steps import STEPS, attempt, random_draft, random_graph
 
 from graphc import config
 from graphc.ir.graph import Graph, placeholder
 from graphc.ir.operand import REGISTRY
+from graphc.ir.sizes import solving
 from graphc.ir.types import TensorType, float32
 from graphc.runtime import program
 
@@ -72,6 +73,19 @@ def test_a_seed_gives_one_graph() -> None:
 def test_graphs_hold_many_ops() -> None:
     names = {node.op.name for seed in range(100) for node in random_graph(seed)[0].nodes}
     assert len(names) > 80
+
+
+@pytest.mark.parametrize("step", [step for step, _ in STEPS], ids=lambda step: step.__name__)
+def test_steps_find_something_to_do(step: Callable[[Draft], None]) -> None:
+    """A step whose every attempt is rejected would leave its ops untested, unseen."""
+    added = 0
+    for seed in range(30):
+        draft = random_draft(seed, 2, 4)
+        before = len(draft.pool)
+        with solving(draft.solver):
+            attempt(draft, step)
+        added += any(v.op_name != "input" for v in draft.pool[before:])
+    assert added >= 5
 
 
 def test_a_wrong_kernel_is_found_and_made_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,7 @@ FAULTS = [
     (HEAD + '%0 = sum %x {axis=("a" "b")} : f32[1]', "expected ',' or ')'"),
     (HEAD + "%0 = sum %x {axis=;} : f32[1]", "expected a number, a string, a size"),
     (HEAD + "%0 = sum %x {axis=" + DEEP + "} : f32[1]", "attributes are nested deeper than 32"),
+    (HEAD + "%0 = cast %x {dtype=f3x2} : f32[3] return %0", "cast"),
     (HEAD + "%0, %1 = exp %x : f32[3] return %0", "2 results have 1 types"),
     (HEAD + "%00 = exp %x : f32[3] return %0", "a number has no leading zeros"),
     (HEAD + "%0 = exp %x : f32[3] %0 = exp %x : f32[3]", "%'0' is already defined; the next is %1"),
@@ -196,7 +197,7 @@ def test_damaged_text_never_raises_anything_else() -> None:
     rng = random.Random(0)
     text = print_graph(fuse(canonicalize(mlp_step())))
     alphabet = '%@(){}[]=:,"#\\\n 0129-.eBgx\x00\u2028é'
-    for _ in range(400):
+    for _ in range(1500):
         letters = list(text)
         for _ in range(rng.randrange(1, 4)):
             place = rng.randrange(len(letters))

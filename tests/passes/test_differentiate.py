@@ -44,7 +44,8 @@ def differentiated(
     if not heads or not wrt:
         return None
     rng = np.random.default_rng(1)
-    weights = [rng.uniform(0.5, 1.5, [int(d) for d in v.shape]) for v in heads]  # type: ignore[arg-type]
+    shapes = [[d for d in v.shape if isinstance(d, int)] for v in heads]
+    weights = [rng.uniform(0.5, 1.5, shape) for shape in shapes]
     inner = [placeholder(f"g{i}", v.type) for i, v in enumerate(heads)]
     found = gradients(heads, inner, [values[i] for i in wrt])
     total: Value | None = None

@@ -1,4 +1,4 @@
-"""Reads at ``i // c`` are short contiguous reads: as the oracle computes, at every size and mask."""
+"""Reads at ``i // c`` are short contiguous reads, and compute what the oracle does."""
 
 from __future__ import annotations
 

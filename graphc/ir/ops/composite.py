@@ -55,7 +55,7 @@ def attempt(op: str, operands: Sequence[Any], compute: Callable[..., R], *args: 
     try:
         return compute(*args)
     except GraphcError as error:
-        types = [t for t in map(type_of, operands) if t is not None]
+        types = [t.sized() for t in map(type_of, operands) if t is not None]
         raise error.attach(where=user_location(), op=op, operands=types) from None
 
 

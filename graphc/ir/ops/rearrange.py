@@ -13,12 +13,12 @@ import numpy as np
 from graphc.errors import ArgumentError, IndexRangeError, ShapeError
 from graphc.ir.dim import Dim, SizeExpr, dim_max, modulo
 from graphc.ir.op import sample
-from graphc.ir.ops.composite import as_shape, attempt, composite, shape_of
+from graphc.ir.ops.composite import as_shape, attempt, composite, shape_of, type_of
 from graphc.ir.ops.movement import broadcast_to, expand_dims, reshape, transpose
 from graphc.ir.ops.slice_bounds import slice_bounds
 from graphc.ir.ops.slicing import concat, slice_sizes
 from graphc.ir.sizes import fix, known_size
-from graphc.ir.types import normalize_axes, normalize_axis, same_shape, shape_text
+from graphc.ir.types import normalize_axes, normalize_axis, same_shape
 
 Bounds = Sequence[Any]
 
@@ -288,8 +288,10 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     for other in arrays[1:]:
         if not same_shape(shape_of(other), first):
             raise ShapeError(
-                f"cannot stack shapes {shape_text(first)} and {shape_text(shape_of(other))}",
+                "cannot stack arrays of different shapes",
                 remedy="All shapes must be equal.",
+                op="stack",
+                operands=[kind.sized() for kind in map(type_of, arrays) if kind is not None],
             )
     place = attempt("stack", arrays, normalize_axis, axis, len(first) + 1)
     return concat([expand_dims(x, place) for x in arrays], place)
