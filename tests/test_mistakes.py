@@ -355,7 +355,7 @@ def test_reading_a_parameter_before_its_shape_is_known() -> None:
 def test_an_attribute_that_a_network_does_not_have() -> None:
     net = Net()
     with mistake(UnknownAttributeError, "Net", "'conv_1'", "'conv1'"):
-        net.conv_1  # here
+        _ = net.conv_1  # here
 
 
 @BLOCKS

@@ -295,9 +295,9 @@ def test_an_argument_that_a_symbol_does_not_have() -> None:
 
 
 def test_arrays_that_do_not_fit_a_symbol() -> None:
-    total = sym.Variable("a") + sym.Variable("b")
+    total = sym.Variable("a") + sym.Variable("b")  # here
     with mistake(ShapeError, "(2, 3) and (4, 5)", "operand 1 b", remedy="equal or 1"):
-        total.bind(graphc.cpu(), {"a": X, "b": nd.ones((4, 5))}).forward()  # here
+        total.bind(graphc.cpu(), {"a": X, "b": nd.ones((4, 5))}).forward()
 
 
 def test_a_device_that_is_not_there() -> None:

@@ -363,10 +363,10 @@ class _Writer:
 
     def polynomial(self, dim: Dim) -> tuple[str, int]:
         """Return a Dim as Python text and its precedence."""
-        parts = [self.monomial(coefficient, monomial) for coefficient, monomial in terms(dim)]
+        ordered = sorted(terms(dim), key=lambda term: term[0] < 0)
+        parts = [self.monomial(*term, leads=i == 0) for i, term in enumerate(ordered)]
         if not parts:
             return "0", _ATOM
-        parts.sort(key=lambda part: part[0].startswith("-"))
         if len(parts) == 1:
             return parts[0]
         text = parts[0][0]
@@ -374,7 +374,9 @@ class _Writer:
             text += f" - {part[1:]}" if part.startswith("-") else f" + {part}"
         return text, BINARY["add"][1]
 
-    def monomial(self, coefficient: int, factors: Sequence[tuple[Atom, int]]) -> tuple[str, int]:
+    def monomial(
+        self, coefficient: int, factors: Sequence[tuple[Atom, int]], leads: bool
+    ) -> tuple[str, int]:
         texts = [self.atom(atom) for atom, power in factors for _ in range(power)]
         sign = "-" if coefficient < 0 else ""
         if abs(coefficient) != 1 or not texts:
@@ -382,9 +384,9 @@ class _Writer:
         if len(texts) == 1 and not sign:
             return texts[0]
         # Left to right: `a // 4 * 4` is (a // 4) * 4, but `4 * a // 4` is not what is meant,
-        # and the sign of `-a // 4` would be that of `a`.
+        # and the sign that leads in `-a // 4` is that of `a`.
         first, *rest = texts
-        product = _parenthesized(first, 8 if sign else 7)
+        product = _parenthesized(first, 8 if sign and leads else 7)
         product += "".join(f" * {_parenthesized(text, 8)}" for text in rest)
         return sign + product, _UNARY if sign and not rest else 7
 

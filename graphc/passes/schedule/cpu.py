@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
 from graphc.ir.expr import Apply, Axis, Expr, Load, Reduce
 from graphc.ir.loop import (
     BEGIN,
@@ -29,7 +29,6 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY, OPERATIONS
 from graphc.ir.target import Target
-from graphc.passes.fuse import WINDOW
 from graphc.passes.schedule import contraction
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.nest import (
@@ -42,6 +41,7 @@ from graphc.passes.schedule.nest import (
     substituted,
 )
 from graphc.passes.schedule.vectorize import vector_store, vectorize
+from graphc.passes.schedule.windows import write_out_windows
 
 BLOCK = 2048
 """Elements of the vector axis that one iteration of the parallel axis covers."""
@@ -70,7 +70,7 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]
     if not present:
         return replace(kernel, body=(), extent=0)
-    items = collapse(collapse_reductions(_write_out_windows(present)))
+    items = collapse(collapse_reductions(write_out_windows(present)))
     matched = contraction.match(items)
     if matched is not None:
         return contraction.schedule(kernel, items, matched, target)
@@ -94,12 +94,16 @@ def _as_written(kernel: Kernel) -> Kernel:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the schedule decided: kept axes, the vector axis among them (or None), the lanes."""
+    """What the schedule decided: kept axes, the vector axis among them (or None), the lanes.
+
+    A step of the vector loop has ``lanes``; what is left at its end is done ``one`` vector at once.
+    """
 
     items: tuple[Nest, ...]
     kept: tuple[Axis, ...]
     vector: Axis | None
     lanes: int
+    one: int
     groups: tuple[tuple[Reduce, ...], ...]
 
     @property
@@ -119,11 +123,11 @@ def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
     found = reductions(items)
     names = frozenset().union(*(free_names(r) for r in found)) if found else frozenset(axes)
     kept = tuple(a for a in ordered if a.name in names)
-    lanes = target.vector_bytes // 4
+    lanes = one = target.vector_bytes // 4
     vector = kept[-1] if kept and not _follow_reduction(found, kept[-1], lanes) else None
     if found and max(_operations(r.body) for r in found) <= LIGHT:
         lanes *= 4
-    return _Plan(items, kept, vector, lanes, _group(found))
+    return _Plan(items, kept, vector, lanes, one, _group(found))
 
 
 def _operations(expr: Expr) -> int:
@@ -131,43 +135,6 @@ def _operations(expr: Expr) -> int:
     return sum(
         (1 if OPERATIONS[e.op].machine else 16) for e in E.walk(expr) if isinstance(e, Apply)
     )
-
-
-def _write_out_windows(items: Sequence[Nest]) -> list[Nest]:
-    """Replace each reduction over a small window by a chain of its terms."""
-    memo: dict[Expr, Expr] = {}
-
-    def visit(node: Expr) -> Expr | None:
-        if not isinstance(node, Reduce):
-            return None
-        size = product(a.extent for a in node.axes)
-        body = E.rebuild(node.body, visit, memo)
-        if isinstance(size, int) and size <= WINDOW:
-            return _written_out(node, body)
-        return E.reduce(node.combine, node.axes, body)
-
-    return [
-        replace(n, store=replace(n.store, value=E.rebuild(n.store.value, visit, memo)))
-        for n in items
-    ]
-
-
-def _written_out(reduce: Reduce, body: Expr) -> Expr:
-    """Return a small reduction of ``body`` as a chain of its terms, first to last."""
-    terms: list[Expr] = [body]
-    for axis in reduce.axes:
-        assert isinstance(axis.extent, int)
-        terms = [
-            substituted(term, {axis.name: position}, {})
-            for term in terms
-            for position in range(axis.extent)
-        ]
-    if not terms:
-        return E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
-    total = terms[0]
-    for term in terms[1:]:
-        total = E.apply(reduce.combine, total, term)
-    return total
 
 
 def _follow_reduction(found: Sequence[Reduce], last: Axis, lanes: int) -> bool:
@@ -217,20 +184,20 @@ def _by_outputs(plan: _Plan) -> tuple[Stmt, ...]:
     start = symbol("block") * plan.block
     stop = dim_min(vector.extent, start + plan.block)
     return _vector_loop(
-        vector.name, start, stop, plan.lanes, _cost(plan), lambda mask: _lanes(plan, mask)
+        vector.name, start, stop, (plan.lanes, plan.one), _cost(plan), partial(_lanes, plan)
     )
 
 
-def _lanes(plan: _Plan, mask: Expr | None) -> tuple[Stmt, ...]:
+def _lanes(plan: _Plan, lanes: int, mask: Expr | None) -> tuple[Stmt, ...]:
     assert plan.vector is not None
-    name, lanes = plan.vector.name, plan.lanes
+    name = plan.vector.name
     known: dict[Expr, Expr] = {}
     statements: list[Stmt] = []
     for group in plan.groups:
         axes = group[0].axes
         steps: list[Stmt] = []
         for reduce in group:
-            register = f"acc{len(known)}"
+            register = f"{'acc' if mask is None else 'rest'}{len(known)}"
             start = E.splat(E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype), (lanes,))
             statements.append(Declare(register, start))
             holder = E.use(register, start)
@@ -246,14 +213,16 @@ def _lanes(plan: _Plan, mask: Expr | None) -> tuple[Stmt, ...]:
             )  # fmt: skip
             known[reduce] = holder
         statements.extend(_loops(axes, tuple(steps)))
-    statements.extend(_lane_stores(plan, mask, known))
+    statements.extend(_lane_stores(plan, lanes, mask, known))
     return tuple(statements)
 
 
-def _lane_stores(plan: _Plan, mask: Expr | None, known: dict[Expr, Expr]) -> list[Stmt]:
+def _lane_stores(
+    plan: _Plan, lanes: int, mask: Expr | None, known: dict[Expr, Expr]
+) -> list[Stmt]:
     """Return the stores of one vector; all values are computed before the first is stored."""
     assert plan.vector is not None
-    name, lanes = plan.vector.name, plan.lanes
+    name = plan.vector.name
     values: list[Stmt] = []
     stores: list[Stmt] = []
     for item in plan.items:
@@ -300,14 +269,15 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
         ]
         waiting = [pair for pair in waiting if pair not in along]
         stores = [_store_over(item.store, inner, group[0].axes) for item, inner in along]
-        statements.extend(_reduce_rows(group, stores, plan.lanes, known))
+        statements.extend(_reduce_rows(group, stores, (plan.lanes, plan.one), known))
     statements.extend(_scalar_stores([item.store for item, inner in waiting if not inner], known))
     for item, inner in waiting:
         if not inner:
             continue
         last = inner[-1]
-        emit = partial(_stored, item.store, last.name, plan.lanes, known)
-        loop = _vector_loop(last.name, 0, last.extent, plan.lanes, _cost(plan), emit)
+        emit = partial(_stored, item.store, last.name, known)
+        sizes = (plan.lanes, plan.one)
+        loop = _vector_loop(last.name, 0, last.extent, sizes, _cost(plan), emit)
         statements.extend(_loops(inner[:-1], loop))
     return tuple(statements)
 
@@ -327,7 +297,7 @@ def _scalar_stores(stores: Sequence[Store], known: dict[Expr, Expr]) -> list[Stm
 
 
 def _stored(
-    store: Store, name: str, lanes: int, known: dict[Expr, Expr], mask: Expr | None
+    store: Store, name: str, known: dict[Expr, Expr], lanes: int, mask: Expr | None
 ) -> tuple[Stmt, ...]:
     return (vector_store(store, name, lanes, mask, known, aligned=True),)
 
@@ -346,23 +316,34 @@ def _store_over(store: Store, own: Sequence[Axis], axes: Sequence[Axis]) -> Stor
 
 
 def _reduce_rows(
-    group: Sequence[Reduce], stores: Sequence[Store], lanes: int, known: dict[Expr, Expr]
+    group: Sequence[Reduce],
+    stores: Sequence[Store],
+    sizes: tuple[int, int],
+    known: dict[Expr, Expr],
 ) -> list[Stmt]:
-    """Return the loop of a group of reductions, with stores of values that it has at hand."""
+    """Return the loop of a group of reductions, with stores of values that it has at hand.
+
+    Steps of each of the ``sizes`` have accumulators of their own.
+    """
     axes = group[0].axes
     last = axes[-1]
     starts: list[Stmt] = []
     finals: list[Let] = []
-    holders: list[tuple[str, Expr, Expr]] = []
+    registers: dict[int, list[tuple[str, Expr, Expr]]] = {lanes: [] for lanes in sizes}
+    cost = max(_operations(r.body) for r in group)
     for position, reduce in enumerate(group, start=len(known)):
         identity = E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
-        start = E.splat(identity, (lanes,))
-        holder = E.use(f"acc{position}", start)
-        starts.append(Declare(f"acc{position}", start))
-        finals.append(Let(f"red{position}", E.fold(reduce.combine, holder)))
-        holders.append((f"acc{position}", holder, identity))
+        folded: list[Expr] = []
+        for lanes, name in zip(registers, ("acc", "rest")):
+            start = E.splat(identity, (lanes,))
+            holder = E.use(f"{name}{position}", start)
+            starts.append(Declare(holder.name, start))
+            registers[lanes].append((holder.name, holder, identity))
+            folded.append(E.fold(reduce.combine, holder))
+        total = folded[0] if len(folded) == 1 else E.apply(reduce.combine, *folded)
+        finals.append(Let(f"red{position}", total))
 
-    def step(mask: Expr | None) -> tuple[Stmt, ...]:
+    def step(lanes: int, mask: Expr | None) -> tuple[Stmt, ...]:
         local = dict(known)
         before, after = _shared_stores(stores, last.name, lanes, mask, local)
 
@@ -370,7 +351,7 @@ def _reduce_rows(
             return vectorize(e, last.name, lanes, mask, local, aligned=True)
 
         steps: list[Stmt] = []
-        for reduce, (register, holder, identity) in zip(group, holders, strict=True):
+        for reduce, (register, holder, identity) in zip(group, registers[lanes], strict=True):
             term = _body_over(reduce, axes)
             if mask is None:
                 steps.append(Assign(register, _accumulate(reduce.combine, holder, term, convert)))
@@ -379,8 +360,7 @@ def _reduce_rows(
                 steps.append(Assign(register, E.apply(reduce.combine, holder, kept)))
         return (*before, *steps, *after)
 
-    cost = max(_operations(r.body) for r in group)
-    loop = _vector_loop(last.name, 0, last.extent, lanes, cost, step)
+    loop = _vector_loop(last.name, 0, last.extent, sizes, cost, step)
     for reduce, final in zip(group, finals, strict=True):
         known[reduce] = E.use(final.name, final.value)
     return [*starts, *_loops(axes[:-1], loop), *finals]
@@ -414,19 +394,23 @@ def _vector_loop(
     name: str,
     start: Dim,
     stop: Dim,
-    lanes: int,
+    sizes: tuple[int, int],
     cost: int,
-    emit: Callable[[Expr | None], tuple[Stmt, ...]],
+    emit: Callable[[int, Expr | None], tuple[Stmt, ...]],
 ) -> tuple[Stmt, ...]:
-    """Return a loop in steps of ``lanes`` and a masked step for the rest."""
-    rest = E.iota(lanes) < E.index(stop - symbol(name))
+    """Return a loop in steps of ``sizes[0]`` lanes, and masked steps of ``sizes[1]`` for the rest.
+
+    ``emit(lanes, mask)`` writes one step.
+    """
+    lanes, one = sizes
+    rest = E.iota(one) < E.index(stop - symbol(name))
     if cost > HEAVY:
-        return (For(name, E.index(start), E.index(stop), emit(rest), step=lanes),)
+        return (For(name, E.index(start), E.index(stop), emit(one, rest), step=one),)
     whole = start + (stop - start) // lanes * lanes
-    main = For(name, E.index(start), E.index(whole), emit(None), step=lanes)
+    main = For(name, E.index(start), E.index(whole), emit(lanes, None), step=lanes)
     if whole == stop:
         return (main,)
-    return (main, For(name, E.index(whole), E.index(stop), emit(rest), step=lanes))
+    return (main, For(name, E.index(whole), E.index(stop), emit(one, rest), step=one))
 
 
 def _in_parallel(kernel: Kernel, plan: _Plan, body: tuple[Stmt, ...]) -> Kernel:
@@ -434,14 +418,31 @@ def _in_parallel(kernel: Kernel, plan: _Plan, body: tuple[Stmt, ...]) -> Kernel:
     axes = list(plan.outer)
     vector = plan.vector
     if vector is not None:
-        axes.append(Axis("block", ceil_div(vector.extent, plan.block)))
+        # Short rows of one block follow each other in the inner loop; so do a column's vectors.
+        place = len(axes) if plan.groups else max(len(axes) - 1, 0)
+        axes.insert(place, Axis("block", ceil_div(vector.extent, plan.block)))
     extent = product(a.extent for a in axes)
     work = _work(plan)
     if not axes:
         return replace(kernel, body=body, extent=1, work=work)
-    decoded, variable = _decode(axes)
-    loop = For(variable, E.index(symbol(BEGIN)), E.index(symbol(END)), (*decoded, *body))
-    return replace(kernel, body=(loop,), extent=extent, work=work)
+    return replace(kernel, body=(_flat_loop(axes, body),), extent=extent, work=work)
+
+
+def _flat_loop(axes: Sequence[Axis], body: tuple[Stmt, ...]) -> For:
+    """Return the loop over iterations ``begin`` to ``end`` of all axes together.
+
+    The innermost axis is a loop of its own, so that indices are divided only once in its extent.
+    """
+    *outer, last = axes
+    begin, end = symbol(BEGIN), symbol(END)
+    if not outer:
+        return For(last.name, E.index(begin), E.index(end), body)
+    decoded, variable = _decode(outer)
+    before = symbol(variable) * last.extent
+    start, stop = dim_max(begin - before, 0), dim_min(last.extent, end - before)
+    inner = For(last.name, E.index(start), E.index(stop), body)
+    first, behind = begin // last.extent, ceil_div(end, last.extent)
+    return For(variable, E.index(first), E.index(behind), (*decoded, inner))
 
 
 def _decode(axes: Sequence[Axis]) -> tuple[list[Stmt], str]:

@@ -83,8 +83,10 @@ class DataLoader:
                 f"num_workers={num_workers}, prefetch={prefetch}, timeout={timeout}"
             )
         if batchify_fn is not None and not callable(batchify_fn):
-            raise _invalid(
-                f"batchify_fn must be a function of a list of items, got {batchify_fn!r}"
+            raise ArgumentError(
+                f"batchify_fn must be a function of a list of items, got {batchify_fn!r}",
+                remedy="Leave it out to stack items, or pass batchify.Pad() or your own.",
+                where=user_location(),
             )
         if start_method is not None:
             check_start_method(start_method)

@@ -182,6 +182,7 @@ class MNISTSample(ImageLabelDataset):
             raise ArgumentError(
                 f"split must be train or test, not {split!r}."
                 + nearest(str(split), ("train", "test")),
+                remedy="train is the first 9,000 digits, test the last 1,000.",
                 where=user_location(),
             )
         rows = np.s_[:_SAMPLE_TRAIN_COUNT] if split == "train" else np.s_[_SAMPLE_TRAIN_COUNT:]
