@@ -24,22 +24,25 @@ from graphc.gluon import nn
 class Net(nn.Block):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.conv1 = nn.Conv2D(channels=20, kernel_size=5, padding=2); self.conv2 = nn.Conv2D(channels=50, kernel_size=5, padding=2)
+        self.conv1 = nn.Conv2D(channels=20, kernel_size=5, padding=2)
+        self.conv2 = nn.Conv2D(channels=50, kernel_size=5, padding=2)
         self.fc1 = nn.Dense(units=500); self.fc2 = nn.Dense(units=10)
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv1(x)), pool_size=2, strides=2)
         x = F.max_pool2d(F.relu(self.conv2(x)), pool_size=2, strides=2)
         return self.fc2(F.relu(self.fc1(x.reshape((-1, 7 * 7 * 50)))))
 to = gluon.data.vision.transforms.ToTensor()
-train_data = gluon.data.DataLoader(gluon.data.vision.MNIST(train=True).transform_first(to), batch_size=100, shuffle=True)
-net = Net(); net.initialize(); trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})
+train_data = gluon.data.DataLoader(
+    gluon.data.vision.MNIST(train=True).transform_first(to), batch_size=100, shuffle=True)
+net = Net(); net.initialize()
+trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})
 for data, label in train_data:
     with autograd.record():
         loss = gluon.loss.SoftmaxCrossEntropyLoss()(net(data), label)
     loss.backward(); trainer.step(data.shape[0])
 print("loss: %f" % loss.mean()); print(nd.sum(nd.argmax(net(data), axis=1) == label))
-'''  # noqa: E501
-"""The program that graphc's first user started from, as it was."""
+'''
+"""The program that graphc's first user started from, but for line breaks."""
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ NAMES: dict[str, tuple[type[GraphcError], str, str, Callable[[], Any]]] = {
     ),
     "dtype": (DTypeError, "'flaot32'", "'float32'", lambda: nd.zeros((2,), dtype="flaot32")),
     "dtype of an array": (DTypeError, "'int23'", "'int32'", lambda: nd.array([1], dtype="int23")),
-    "dtype of a layer": (DTypeError, "'flaot32'", "'float32'", lambda: nn.Dense(3, dtype="flaot32")),
+    "layer dtype": (DTypeError, "'flaot64'", "'float64'", lambda: nn.Dense(3, dtype="flaot64")),
     "argument of a layer": (
         ArgumentError, "Dense has no argument 'activaton'", "'activation'",
         lambda: nn.Dense(3, activaton="relu"),

@@ -18,7 +18,7 @@ from graphc.ir.ops.movement import broadcast_to, expand_dims, reshape, transpose
 from graphc.ir.ops.slice_bounds import slice_bounds
 from graphc.ir.ops.slicing import concat, slice_sizes
 from graphc.ir.sizes import fix, known_size
-from graphc.ir.types import normalize_axes, normalize_axis, same_shape
+from graphc.ir.types import normalize_axes, normalize_axis, same_shape, shape_text
 
 Bounds = Sequence[Any]
 
@@ -288,13 +288,16 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     for other in arrays[1:]:
         if not same_shape(shape_of(other), first):
             raise ShapeError(
-                "cannot stack arrays of different shapes",
+                f"cannot stack shapes {_shape_in_call(arrays[0])} and {_shape_in_call(other)}",
                 remedy="All shapes must be equal.",
-                op="stack",
-                operands=[kind.sized() for kind in map(type_of, arrays) if kind is not None],
             )
     place = attempt("stack", arrays, normalize_axis, axis, len(first) + 1)
     return concat([expand_dims(x, place) for x in arrays], place)
+
+
+def _shape_in_call(x: Any) -> str:
+    kind = type_of(x)
+    return "()" if kind is None else shape_text(kind.sized().shape)
 
 
 def _cuts(sections: Any, size: Dim) -> list[tuple[Dim, Dim]]:

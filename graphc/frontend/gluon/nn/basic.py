@@ -120,7 +120,8 @@ class Dropout(HybridBlock):
 
     def __init__(self, rate: float, axes: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(rate, Real) or not 0 <= rate <= 1:
+        given: object = rate
+        if not isinstance(given, Real) or not 0 <= rate <= 1:
             raise ArgumentError(
                 f"the rate of Dropout is a probability, got {rate!r}",
                 remedy="Pass the share of elements to drop, between 0 and 1: Dropout(0.5).",
