@@ -108,6 +108,21 @@ def test_a_plain_function_and_example_inputs(run: Run) -> None:
     assert status == 0 and "graph @gelu(%x0: f32[B, C])" in out
 
 
+def test_a_function_that_makes_a_net(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "factory.py"
+    path.write_text(
+        "from graphc.gluon import nn\n"
+        "def net():\n"
+        "    made = nn.HybridSequential()\n"
+        "    made.add(nn.Dense(3))\n"
+        "    return made\n"
+    )
+    status, out, _ = run("dump", f"{path}:net", "--shape", "x=f32[4,7]", "--stage", "trace")
+    assert status == 0
+    assert "graph @net(" in out
+    assert "%0.weight: f32[3, 7]" in out
+
+
 def test_graph_files_go_through_the_same_stages(run: Run, tmp_path: Path) -> None:
     arguments = ("--shape", SHAPE, "--stage", "trace,fuse", "--output", tmp_path)
     status, out, _ = run("dump", f"{MLP}:net", *arguments)

@@ -31,6 +31,7 @@ exit status: 0 done, 1 the model or file has a fault, 2 wrong usage of the comma
 """
 _DUMP_EXAMPLES = """\
 The target is file.py:object or a graph file (file.graph, as `--stage trace --output` writes it).
+The object is a Block, a function of arrays, a compiled one, or a function that makes a Block.
 The object is a Block, a function of arrays, or what graphc.compile returned. The shapes to trace
 with come from --shape, or from example_inputs (a function, or arrays) in the file or on the object.
 Nothing is run: the model is traced only. Later stages show the gradient graph where grad is listed.

@@ -110,7 +110,8 @@ def _read_graph(path: Path) -> Graph:
 
 def _from_python(path: Path, name: str, shapes: Sequence[str], training: bool) -> Subject:
     scope = _run(_existing(path))
-    found = _member(scope, name, path)
+    with _user_code(path):
+        found = _made(_member(scope, name, path))
     given = [parse_shape(text) for text in shapes]
     outer, place = user_location(), definition(path, name)
     with _user_code(path):
@@ -180,6 +181,17 @@ def _member(scope: Mapping[str, Any], name: str, path: Path) -> Any:
             raise ArgumentError(f"{name}: {type(found).__name__} has no {part!r}")
         found = getattr(found, part)
     return found
+
+
+def _made(found: Any) -> Any:
+    """Return the Block that a function without parameters makes, initialized; else ``found``."""
+    if not inspect.isfunction(found) or inspect.signature(found).parameters:
+        return found
+    made = found()
+    if not isinstance(made, Block):
+        return found
+    made.initialize()
+    return made
 
 
 def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
