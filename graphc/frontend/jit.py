@@ -225,7 +225,8 @@ class Jit:
             key,
         )
         numbers = [i for i, source in enumerate(sources) if isinstance(source, int)]
-        return traced, Graph(self.name, tuple(graph.inputs[i] for i in numbers), ())
+        arguments_only = tuple(graph.inputs[i] for i in numbers)
+        return traced, Graph(self.name, arguments_only, (), (), graph.constraints)
 
     def explain(self) -> str:
         """Return a text: which traces there are, what fixed their sizes, why each was made.

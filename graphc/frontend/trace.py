@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from graphc.codegen import counters
 from graphc.ir.graph import Graph, Value, placeholder, substitute_sizes
-from graphc.ir.sizes import SizeSolver, bind_sizes, solving
+from graphc.ir.sizes import SizeSolver, bind_sizes, satisfied, solving
 from graphc.ir.types import TensorType
 
 P = TypeVar("P")
@@ -32,7 +32,7 @@ def finish(graph: Graph, solver: SizeSolver) -> Graph:
         settled.inputs,
         settled.outputs,
         settled.updates,
-        tuple(solver.constraints),
+        solver.facts(),
     )
 
 
@@ -82,7 +82,8 @@ class Specializations(Generic[P]):
         found = self._by_shapes.get(key)
         if found is None:
             for graph, payload in self._entries:
-                if bind_sizes([v.shape for v in graph.inputs], key) is not None:
+                sizes = bind_sizes([v.shape for v in graph.inputs], key)
+                if sizes is not None and satisfied(graph.constraints, sizes):
                     self._by_shapes[key] = found = payload
                     break
         return found

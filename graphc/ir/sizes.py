@@ -15,6 +15,7 @@ from graphc.errors import Location, user_location
 from graphc.ir.dim import (
     Dim,
     SizeExpr,
+    dim_min,
     evaluate,
     provably_equal,
     solve,
@@ -99,6 +100,23 @@ class SizeSolver:
             self._learn(name, self.hints[name])
         return self.hint(dim)
 
+    def require_elements(self, dim: Dim) -> None:
+        """Note that ``dim`` must not be 0 in any call: the trace reads an element of that axis."""
+        dim = self.resolve(dim)
+        fact = dim_min(dim, 1)
+        if isinstance(fact, SizeExpr) and fact not in [c.left for c in self.constraints]:
+            self.constraints.append(Constraint(fact, 1, user_location()))
+
+    def facts(self) -> tuple[Constraint, ...]:
+        """Return the constraints, those that are no solution of a variable with it put in."""
+        settled = (
+            fact
+            if str(fact.left) in self.solution
+            else Constraint(self.resolve(fact.left), fact.right, fact.where)
+            for fact in self.constraints
+        )
+        return tuple(fact for fact in settled if isinstance(fact.left, SizeExpr))
+
     def _learn(self, name: str, value: Dim) -> None:
         self.constraints.append(Constraint(symbol(name), value, user_location()))
         self.solution[name] = value
@@ -165,6 +183,22 @@ def fix(dim: Dim) -> int | None:
         return dim
     solver = _active.get()
     return None if solver is None else solver.fix(dim)
+
+
+def require_elements(dim: Dim) -> None:
+    """Note while tracing that an axis must have elements in every call."""
+    solver = _active.get()
+    if solver is not None:
+        solver.require_elements(dim)
+
+
+def satisfied(constraints: Sequence[Constraint], sizes: Mapping[str, int]) -> bool:
+    """Return whether the facts that speak of ``sizes`` only hold for them."""
+    return all(
+        evaluate(fact.left, sizes) == evaluate(fact.right, sizes)
+        for fact in constraints
+        if symbols(fact.left) | symbols(fact.right) <= sizes.keys()
+    )
 
 
 def bind_sizes(

@@ -285,7 +285,8 @@ def test_an_integer_out_of_range_names_axis_and_size(index: int) -> None:
 def test_first_and_last_keep_a_size_symbolic_and_others_fix_it(solver: SizeSolver) -> None:
     steps = solver.fresh("T", 5)
     assert getitem(value(steps, 3), 0).shape == getitem(value(steps, 3), -1).shape == (3,)
-    assert not solver.constraints
+    assert not solver.solution
+    assert [(str(c.left), c.right) for c in solver.constraints] == [("min(T, 1)", 1)]
     getitem(value(steps, 3), 2)
     assert solver.solution == {"T": 5}
     with pytest.raises(IndexRangeError):

@@ -17,7 +17,7 @@ from graphc.ir.ops.composite import as_shape, attempt, composite, shape_of, type
 from graphc.ir.ops.movement import broadcast_to, expand_dims, reshape, transpose
 from graphc.ir.ops.slice_bounds import slice_bounds
 from graphc.ir.ops.slicing import concat, slice_sizes
-from graphc.ir.sizes import fix, known_size
+from graphc.ir.sizes import fix, known_size, require_elements
 from graphc.ir.types import normalize_axes, normalize_axis, same_shape, shape_text
 
 Bounds = Sequence[Any]
@@ -126,8 +126,8 @@ def is_whole(item: Any) -> bool:
 def integer_begin(index: Dim, axis: int, size: Dim) -> Dim:
     """Return an index counted from the start of an axis.
 
-    The first and the last element of an axis leave a symbolic size as it is; any other index
-    fixes it, since it is in range for some sizes only.
+    The first and the last element of an axis leave a symbolic size open, for all but an empty
+    axis; any other index fixes it, since it is in range for some sizes only.
 
     Raises
     ------
@@ -143,6 +143,7 @@ def integer_begin(index: Dim, axis: int, size: Dim) -> Dim:
     if isinstance(size, SizeExpr) and index not in (0, -1):
         fixed = fix(size)
         size = size if fixed is None else fixed
+    require_elements(size)
     return size + index if at is not None and at < 0 else index
 
 
