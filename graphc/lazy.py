@@ -101,12 +101,6 @@ def networkx() -> ModuleType:
 
 
 @cache
-def matplotlib_pyplot() -> ModuleType:
-    """Return ``matplotlib.pyplot``; optional, extra ``plot``."""
-    return _require("matplotlib.pyplot", "plot")
-
-
-@cache
 def cloudpickle() -> ModuleType:
     """Return ``cloudpickle``, which takes lambdas and ``__main__`` to spawned processes."""
     return _require("cloudpickle")
