@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DTypeError, ShapeError, no_attribute, user_location
+from graphc.frontend.numpy_calls import call_function, call_ufunc
 from graphc.frontend.ops import elementwise, indexing, nn, reduce, shape
 from graphc.frontend.ops.elementwise import as_mask
 from graphc.frontend.ops.operator import as_operand, at_least_1d, element_type
@@ -92,6 +93,8 @@ class NDMethods:
     """Mixin of MXNet's methods for handles of `nd`, eager and traced."""
 
     __slots__ = ()
+    namespace = "nd"
+    """The module of graphc whose functions take it."""
     type: Any
     shape: Any
 
@@ -119,7 +122,9 @@ class NDMethods:
             return NotImplemented
         operands = (other, self) if swapped else (self, other)
         result = apply(REGISTRY[name], operands, {})
-        return as_mask(result) if name in COMPARISONS else result
+        if name in COMPARISONS:
+            return as_mask(result)
+        return at_least_1d(result) if name == "matmul" else result
 
     def __eq__(self, other: object) -> Any:
         return self._binary("equal", other)
@@ -130,8 +135,11 @@ class NDMethods:
     def __hash__(self) -> int:
         return id(self)
 
-    def __matmul__(self, other: Any) -> Any:
-        return at_least_1d(self._binary("matmul", other))
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return call_ufunc(self, ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return call_function(self, function, args, kwargs)
 
     def __len__(self) -> int:
         sizes = self.shape

@@ -60,6 +60,7 @@ class Symbol(NDMethods, Operators):
 
     __slots__ = ("_bound", "_heads")
     __graphc_priority__ = 40
+    namespace = "sym"
 
     def __init__(self, heads: Sequence[Entry]) -> None:
         self._heads = tuple(heads)
@@ -87,9 +88,6 @@ class Symbol(NDMethods, Operators):
         hint = f"_{record.name.removeprefix('broadcast_')}"
         hint += "scalar" if is_scalar(other) else ""
         return every_output(compose(record, operands, {}, hint))
-
-    def __matmul__(self, other: Any) -> Any:
-        return self._binary("matmul", other)
 
     def __hash__(self) -> int:
         return id(self)
