@@ -201,6 +201,8 @@ def uniform_like(data: Any, low: float = 0.0, high: float = 1.0) -> Any:
 def normal_like(data: Any, loc: float = 0.0, scale: float = 1.0) -> Any:
     """Return normally distributed numbers in the shape and type of ``data``."""
     return normal(loc, scale, dims(data), as_dtype(data.dtype))
+
+
 def seed(seed_state: int, ctx: Any = "all") -> None:
     """Restart every random stream of graphc; equal seeds give equal draws on every device.
 
@@ -211,3 +213,8 @@ def seed(seed_state: int, ctx: Any = "all") -> None:
         Accepted as MXNet's: there is one stream for all devices.
     """
     random.seed(int(seed_state))
+
+
+# MXNet's older names, which its operators have as well.
+random_uniform, random_normal, random_randint = uniform, normal, randint
+random_exponential, sample_multinomial = exponential, multinomial
