@@ -203,7 +203,7 @@ class NDMethods:
     def reshape(self, *sizes: Any, **kwargs: Any) -> Any:
         """Return the elements under another shape; see `nd.reshape` for 0, -1, -2, -3 and -4."""
         given = kwargs.pop("shape", sizes)
-        if len(given) == 1 and isinstance(given[0], (tuple, list)):
+        if len(given) == 1 and isinstance(given[0], (tuple, list, np.ndarray)):
             given = given[0]
         return self._reshape(given, **kwargs)
 
@@ -251,6 +251,10 @@ class NDMethods:
         """Cut into equal parts."""
         return shape.split(self, *args, **kwargs)
 
+    def split_v2(self, *args: Any, **kwargs: Any) -> Any:
+        """Cut into equal parts, or at places."""
+        return shape.split_v2(self, *args, **kwargs)
+
     def slice(self, *args: Any, **kwargs: Any) -> Any:
         """Return a part."""
         return shape.slice(self, *args, **kwargs)
@@ -296,6 +300,10 @@ class NDMethods:
     def prod(self, *args: Any, **kwargs: Any) -> Any:
         """Return products over axes."""
         return reduce.prod(self, *args, **kwargs)
+
+    def nanprod(self, *args: Any, **kwargs: Any) -> Any:
+        """Return products over axes, NaN counted as 1."""
+        return reduce.nanprod(self, *args, **kwargs)
 
     def max(self, *args: Any, **kwargs: Any) -> Any:
         """Return the largest elements over axes."""
@@ -356,6 +364,10 @@ class NDMethods:
     def log_softmax(self, *args: Any, **kwargs: Any) -> Any:
         """Return logarithms of the probabilities along an axis."""
         return nn.log_softmax(self, *args, **kwargs)
+
+    def softmin(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the softmax of the negative along an axis."""
+        return nn.softmin(self, *args, **kwargs)
 
     abs = elementwise.abs
     sign = elementwise.sign
