@@ -180,11 +180,22 @@ class _Planner:
         before = group.members
         for member in group.nodes:
             before |= self.ancestors[id(member)]
-        for key, bits in self.ancestors.items():
-            if bits & group.members:
-                self.ancestors[key] = bits | before
+        if self._read_outside(group):
+            for key, bits in self.ancestors.items():
+                if bits & group.members:
+                    self.ancestors[key] = bits | before
         for member in group.nodes:
             self.ancestors[id(member)] |= before & ~group.members
+
+    def _read_outside(self, group: Group) -> bool:
+        """Return whether a node that has its place already reads a group from outside."""
+        inside = {id(n) for n in group.nodes}
+        return any(
+            id(user) in self.ancestors and id(user) not in inside
+            for member in group.nodes
+            for value in member.outputs
+            for user in self.users.get(value, ())
+        )
 
     # -- rules -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from graphc.codegen import counters
 from graphc.codegen.cpu import host_target
 from graphc.errors import GraphcError
 from graphc.ir.dim import symbols
-from graphc.ir.graph import Graph, Value, placeholder, rewrite_values, topological
+from graphc.ir.graph import Graph, Node, Value, placeholder, rewrite_values, topological
 from graphc.ir.interp import interpret
 from graphc.passes.manager import compile_graph
 from graphc.runtime.program import Program
@@ -60,7 +60,8 @@ def check(graph: Graph, sizes: dict[str, int], seed: int) -> None:
     rng = random.Random(seed)
     program = Program(compile_graph(graph, host_target()))
     compiled = counters.stats()["kernels_compiled"]
-    for attempt in ("drafted", "other", "other", "special"):
+    special = () if any(map(_truncates, graph.nodes)) else ("special",)
+    for attempt in ("drafted", "other", "other", *special):
         chosen = other_sizes(sizes, rng) if attempt == "other" else sizes
         try:
             arrays = arguments(graph, chosen, rng)
@@ -82,6 +83,13 @@ def check(graph: Graph, sizes: dict[str, int], seed: int) -> None:
                 for a, b in zip(first, run(graph, program, arrays), strict=True):
                     np.testing.assert_array_equal(a, b)
     assert counters.stats()["kernels_compiled"] == compiled, "other sizes compiled a kernel"
+
+
+def _truncates(node: Node) -> bool:
+    """Return whether a node makes integers of floats: of nan NumPy makes what the machine does."""
+    if node.op.name != "cast":
+        return False
+    return node.inputs[0].dtype.floating and node.types[0].dtype.kind in "iu"
 
 
 def _tame(graph: Graph, expected: Sequence[np.ndarray]) -> bool:
