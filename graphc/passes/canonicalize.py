@@ -16,11 +16,15 @@ from graphc.ir.graph import Graph, Node, Value, build, cast, constant, rewrite
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY, apply
 from graphc.ir.pattern import Capture, Pattern, Rule, match
-from graphc.ir.types import broadcast_shapes
+from graphc.ir.types import DType, broadcast_shapes, int64, uint64
 
 X, Y = Capture("x"), Capture("y")
 ONE = Capture("one", lambda c: c == 1 and not isinstance(c, bool))
 ZERO = Capture("zero", lambda c: c == 0 and not isinstance(c, bool) and np.signbit(c) == 0)
+REDUCTIONS = ("sum", "prod", "max", "min")
+"""Reductions that return a single element as it is."""
+RESHAPING = ("cast", "reshape", "broadcast_to", "transpose")
+"""Ops under which one constant everywhere stays one constant everywhere."""
 
 
 def canonicalize(graph: Graph) -> Graph:
@@ -57,7 +61,7 @@ def simplify(graph: Graph) -> Graph:
 
 def _simplest(value: Value) -> Value:
     """Return what is left of a value when no rule applies any more."""
-    while (changed := _keep_axes(value) or _rewritten(value)) is not None:
+    while (changed := _rewritten(value) or _keep_axes(value)) is not None:
         value = changed
     return value
 
@@ -112,29 +116,68 @@ def _reshape(value: Value, like: Value) -> Value:
 
 def _rewritten(value: Value) -> Value | None:
     """Return what folding and the first rule that matches make of a value, or None."""
-    folded = _folded(value)
-    if folded is not None:
-        return folded
-    if value.node.op.kind is Kind.POINTWISE:
-        return _without_broadcasts(value) or _apply_rules(value)
-    return _apply_rules(value)
+    changed = _apply_rules(value)
+    if changed is None and value.node.op.kind is Kind.POINTWISE:
+        changed = _folded(value) or _without_broadcasts(value) or _reshaped_after(value)
+    return changed
 
 
 def _without_broadcasts(value: Value) -> Value | None:
     """Let a pointwise op broadcast its operands itself where the others give it its shape."""
     node = value.node
-    bare = tuple(
-        v.node.inputs[0] if v.op_name == "broadcast_to" else v for v in node.inputs
-    )
-    if bare == node.inputs:
-        return None
-    for position, (plain, original) in enumerate(zip(bare, node.inputs, strict=True)):
-        if plain is original:
+    for position, operand in enumerate(node.inputs):
+        plain = _narrow(operand)
+        if plain is None:
             continue
         operands = (*node.inputs[:position], plain, *node.inputs[position + 1 :])
         if broadcast_shapes(*(v.shape for v in operands)) == value.shape:
             return _remake(node, operands)[value.index]
     return None
+
+
+def _narrow(value: Value) -> Value | None:
+    """Return what a value repeats, or None."""
+    if value.op_name == "full":
+        return constant(value.node.attrs["value"], value.dtype)
+    if value.op_name == "broadcast_to" or _is_spread(value):
+        return value.node.inputs[0]
+    return None
+
+
+def _is_spread(value: Value) -> bool:
+    """Return whether a value is a 0-d one with axes added."""
+    return value.op_name == "reshape" and value.node.inputs[0].shape == ()
+
+
+def _reshaped_after(value: Value) -> Value | None:
+    """Compute on a reduction as it is, and reshape behind it: in one kernel, then.
+
+    ``sum(x) / n`` divides a reshape of the sum that keeps its axes; the kernel of the sum can
+    do so too.
+    """
+    node = value.node
+    sources = [_reduced(v) if v.shape == value.shape else None for v in node.inputs]
+    shapes = {v.shape for v in sources if v is not None}
+    if len(shapes) != 1 or any(
+        source is None and v.shape != ()
+        for source, v in zip(sources, node.inputs, strict=True)
+    ):
+        return None
+    operands = tuple(source or v for source, v in zip(sources, node.inputs, strict=True))
+    return _reshape(_simplest(_remake(node, operands)[0]), value)
+
+
+def _reduced(value: Value) -> Value | None:
+    """Return the operand of a reshape if it is computed from a reduction's result."""
+    if value.op_name != "reshape":
+        return None
+    source = origin = value.node.inputs[0]
+    while origin.node.op.kind is Kind.POINTWISE:
+        wide = [v for v in origin.node.inputs if v.shape == source.shape]
+        if not wide:
+            return None
+        origin = wide[0]
+    return source if origin.node.op.kind is Kind.REDUCE else None
 
 
 def _apply_rules(value: Value) -> Value | None:
@@ -151,12 +194,14 @@ def _apply_rules(value: Value) -> Value | None:
 def _folded(value: Value) -> Value | None:
     """Compute a pointwise op of 0-d constants."""
     node = value.node
-    if node.op.kind is not Kind.POINTWISE or not node.inputs or value.shape != ():
+    if not node.inputs or value.shape != ():
         return None
     if any(v.op_name != "constant" for v in node.inputs):
         return None
     arrays = [np.asarray(v.node.attrs["value"], v.dtype.numpy) for v in node.inputs]
-    return constant(np.asarray(node.op.reference(*arrays, **node.attrs)).item(), value.dtype)
+    with np.errstate(all="ignore"):
+        result = np.asarray(node.op.reference(*arrays, **node.attrs))
+    return constant(result.item(), value.dtype)
 
 
 # -- rules -----------------------------------------------------------------------------------
@@ -170,6 +215,34 @@ def _as_self(c: Mapping[str, Value]) -> Value | None:
 
 def _as_reshape(c: Mapping[str, Value]) -> Value | None:
     return _reshape(c["x"], c["self"])
+
+
+def _reduced_nothing(c: Mapping[str, Value]) -> Value | None:
+    """Return the operand of a sum, or of the like, over axes of size 1."""
+    x, whole = c["x"], c["self"]
+    same = x.type.size == whole.type.size and x.dtype is whole.dtype
+    return _reshape(x, whole) if same else None
+
+
+def _as_full(c: Mapping[str, Value]) -> Value | None:
+    """Return one constant in the result's shape, if it is the operand."""
+    x, whole = c["x"], c["self"]
+    if x.op_name not in ("constant", "full"):
+        return None
+    scalar = constant(x.node.attrs["value"], whole.dtype)
+    if whole.shape == ():
+        return scalar
+    attrs = {**scalar.node.attrs, "shape": whole.shape}
+    return build(REGISTRY["full"], (), attrs, whole.node.where)[0]
+
+
+def _spread(c: Mapping[str, Value]) -> Value | None:
+    """Return a 0-d value in the result's shape, if the inner one adds axes to it."""
+    x, whole = c["x"], c["self"]
+    if x.shape != ():
+        return None
+    spread: Value = apply(REGISTRY["broadcast_to"], (x,), {"shape": whole.shape})
+    return spread
 
 
 def _merge_transposes(c: Mapping[str, Value]) -> Value | None:
@@ -189,8 +262,13 @@ def _drop_transpose(c: Mapping[str, Value]) -> Value | None:
 def _widening_back(c: Mapping[str, Value]) -> Value | None:
     """Drop a cast to a type that holds every value of the source, and back."""
     x, inner = c["x"], c["inner"]
-    safe = np.can_cast(x.dtype.numpy, inner.dtype.numpy, "safe")
-    return cast(x, c["self"].dtype) if safe else None
+    return cast(x, c["self"].dtype) if _holds(inner.dtype, x.dtype) else None
+
+
+def _holds(wide: DType, narrow: DType) -> bool:
+    """Return whether a type holds every value of another, 64-bit integers in floats apart."""
+    exact = not wide.floating or narrow not in (int64, uint64)
+    return exact and np.can_cast(narrow.numpy, wide.numpy, "safe")
 
 
 def _square(c: Mapping[str, Value]) -> Value | None:
@@ -229,6 +307,11 @@ _RULES = (
     Rule("cast of cast", Pattern("cast", (_inner("cast"),)), _widening_back),
     Rule("cast to itself", Pattern("cast", (X,)), _as_self),
     Rule("x as constant", Pattern("stop_gradient", (X,)), _as_self),
+    Rule("x in memory of its own", Pattern("copy", (X,)), _as_self),
+    *(Rule(f"{op} of one", Pattern(op, (X,)), _reduced_nothing) for op in REDUCTIONS),
+    *(Rule(f"{op} of a constant", Pattern(op, (X,)), _as_full) for op in RESHAPING),
+    Rule("broadcast of 0-d, reshaped", Pattern("reshape", (_inner("broadcast_to"),)), _spread),
+    Rule("0-d with axes, broadcast", Pattern("broadcast_to", (_inner("reshape"),)), _spread),
     Rule("expand_dims as reshape", Pattern("expand_dims", (X,)), _as_reshape),
     Rule("squeeze as reshape", Pattern("squeeze", (X,)), _as_reshape),
     Rule("reshape of reshape", Pattern("reshape", (_inner("reshape"),)), _as_reshape),

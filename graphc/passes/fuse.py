@@ -24,6 +24,8 @@ ALIASES = ("reshape",)
 """Ops that only name the same memory anew; they separate groups and cost nothing."""
 CHEAP = ("constant", "size", "iota", "full")
 """Ops that every group computes for itself rather than read."""
+SCALAR_OPS = 32
+"""0-d arithmetic of up to this many ops is also computed by every group for itself."""
 LABEL_OPS = 4
 WINDOW = 16
 """Windows of up to this many elements are written out, so that a reduction may contain them."""
@@ -73,7 +75,7 @@ def fuse_with_reasons(graph: Graph) -> Fusion:
     planner = _Planner(graph)
     for node in graph.nodes:
         planner.place(node)
-    return Fusion(_rebuild(graph, planner), tuple(planner.refusals))
+    return Fusion(_Rebuilder(graph, planner).graph_of_groups(), tuple(planner.refusals))
 
 
 class _Planner:
@@ -82,6 +84,7 @@ class _Planner:
     def __init__(self, graph: Graph) -> None:
         self.users = graph.users()
         self.results = set(graph.results)
+        self.cheap = _cheap_nodes(graph)
         self.bit = {id(n): 1 << i for i, n in enumerate(graph.nodes)}
         self.ancestors: dict[int, int] = {}
         self.group_of: dict[int, Group] = {}
@@ -90,7 +93,7 @@ class _Planner:
     def place(self, node: Node) -> None:
         """Put a node into the groups of its operands, or into one of its own."""
         self.ancestors[id(node)] = self._before(node)
-        if node.op.name in ALIASES or is_cheap(node):
+        if node.op.name in ALIASES or id(node) in self.cheap:
             return
         home: Group | None = None
         for producer in self._producers(node):
@@ -177,11 +180,22 @@ class _Planner:
         before = group.members
         for member in group.nodes:
             before |= self.ancestors[id(member)]
-        for key, bits in self.ancestors.items():
-            if bits & group.members:
-                self.ancestors[key] = bits | before
+        if self._read_outside(group):
+            for key, bits in self.ancestors.items():
+                if bits & group.members:
+                    self.ancestors[key] = bits | before
         for member in group.nodes:
             self.ancestors[id(member)] |= before & ~group.members
+
+    def _read_outside(self, group: Group) -> bool:
+        """Return whether a node that has its place already reads a group from outside."""
+        inside = {id(n) for n in group.nodes}
+        return any(
+            id(user) in self.ancestors and id(user) not in inside
+            for member in group.nodes
+            for value in member.outputs
+            for user in self.users.get(value, ())
+        )
 
     # -- rules -------------------------------------------------------------------------------
 
@@ -283,13 +297,19 @@ def _serial(node: Node, group: Group) -> bool:
     return bool(group.reduced) and everything <= group.reduced and whole
 
 
-def is_cheap(node: Node) -> bool:
-    """Return whether every group computes this node for itself."""
-    if node.op.name in CHEAP:
-        return True
-    if node.op.kind is not Kind.POINTWISE or any(t.shape != () for t in node.types):
-        return False
-    return all(is_cheap(v.node) or v.op_name == "input" for v in node.inputs)
+def _cheap_nodes(graph: Graph) -> frozenset[int]:
+    """Return ids of the nodes that every group computes for itself."""
+    counts: dict[int, int] = {}
+    for node in graph.nodes:
+        scalar = node.op.kind is Kind.POINTWISE and all(t.shape == () for t in node.types)
+        if not scalar and node.op.name not in CHEAP:
+            continue
+        count = 1
+        for value in node.inputs:
+            count += 0 if value.op_name == "input" else counts.get(id(value.node), SCALAR_OPS)
+        if count <= SCALAR_OPS:
+            counts[id(node)] = count
+    return frozenset(counts)
 
 
 def reduced_axes(node: Node) -> frozenset[int]:
@@ -317,75 +337,66 @@ def _text(shape: Sequence[Dim]) -> str:
 # -- building the fused graph ----------------------------------------------------------------
 
 
-def _rebuild(graph: Graph, planner: _Planner) -> Graph:
-    """Return the graph with a `fused` node in place of each group."""
-    wanted = _read_elsewhere(graph, planner)
-    replaced: dict[Value, Value] = {v: v for v in graph.inputs}
-    groups = list({id(g): g for g in planner.group_of.values()}.values())
-    pending = {id(n): g for g in groups for n in g.nodes}
+class _Rebuilder:
+    """Builds the graph with a `fused` node in place of each group."""
 
-    def available(value: Value) -> Value:
-        if value not in replaced:
-            _compute(value, available, pending, wanted, replaced)
-        return replaced[value]
+    def __init__(self, graph: Graph, planner: _Planner) -> None:
+        self.graph, self.planner = graph, planner
+        self.wanted = _read_elsewhere(graph, planner)
+        self.replaced: dict[Value, Value] = {v: v for v in graph.inputs}
 
-    for node in graph.nodes:
-        if id(node) in pending or node.op.name in ALIASES:
-            for value in node.outputs:
-                if value in wanted:
-                    available(value)
-    return graph.with_results([_result(v, available) for v in graph.results])
+    def graph_of_groups(self) -> Graph:
+        """Return the fused graph."""
+        for node in self.graph.nodes:
+            if id(node) in self.planner.group_of or node.op.name in ALIASES:
+                for value in node.outputs:
+                    if value in self.wanted:
+                        self.available(value)
+        return self.graph.with_results([self.available(v) for v in self.graph.results])
 
+    def available(self, value: Value) -> Value:
+        """Return what holds a value of the graph in the fused one."""
+        if value not in self.replaced:
+            self._compute(value)
+        return self.replaced[value]
 
-def _result(value: Value, available: object) -> Value:
-    assert callable(available)
-    found: Value = available(value)
-    return found
+    def _compute(self, value: Value) -> None:
+        node = value.node
+        if node.op.name in ALIASES:
+            inputs = tuple(map(self.available, node.inputs))
+            self.replaced[value] = build(node.op, inputs, node.attrs, node.where)[value.index]
+            return
+        group = self.planner.group_of.get(id(node))
+        nodes = [node] if group is None else group.nodes
+        outputs = [v for n in nodes for v in n.outputs if v in self.wanted or v == value]
+        body, sources = self._body(nodes, outputs)
+        label = "_".join([n.op.name for n in nodes if n.op.name != "cast"][:LABEL_OPS]) or "cast"
+        inputs = tuple(map(self.available, sources))
+        attrs = {"body": body, "label": label}
+        made = build(REGISTRY["fused"], inputs, attrs, nodes[0].where)
+        self.replaced.update(zip(outputs, made, strict=True))
 
-
-def _compute(
-    value: Value,
-    available: object,
-    pending: dict[int, Group],
-    wanted: set[Value],
-    replaced: dict[Value, Value],
-) -> None:
-    assert callable(available)
-    node = value.node
-    group = pending.get(id(node))
-    if group is None and node.op.name in ALIASES:
-        inputs = tuple(available(v) for v in node.inputs)
-        replaced[value] = build(node.op, inputs, node.attrs, node.where)[value.index]
-        return
-    nodes = [node] if group is None else group.nodes
-    outputs = [v for n in nodes for v in n.outputs if v in wanted or v == value]
-    body, sources = _body(nodes, outputs)
-    label = "_".join([n.op.name for n in nodes if n.op.name != "cast"][:LABEL_OPS]) or "cast"
-    inputs = tuple(available(v) for v in sources)
-    attrs = {"body": body, "label": label}
-    made = build(REGISTRY["fused"], inputs, attrs, nodes[0].where)
-    replaced.update(zip(outputs, made, strict=True))
-
-
-def _body(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Graph, tuple[Value, ...]]:
-    """Return a group's body, with cheap operands copied in, and the values it reads."""
-    inside = {id(n) for n in nodes}
-    replaced: dict[Value, Value] = {}
-    sources: list[Value] = []
-    copied: list[Value] = [v for n in nodes for v in n.inputs]
-    while copied:
-        value = copied.pop(0)
-        if id(value.node) in inside or value in replaced:
-            continue
-        if is_cheap(value.node):
-            inside.add(id(value.node))
-            copied.extend(value.node.inputs)
-            continue
-        replaced[value] = placeholder(f"x{len(sources)}", value.type)
-        sources.append(value)
-    results = rewrite_values(outputs, lambda node, inputs: None, replaced)
-    inputs = tuple(replaced[v] for v in sources)
-    return Graph("body", inputs, tuple(results)), tuple(sources)
+    def _body(
+        self, nodes: Sequence[Node], outputs: Sequence[Value]
+    ) -> tuple[Graph, tuple[Value, ...]]:
+        """Return a group's body, with cheap operands copied in, and the values it reads."""
+        inside = {id(n) for n in nodes}
+        replaced: dict[Value, Value] = {}
+        sources: list[Value] = []
+        copied: list[Value] = [v for n in nodes for v in n.inputs]
+        while copied:
+            value = copied.pop(0)
+            if id(value.node) in inside or value in replaced:
+                continue
+            if id(value.node) in self.planner.cheap:
+                inside.add(id(value.node))
+                copied.extend(value.node.inputs)
+                continue
+            replaced[value] = placeholder(f"x{len(sources)}", value.type)
+            sources.append(value)
+        results = rewrite_values(outputs, lambda node, inputs: None, replaced)
+        inputs = tuple(replaced[v] for v in sources)
+        return Graph("body", inputs, tuple(results)), tuple(sources)
 
 
 def _read_elsewhere(graph: Graph, planner: _Planner) -> set[Value]:
@@ -395,7 +406,7 @@ def _read_elsewhere(graph: Graph, planner: _Planner) -> set[Value]:
         home = planner.group_of.get(id(node))
         for value in node.inputs:
             source = planner.group_of.get(id(value.node))
-            inside = is_cheap(value.node) if source is None else source is home
+            inside = id(value.node) in planner.cheap if source is None else source is home
             if not inside:
                 wanted.add(value)
     return wanted

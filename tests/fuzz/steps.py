@@ -10,6 +10,7 @@ from drafts import Draft, Reject, has_axes, is_float, is_number
 
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph, Value
+from graphc.ir.ops.creation import build_full
 from graphc.ir.sizes import solving
 
 SMOOTH = (
@@ -174,6 +175,37 @@ def normalization(d: Draft) -> None:
     size = (d.shape(x)[axis],)
     scales = [d.input(x.dtype.name, size) for _ in range(2)] if d.rng.random() < 0.5 else []
     d.emit(name, x, *scales, axis=axis, eps=0.1)
+
+
+def small_rows(d: Draft) -> None:
+    """Normalise along a static axis of a few elements, whose loop may be written out."""
+    size = d.rng.choice([1, 2, 3, 5, 8])
+    outer = d.shape(d.pick(has_axes(1, 3)))[: d.rng.randint(1, 2)]
+    inner = d.rng.choice([(), (), (4,)])
+    x = d.input("float32", outer)
+    row = d.input("float32", (size, *inner), static=True)
+    wide = d.emit("add", d.emit("reshape", x, (*x.shape, *(1 for _ in row.shape))), row)
+    y = d.emit(d.rng.choice(["softmax", "log_softmax"]), wide, axis=x.ndim)
+    d.emit("multiply", y, d.emit("sum", wide, axis=x.ndim, keepdims=True))
+
+
+def filling(d: Draft) -> None:
+    """Combine a value with one constant everywhere, moved about before or after."""
+    x = d.pick(is_float, has_axes(1, 4))
+    shape = x.shape if d.rng.random() < 0.5 else tuple(1 for _ in x.shape)
+    attrs = {"shape": shape, "value": d.rng.choice([1.0, 0.5, 0.0]), "dtype": x.dtype}
+    constant = d.keep(build_full(attrs))
+    way = d.rng.choice(["reshape", "cast", "spread", "mean"])
+    if way == "reshape":
+        constant = d.emit("reshape", d.emit("reshape", constant, (-1,)), shape)
+    elif way == "cast":
+        constant = d.emit("cast", d.emit("cast", constant, dtype="float64"), dtype=x.dtype.name)
+    elif way == "spread":
+        scalar = d.emit("reshape", d.emit("mean", x), tuple(1 for _ in x.shape))
+        constant = d.emit("multiply", d.emit("broadcast_to", scalar, x.shape), constant)
+    else:
+        constant = d.emit("reshape", d.emit("mean", constant), tuple(1 for _ in x.shape))
+    d.emit(d.rng.choice(["multiply", "subtract", "divide"]), x, constant)
 
 
 def reshaping(d: Draft) -> None:
@@ -356,9 +388,9 @@ def randomness(d: Draft) -> None:
 
 STEPS: tuple[tuple[Callable[[Draft], None], int], ...] = (
     (unary, 6), (guarded, 3), (binary, 8), (division, 2), (comparison, 3), (logical, 2),
-    (conversion, 2), (reduction, 6), (centred, 4), (normalization, 3), (reshaping, 4),
-    (rearrangement, 5), (slicing, 4), (joining, 3), (product, 2), (self_product, 1),
-    (windows, 4), (gathering, 3), (randomness, 1),
+    (conversion, 2), (reduction, 6), (centred, 4), (normalization, 3), (small_rows, 1),
+    (filling, 2), (reshaping, 4), (rearrangement, 5), (slicing, 4), (joining, 3), (product, 2),
+    (self_product, 1), (windows, 4), (gathering, 3), (randomness, 1),
 )  # fmt: skip
 DIFFERENTIABLE = tuple(
     pair for pair in STEPS if pair[0] not in (comparison, logical, randomness)

@@ -1,8 +1,9 @@
-"""Lets the tests of this folder import the graphs that several folders share."""
+"""Lets the tests of this folder import what they share, and the graphs of several folders."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from group_kernels import TARGET, GroupKernel
 
-from graphc.codegen.compiler import compile_kernels
-from graphc.codegen.cpu import host_target
-from graphc.codegen.dispatch_layout import Error
-from graphc.codegen.python_engine import run_python
 from graphc.ir.dim import evaluate, symbol
 from graphc.ir.graph import Graph, placeholder
 from graphc.ir.interp import interpret
@@ -24,68 +20,30 @@ from graphc.ir.ops.reduction import sum as sum_
 from graphc.ir.target import Target
 from graphc.ir.types import DType, TensorType, float32, float64, int32
 from graphc.ir.verify import verify_kernel
-from graphc.passes.lower import Lowered, lower
-from graphc.passes.schedule import contraction, cpu
+from graphc.passes.schedule import contraction
 from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
 
-TARGET = host_target()
 B, M, N, K = map(symbol, "BMNK")
 SIZES = [
     (1, 1, 1), (1, 300, 130), (2, 50, 70), (7, 17, 33), (33, 7, 100), (100, 33, 17), (17, 100, 1),
     (3, 2, 1000), (130, 310, 200),
 ]  # fmt: skip
 NARROW = [replace(TARGET, vector_bytes=width, registers=16) for width in (32, 16)]
-_NATIVE = ctypes.CFUNCTYPE(
-    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
-    ctypes.c_void_p,
-)  # fmt: skip
-
 Build = Callable[..., Any]
 
 
-class Case:
+class Case(GroupKernel):
     """A graph, its plain kernel, and its schedule for a target that this machine covers."""
 
     def __init__(self, build: Build, types: Sequence[TensorType], target: Target = TARGET):
         inputs = [placeholder(f"x{n}", kind) for n, kind in enumerate(types)]
         built = build(*inputs)
         outputs = built if isinstance(built, tuple) else (built,)
-        self.graph = Graph("case", tuple(inputs), outputs)
-        self.lowered: Lowered = lower(self.graph, "case")
-        self.items = collapse(collapse_reductions(nests(self.lowered.kernel)))
-        self.matched = contraction.match(self.items)
-        self.kernel = cpu.schedule(self.lowered.kernel, target)
+        super().__init__(Graph("case", tuple(inputs), outputs), target)
+        items = collapse(collapse_reductions(nests(self.lowered.kernel)))
+        self.matched = contraction.match(items)
         if self.matched is not None:
             verify_kernel(self.kernel)
-
-    def arguments(self, arrays: Sequence[np.ndarray], **bindings: int):
-        sizes = [evaluate(d, bindings) for d in self.lowered.sizes]
-        names = dict(zip(self.kernel.sizes, sizes, strict=True))
-        results = self.kernel.params[-self.kernel.outputs :]
-        outputs = [
-            np.full([evaluate(d, names) for d in b.shape], np.nan, b.dtype.numpy) for b in results
-        ]
-        return [*arrays, *outputs], sizes, evaluate(self.kernel.extent, names), outputs
-
-    def run(
-        self, arrays: Sequence[np.ndarray], alone: bool = False, **bindings: int
-    ) -> list[np.ndarray]:
-        """Run compiled; ``alone`` runs each iteration by a call of its own, the last one first."""
-        (compiled,) = compile_kernels([self.kernel], TARGET)
-        buffers, sizes, extent, outputs = self.arguments(arrays, **bindings)
-        pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
-        numbers = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
-        error = Error()
-        calls = [(k, k + 1) for k in reversed(range(extent))] if alone else [(0, extent)]
-        for begin, end in calls:
-            native = _NATIVE(compiled.address)
-            assert native(pointers, numbers, begin, end, ctypes.addressof(error)) == 0
-        return outputs
-
-    def run_as_python(self, arrays: Sequence[np.ndarray], **bindings: int) -> list[np.ndarray]:
-        buffers, sizes, extent, outputs = self.arguments(arrays, **bindings)
-        assert run_python(self.kernel, buffers, sizes, 0, extent) == 0
-        return outputs
 
 
 def random(dtype: DType, *shape: int) -> np.ndarray:
@@ -218,11 +176,8 @@ def test_update_in_place():
     )
     w, x, g = (random(float32, *s) for s in ((37, 90), (50, 90), (50, 37)))
     (expected,) = interpret(case.graph, [w, x, g])
-    (compiled,) = compile_kernels([case.kernel], TARGET)
     _, sizes, extent, _ = case.arguments([w, x, g], B=50, N=37, K=90)
-    pointers = (ctypes.c_void_p * 4)(*(b.ctypes.data for b in (w, x, g, w)))
-    numbers = (ctypes.c_int64 * len(sizes))(*sizes)
-    assert _NATIVE(compiled.address)(pointers, numbers, 0, extent, None) == 0
+    case.call([w, x, g, w], sizes, 0, extent)
     np.testing.assert_allclose(w, expected, atol=1e-5)
 
 

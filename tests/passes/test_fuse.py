@@ -151,6 +151,23 @@ def test_fused_models(make: Callable[[], Graph]) -> None:
     check_order(found)
 
 
+def test_long_scalar_arithmetic_is_one_kernel() -> None:
+    """What every kernel computes for itself is bounded, and counting it takes no time."""
+    scalar = placeholder("s", tensor_type("float32", ()))
+    few, many = scalar, scalar
+    for _ in range(3):
+        few = op("exp", few)
+    for _ in range(60):
+        many = many * many
+    graph = Graph("g", (X, scalar), (X * few, op("exp", X * many)))
+    kernels = [n for n in fuse(graph).nodes if n.op.name == "fused"]
+    assert sorted(n.attrs["label"] for n in kernels) == [
+        "multiply",
+        "multiply_exp",
+        "multiply_multiply_multiply_multiply",
+    ]
+
+
 @pytest.mark.parametrize("seed", range(15))
 def test_fused_graphs_compute_the_same(seed: int) -> None:
     graph = canonicalize(random_graph(seed, nodes=12))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
-from graphc.ir.expr import Apply, Axis, Buffer, Expr
+from graphc.ir.expr import Axis, Buffer, Expr
 from graphc.ir.loop import (
     BEGIN,
     END,
@@ -35,9 +35,9 @@ from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.schedule.contraction_match import Match, match, merged
 from graphc.passes.schedule.few_rows import FEW, few_rows
+from graphc.passes.schedule.loops import Body, operations, vector_loop
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import (
-    Body,
     Names,
     Stretch,
     clear_rows,
@@ -49,7 +49,6 @@ from graphc.passes.schedule.packing import (
     pack_window,
     touched,
     unit_loads,
-    vector_loop,
 )
 from graphc.passes.schedule.vectorize import vector_store
 
@@ -61,8 +60,6 @@ DEEP = 4096
 """Sums of so many terms (gradients of weights) are shared out in pieces of one vector."""
 SCRATCH_BYTES = 512 << 10
 """Upper limit of one thread's scratch, which lies on its stack."""
-HEAVY = 48
-"""Epilogues of more operations get one masked loop instead of a main loop and a tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,18 +363,17 @@ def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
     holder = E.use("sum", plan.matched.reduce)
     rows, columns, stores = _merged_stores(plan.matched, items, holder)
     name = columns[-1].name
-    seen: set[int] = set()
-    operations = sum(isinstance(e, Apply) for s in stores for e in E.walk(s.value, seen))
+    cost = operations(s.value for s in stores)
 
     def row(position: Dim) -> Body:
         def run(base: Dim, start: Dim, stop: Dim) -> Body:
             place = (position - symbol("row0")) * pitch + base - symbol("column0") + symbol(name)
-            sums = E.load(plan.c_scratch, E.index(place), (lanes,), (1,))
 
-            def step(mask: Expr | None) -> Body:
+            def step(lanes: int, mask: Expr | None) -> Body:
+                sums = E.load(plan.c_scratch, E.index(place), (lanes,), (1,))
                 return tuple(vector_store(s, name, lanes, mask, {holder: sums}) for s in stores)
 
-            return vector_loop(name, start, stop, lanes, step, split=operations <= HEAVY)
+            return vector_loop(name, start, stop, lanes, step, cost=cost)
 
         return over_runs(across, names, run)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
 from graphc.ir.expr import Apply, Axis, Expr, Load, Reduce
 from graphc.ir.loop import (
     BEGIN,
@@ -27,10 +27,11 @@ from graphc.ir.loop import (
     Stmt,
     Store,
 )
-from graphc.ir.operations import IDENTITY, OPERATIONS
+from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
 from graphc.passes.schedule import contraction
 from graphc.passes.schedule.lane_groups import runs_along
+from graphc.passes.schedule.loops import flat_loop, operations, over_axes, vector_loop
 from graphc.passes.schedule.nest import (
     Nest,
     collapse,
@@ -47,8 +48,6 @@ BLOCK = 2048
 """Elements of the vector axis that one iteration of the parallel axis covers."""
 LIGHT = 16
 """Reductions of terms of at most this many operations keep four vectors of partial results."""
-HEAVY = 48
-"""Bodies of more operations than this get one masked loop instead of a main loop and a tail."""
 
 
 def schedule(kernel: Kernel, target: Target) -> Kernel:
@@ -125,16 +124,9 @@ def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
     kept = tuple(a for a in ordered if a.name in names)
     lanes = one = target.vector_bytes // 4
     vector = kept[-1] if kept and not _follow_reduction(found, kept[-1], lanes) else None
-    if found and max(_operations(r.body) for r in found) <= LIGHT:
+    if found and max(operations([r.body]) for r in found) <= LIGHT:
         lanes *= 4
     return _Plan(items, kept, vector, lanes, one, _group(found))
-
-
-def _operations(expr: Expr) -> int:
-    """Return how many operations an expression applies, mathematical ones counted as many."""
-    return sum(
-        (1 if OPERATIONS[e.op].machine else 16) for e in E.walk(expr) if isinstance(e, Apply)
-    )
 
 
 def _follow_reduction(found: Sequence[Reduce], last: Axis, lanes: int) -> bool:
@@ -183,9 +175,8 @@ def _by_outputs(plan: _Plan) -> tuple[Stmt, ...]:
     assert vector is not None
     start = symbol("block") * plan.block
     stop = dim_min(vector.extent, start + plan.block)
-    return _vector_loop(
-        vector.name, start, stop, (plan.lanes, plan.one), _cost(plan), partial(_lanes, plan)
-    )
+    emit = partial(_lanes, plan)
+    return vector_loop(vector.name, start, stop, plan.lanes, emit, plan.one, _cost(plan))
 
 
 def _lanes(plan: _Plan, lanes: int, mask: Expr | None) -> tuple[Stmt, ...]:
@@ -212,7 +203,7 @@ def _lanes(plan: _Plan, lanes: int, mask: Expr | None) -> tuple[Stmt, ...]:
                 )
             )  # fmt: skip
             known[reduce] = holder
-        statements.extend(_loops(axes, tuple(steps)))
+        statements.extend(over_axes(axes, tuple(steps)))
     statements.extend(_lane_stores(plan, lanes, mask, known))
     return tuple(statements)
 
@@ -233,7 +224,7 @@ def _lane_stores(
             values.append(Let(register, store.value))
             known[item.store.value] = E.use(register, store.value)
             store = replace(store, value=known[item.store.value])
-        stores.extend(_loops(inner, (store,)))
+        stores.extend(over_axes(inner, (store,)))
     return [*values, *stores]
 
 
@@ -276,9 +267,8 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
             continue
         last = inner[-1]
         emit = partial(_stored, item.store, last.name, known)
-        sizes = (plan.lanes, plan.one)
-        loop = _vector_loop(last.name, 0, last.extent, sizes, _cost(plan), emit)
-        statements.extend(_loops(inner[:-1], loop))
+        loop = vector_loop(last.name, 0, last.extent, plan.lanes, emit, plan.one, _cost(plan))
+        statements.extend(over_axes(inner[:-1], loop))
     return tuple(statements)
 
 
@@ -330,7 +320,7 @@ def _reduce_rows(
     starts: list[Stmt] = []
     finals: list[Let] = []
     registers: dict[int, list[tuple[str, Expr, Expr]]] = {lanes: [] for lanes in sizes}
-    cost = max(_operations(r.body) for r in group)
+    cost = max(operations([r.body]) for r in group)
     for position, reduce in enumerate(group, start=len(known)):
         identity = E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)
         folded: list[Expr] = []
@@ -360,10 +350,10 @@ def _reduce_rows(
                 steps.append(Assign(register, E.apply(reduce.combine, holder, kept)))
         return (*before, *steps, *after)
 
-    loop = _vector_loop(last.name, 0, last.extent, sizes, cost, step)
+    loop = vector_loop(last.name, 0, last.extent, sizes[0], step, sizes[1], cost)
     for reduce, final in zip(group, finals, strict=True):
         known[reduce] = E.use(final.name, final.value)
-    return [*starts, *_loops(axes[:-1], loop), *finals]
+    return [*starts, *over_axes(axes[:-1], loop), *finals]
 
 
 def _shared_stores(
@@ -381,36 +371,7 @@ def _shared_stores(
     return values, writes
 
 
-# -- loops -----------------------------------------------------------------------------------
-
-
-def _loops(axes: Sequence[Axis], body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
-    for axis in reversed(axes):
-        body = (For(axis.name, E.index(0), E.index(axis.extent), body),)
-    return body
-
-
-def _vector_loop(
-    name: str,
-    start: Dim,
-    stop: Dim,
-    sizes: tuple[int, int],
-    cost: int,
-    emit: Callable[[int, Expr | None], tuple[Stmt, ...]],
-) -> tuple[Stmt, ...]:
-    """Return a loop in steps of ``sizes[0]`` lanes, and masked steps of ``sizes[1]`` for the rest.
-
-    ``emit(lanes, mask)`` writes one step.
-    """
-    lanes, one = sizes
-    rest = E.iota(one) < E.index(stop - symbol(name))
-    if cost > HEAVY:
-        return (For(name, E.index(start), E.index(stop), emit(one, rest), step=one),)
-    whole = start + (stop - start) // lanes * lanes
-    main = For(name, E.index(start), E.index(whole), emit(lanes, None), step=lanes)
-    if whole == stop:
-        return (main,)
-    return (main, For(name, E.index(whole), E.index(stop), emit(one, rest), step=one))
+# -- the parallel axis ---------------------------------------------------------------------
 
 
 def _in_parallel(kernel: Kernel, plan: _Plan, body: tuple[Stmt, ...]) -> Kernel:
@@ -425,48 +386,12 @@ def _in_parallel(kernel: Kernel, plan: _Plan, body: tuple[Stmt, ...]) -> Kernel:
     work = _work(plan)
     if not axes:
         return replace(kernel, body=body, extent=1, work=work)
-    return replace(kernel, body=(_flat_loop(axes, body),), extent=extent, work=work)
-
-
-def _flat_loop(axes: Sequence[Axis], body: tuple[Stmt, ...]) -> For:
-    """Return the loop over iterations ``begin`` to ``end`` of all axes together.
-
-    The innermost axis is a loop of its own, so that indices are divided only once in its extent.
-    """
-    *outer, last = axes
-    begin, end = symbol(BEGIN), symbol(END)
-    if not outer:
-        return For(last.name, E.index(begin), E.index(end), body)
-    decoded, variable = _decode(outer)
-    before = symbol(variable) * last.extent
-    start, stop = dim_max(begin - before, 0), dim_min(last.extent, end - before)
-    inner = For(last.name, E.index(start), E.index(stop), body)
-    first, behind = begin // last.extent, ceil_div(end, last.extent)
-    return For(variable, E.index(first), E.index(behind), (*decoded, inner))
-
-
-def _decode(axes: Sequence[Axis]) -> tuple[list[Stmt], str]:
-    """Return statements that give each axis its index in the flat parallel one."""
-    if len(axes) == 1:
-        return [], axes[0].name
-    lets: list[Stmt] = []
-    rest: Dim = symbol("p")
-    for axis in reversed(axes[1:]):
-        lets.append(Let(axis.name, E.index(rest % axis.extent)))
-        rest = rest // axis.extent
-    lets.append(Let(axes[0].name, E.index(rest)))
-    return lets, "p"
+    return replace(kernel, body=(flat_loop(axes, body),), extent=extent, work=work)
 
 
 def _cost(plan: _Plan) -> int:
     """Return how many operations the stores of a plan apply to one element."""
-    seen: set[int] = set()
-    return sum(
-        (1 if OPERATIONS[e.op].machine else 16)
-        for item in plan.items
-        for e in E.walk(item.store.value, seen)
-        if isinstance(e, Apply)
-    )
+    return operations(item.store.value for item in plan.items)
 
 
 def _work(plan: _Plan) -> Dim:

@@ -10,14 +10,13 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Axis, Buffer, Expr
 from graphc.ir.loop import Assign, Declare, For, Let, Store
+from graphc.passes.schedule.loops import Body, vector_loop
 from graphc.passes.schedule.packing import (
-    Body,
     Names,
     Stretch,
     over,
     touched,
     unit_loads,
-    vector_loop,
 )
 from graphc.passes.schedule.vectorize import vectorize
 
@@ -71,7 +70,7 @@ def _dot(sums: Buffer, place: Dim, depth: Axis, a: Expr, b: Expr, lanes: int) ->
     zero = E.splat(E.const(0, a.dtype), (lanes,))
     holder = E.use("partial", zero)
 
-    def step(mask: Expr | None) -> Body:
+    def step(lanes: int, mask: Expr | None) -> Body:
         x, y = (vectorize(e, depth.name, lanes, mask, {}) for e in (a, b))
         if mask is None:
             return (Assign("partial", E.apply("fma", x, y, holder)),)

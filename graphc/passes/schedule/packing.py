@@ -15,10 +15,10 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, dim_max, dim_min, linear, symbol, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, If, Let, Stmt, Store
+from graphc.passes.schedule.loops import Body, vector_loop
 from graphc.passes.schedule.nest import free_names, stride
 from graphc.passes.schedule.vectorize import vectorize
 
-Body = tuple[Stmt, ...]
 TURNED_COLUMNS = 4
 """Columns of a tile that `pack_turned` transposes: few, for few streams from memory."""
 
@@ -97,28 +97,6 @@ def over(stretch: Stretch, names: Names, emit: Callable[[Dim], Body]) -> Body:
     return over_runs(stretch, names, run)
 
 
-def vector_loop(
-    name: str,
-    start: Dim,
-    stop: Dim,
-    lanes: int,
-    emit: Callable[[Expr | None], Body],
-    split: bool = True,
-) -> Body:
-    """Return a loop in steps of ``lanes``, and a masked step for the rest.
-
-    Without ``split`` one masked loop does all: half the code, for long bodies.
-    """
-    rest = E.iota(lanes) < E.index(stop - symbol(name))
-    if not split:
-        return (For(name, E.index(start), E.index(stop), emit(rest), step=lanes),)
-    whole = start + (stop - start) // lanes * lanes
-    return (
-        For(name, E.index(start), E.index(whole), emit(None), step=lanes),
-        For(name, E.index(whole), E.index(stop), emit(rest), step=lanes),
-    )
-
-
 def pack(
     scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names
 ) -> Body:
@@ -148,7 +126,7 @@ def _row(
         def run(base: Dim, start: Dim, stop: Dim) -> Body:
             place = E.index(offset + base - columns.start + symbol(name))
 
-            def step(mask: Expr | None) -> Body:
+            def step(lanes: int, mask: Expr | None) -> Body:
                 vector = vectorize(value, name, lanes, mask, {})
                 vector = vector if vector.tile else E.splat(vector, (lanes,))
                 return (Store(scratch, place, vector, (1,)),)

@@ -1,0 +1,99 @@
+"""Loops that several schedules write: nests over axes, vectors with a rest, the parallel axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
+from graphc.ir.expr import Apply, Axis, Expr
+from graphc.ir.loop import BEGIN, END, For, Let, Stmt
+from graphc.ir.operations import OPERATIONS
+
+Body = tuple[Stmt, ...]
+HEAVY = 48
+"""Bodies of more operations than this get one masked loop instead of a main loop and a tail."""
+
+
+def operations(exprs: Iterable[Expr]) -> int:
+    """Return how many operations expressions apply, mathematical ones counted as many."""
+    seen: set[int] = set()
+    return sum(
+        (1 if OPERATIONS[e.op].machine else 16)
+        for expr in exprs
+        for e in E.walk(expr, seen)
+        if isinstance(e, Apply)
+    )
+
+
+def over_axes(axes: Sequence[Axis], body: Body) -> Body:
+    """Return a body inside loops over axes, the first one outermost."""
+    for axis in reversed(axes):
+        body = (For(axis.name, E.index(0), E.index(axis.extent), body),)
+    return body
+
+
+def vector_loop(
+    name: str,
+    start: Dim,
+    stop: Dim,
+    lanes: int,
+    emit: Callable[[int, Expr | None], Body],
+    rest_lanes: int | None = None,
+    cost: int = 0,
+) -> Body:
+    """Return a loop over vectors, and masked vectors for the rest.
+
+    Parameters
+    ----------
+    name : str
+        The loop variable.
+    start, stop : Dim
+    lanes : int
+        Elements of a step.
+    emit : callable
+        ``emit(lanes, mask)`` writes one step; the mask is None where all lanes exist.
+    rest_lanes : int, optional
+        Elements of a masked step; as many as of the others if not given.
+    cost : int
+        Operations of a step: of `HEAVY` ones all are masked, which is half the code.
+    """
+    one = rest_lanes or lanes
+    rest = E.iota(one) < E.index(stop - symbol(name))
+    if cost > HEAVY:
+        return (For(name, E.index(start), E.index(stop), emit(one, rest), step=one),)
+    whole = start + (stop - start) // lanes * lanes
+    main = For(name, E.index(start), E.index(whole), emit(lanes, None), step=lanes)
+    if whole == stop:
+        return (main,)
+    return (main, For(name, E.index(whole), E.index(stop), emit(one, rest), step=one))
+
+
+def flat_loop(axes: Sequence[Axis], body: Body) -> For:
+    """Return the loop over iterations ``begin`` to ``end`` of all axes together.
+
+    The innermost axis is a loop of its own, so that indices are divided only once in its extent.
+    """
+    *outer, last = axes
+    begin, end = symbol(BEGIN), symbol(END)
+    if not outer:
+        return For(last.name, E.index(begin), E.index(end), body)
+    decoded, variable = _decode(outer)
+    before = symbol(variable) * last.extent
+    start, stop = dim_max(begin - before, 0), dim_min(last.extent, end - before)
+    inner = For(last.name, E.index(start), E.index(stop), body)
+    first, behind = begin // last.extent, ceil_div(end, last.extent)
+    return For(variable, E.index(first), E.index(behind), (*decoded, inner))
+
+
+def _decode(axes: Sequence[Axis]) -> tuple[list[Stmt], str]:
+    """Return statements that give each axis its index in the flat parallel one."""
+    if len(axes) == 1:
+        return [], axes[0].name
+    lets: list[Stmt] = []
+    rest: Dim = symbol("p")
+    for axis in reversed(axes[1:]):
+        lets.append(Let(axis.name, E.index(rest % axis.extent)))
+        rest = rest // axis.extent
+    lets.append(Let(axes[0].name, E.index(rest)))
+    return lets, "p"
