@@ -9,6 +9,7 @@ multiply-add exists only where it is written.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -318,12 +319,15 @@ def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Expr:
 
 
 _INDEX_FOLDS: dict[str, Callable[[Any, Any], Dim]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
-}
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+    "floordiv": operator.floordiv, "mod": operator.mod,
+}  # fmt: skip
+
+
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
+    "eq": operator.eq, "ne": operator.ne,
+}  # fmt: skip
 
 
 def _fold_index(op: str, exprs: tuple[Expr, ...]) -> Expr | None:
@@ -337,7 +341,7 @@ def _fold_index(op: str, exprs: tuple[Expr, ...]) -> Expr | None:
         return index(-exprs[0].dim)
     if op == "select" and isinstance(exprs[0], Const):
         return exprs[1] if exprs[0].value else exprs[2]
-    if op in ("lt", "le", "gt", "ge", "eq", "ne"):
+    if op in _COMPARE:
         return _fold_comparison(op, exprs)
     if op in ("and", "or") and exprs[0].dtype is bool_:
         return _fold_logic(op, exprs)
@@ -349,7 +353,7 @@ def _fold_comparison(op: str, exprs: tuple[Expr, ...]) -> Expr | None:
     if isinstance(a, Index) and isinstance(b, Index):
         difference = a.dim - b.dim
         if isinstance(difference, int):
-            return const(bool(OPERATIONS[op].reference(difference, 0)), bool_)
+            return const(_COMPARE[op](difference, 0), bool_)
     return None
 
 
