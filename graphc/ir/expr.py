@@ -19,6 +19,7 @@ import numpy as np
 
 from graphc.ir.dim import Dim, SizeExpr, product
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.scalar_math import convert
 from graphc.ir.types import DType, bool_, int64
 
 Tile = tuple[int, ...]
@@ -369,7 +370,8 @@ def cast(value: Expr, dtype: DType) -> Expr:
     if value.dtype is dtype:
         return value
     if isinstance(value, Const) or (isinstance(value, Index) and isinstance(value.dim, int)):
-        return const(value.value if isinstance(value, Const) else value.dim, dtype)
+        number = value.value if isinstance(value, Const) else value.dim
+        return const(convert(np.asarray(number, value.dtype.numpy), dtype), dtype)
     return apply("cast", value, dtype=dtype)
 
 

@@ -11,6 +11,7 @@ from graphc.ir.dim import Dim, evaluate, symbols
 from graphc.ir.graph import build
 from graphc.ir.op import EVERY, Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import apply
+from graphc.ir.scalar_math import convert
 from graphc.ir.types import DType, TensorType, as_dtype, float32, int64
 
 
@@ -63,7 +64,11 @@ class SizeOf(OpDef):
 
 
 class Cast(OpDef):
-    """Conversion to another element type; to bool this is ``x != 0``, to integer it truncates."""
+    """Conversion to another element type.
+
+    To bool this is ``x != 0``. From floating point to integer it truncates and saturates, NaN
+    becomes 0; integers wrap.
+    """
 
     name, kind, dtypes = "cast", Kind.POINTWISE, EVERY
     samples = (
@@ -71,6 +76,7 @@ class Cast(OpDef):
         sample((5,), dtype=as_dtype("float64")),
         sample((2, 3), dtype=as_dtype("int32")),
         sample(Spec((6,), 0, 100), dtype=as_dtype("uint8")),
+        sample(Spec((9,), -900, 900), dtype=as_dtype("uint8")),
         sample((4,), dtype=as_dtype("bool")),
         sample((0, 3), dtype=int64),
     )
@@ -97,7 +103,7 @@ class Cast(OpDef):
     def reference(self, *arrays: np.ndarray, dtype: DType) -> Any:
         """Convert with NumPy."""
         with np.errstate(all="ignore"):
-            return arrays[0].astype(dtype.numpy)
+            return convert(arrays[0], dtype)
 
 
 class Iota(OpDef):

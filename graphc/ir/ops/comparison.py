@@ -230,6 +230,10 @@ class Where(OpDef):
         """
         return apply(self, (condition, a, b), {})
 
+    def peer(self, dtypes: Sequence[DType | None]) -> DType | None:
+        """Leave out the condition: the other two are promoted without it."""
+        return super().peer(dtypes[1:])
+
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...]:
         """Make the condition bool and promote the other two."""
         dtype = promote(types[1].dtype, types[2].dtype)

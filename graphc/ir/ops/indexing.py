@@ -39,6 +39,7 @@ from graphc.ir.types import (
     normalize_axis,
     same_shape,
     shape_text,
+    sizes_of,
 )
 
 MODES = ("clip", "wrap", "raise")
@@ -444,7 +445,7 @@ class OneHot(OpDef):
     ) -> TensorType:
         """Return the indices' shape with the new axis."""
         check_indices(indices)
-        return TensorType(dtype, (*indices.shape, depth))
+        return TensorType(dtype, (*indices.shape, *sizes_of(depth)))
 
     def lower(
         self, k: Any, indices: Any, *, depth: Dim, on_value: Any, off_value: Any, dtype: DType

@@ -29,6 +29,7 @@ from graphc.ir.types import (
     as_dtype,
     float32,
     float64,
+    floating_dtype,
     normalize_axes,
     normalize_axis,
     promote,
@@ -81,10 +82,7 @@ class Normalization(OpDef):
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Promote the operands to one floating type."""
-        dtype = promote(*(t.dtype for t in types))
-        if not dtype.floating:
-            dtype = float64 if dtype.item_bytes >= 4 else float32
-        return (dtype,) * len(types)
+        return (floating_dtype(promote(*(t.dtype for t in types))),) * len(types)
 
     def scaled_shape(self, x: TensorType, **attrs: Any) -> tuple[Dim, ...]:
         """Return the shape of gamma and beta."""

@@ -7,12 +7,13 @@ with size 1. The records carry NumPy's names, so some of Python's are hidden in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import ShapeError
+from graphc.errors import ShapeError, user_location
 from graphc.ir.dim import Dim, product
 from graphc.ir.expr import Expr
 from graphc.ir.graph import Value, build
@@ -58,10 +59,28 @@ SAMPLES = (
 
 
 def as_axes(axis: Any) -> Axes:
-    """Return an ``axis`` argument as a hashable attribute."""
-    if axis is None or isinstance(axis, (int, np.integer)):
-        return None if axis is None else int(axis)
-    return tuple(int(a) for a in axis)
+    """Return an ``axis`` argument as a hashable attribute.
+
+    Raises
+    ------
+    ShapeError
+        When it is no integer, sequence of integers or None.
+    """
+    try:
+        if axis is None:
+            return None
+        return tuple(map(_as_axis, axis)) if isinstance(axis, Iterable) else _as_axis(axis)
+    except TypeError:
+        raise ShapeError(
+            f"axis must be an integer, a tuple of integers or None, got {axis!r}",
+            where=user_location(),
+        ) from None
+
+
+def _as_axis(axis: Any) -> int:
+    if isinstance(axis, (bool, np.bool_)):
+        raise TypeError("a bool is no axis")
+    return operator.index(axis)
 
 
 def reduced_shape(shape: Sequence[Dim], axes: Sequence[int], keepdims: bool) -> tuple[Dim, ...]:
@@ -347,11 +366,12 @@ class ArgExtremum(Reduction):
 
     def __call__(self, x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
         """Return positions along ``axis``, or in the flattened operand where it is None."""
-        attrs = {"axis": None if axis is None else int(axis), "keepdims": bool(keepdims)}
-        return apply(self, (x,), attrs)
+        return super().__call__(x, axis, keepdims)
 
     def infer(self, *types: TensorType, axis: Axes = None, keepdims: bool = False) -> TensorType:
         """Drop the reduced axis, which may not be empty; int64."""
+        if isinstance(axis, tuple):
+            raise ShapeError(f"{self.name} takes one axis or None, got {axis}")
         axes = normalize_axes(axis, types[0].ndim)
         refuse_empty(self.name, types[0], axes)
         return super().infer(*types, axis=axis, keepdims=keepdims).with_dtype(int64)
