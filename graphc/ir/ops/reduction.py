@@ -154,6 +154,9 @@ def _accumulator(dtype: DType) -> DType:
 class Accumulation(Reduction):
     """A sum or product: integers are accumulated at 64 bits, or in ``dtype``."""
 
+    combine: str
+    numpy: Callable[..., Any]
+
     def __call__(
         self, x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None
     ) -> Any:
@@ -182,16 +185,26 @@ class Accumulation(Reduction):
         kind = dtype or _accumulator(types[0].dtype)
         return super().infer(*types, axis=axis, keepdims=keepdims).with_dtype(kind)
 
-    def accumulate(self, k: Any, x: Any, combine: str, axis: Axes, keepdims: bool) -> Any:
+    def lower(
+        self, k: Any, *operands: Any, axis: Axes, keepdims: bool = False, dtype: Any = None
+    ) -> Any:
         """Combine the elements, converted to the result's type."""
+        x = operands[0]
         read = reducer(k, x, axis, keepdims)
-        return k.reduce(combine, extents(x, axis), lambda *r: k.cast(read(*r), k.dtype))
+        return k.reduce(self.combine, extents(x, axis), lambda *r: k.cast(read(*r), k.dtype))
+
+    def reference(
+        self, *arrays: np.ndarray, axis: Axes, keepdims: bool = False, dtype: Any = None
+    ) -> Any:
+        """Accumulate with NumPy."""
+        kind = None if dtype is None else dtype.numpy
+        return self.numpy(arrays[0], axis=axis, keepdims=keepdims, dtype=kind)
 
 
 class Sum(Accumulation):
     """Sum over axes; 0 over an empty one."""
 
-    name = "sum"
+    name, combine, numpy = "sum", "add", staticmethod(np.sum)
     samples = (*SAMPLES, sample((2, 3), axis=1, keepdims=False, dtype=float64))
 
     def vjp(self, g: Any, y: Any, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
@@ -201,19 +214,6 @@ class Sum(Accumulation):
             return (None,)
         spread = broadcast_to(restored(g, x, attrs["axis"], attrs["keepdims"]), x.shape)
         return (_like(spread, x),)
-
-    def lower(
-        self, k: Any, *operands: Any, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Add up the elements."""
-        return self.accumulate(k, operands[0], "add", axis, keepdims)
-
-    def reference(
-        self, *arrays: np.ndarray, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Sum with NumPy."""
-        kind = None if dtype is None else dtype.numpy
-        return np.sum(arrays[0], axis=axis, keepdims=keepdims, dtype=kind)
 
 
 def _like(g: Any, x: Any) -> Any:
@@ -229,7 +229,7 @@ class Prod(Accumulation):
     so it is right where factors are 0, to any order, at a cost quadratic in the size of an axis.
     """
 
-    name = "prod"
+    name, combine, numpy = "prod", "mul", staticmethod(np.prod)
     samples = (
         *SAMPLES,
         sample((2, 3), axis=1, keepdims=False, dtype=float64),
@@ -250,26 +250,18 @@ class Prod(Accumulation):
             g = g * _others(factors, axis)
         return (_like(g, x),)
 
-    def lower(
-        self, k: Any, *operands: Any, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Multiply the elements."""
-        return self.accumulate(k, operands[0], "mul", axis, keepdims)
 
-    def reference(
-        self, *arrays: np.ndarray, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Multiply with NumPy."""
-        kind = None if dtype is None else dtype.numpy
-        return np.prod(arrays[0], axis=axis, keepdims=keepdims, dtype=kind)
+def positions_along(x: Any, axis: int, dtype: DType) -> Any:
+    """Return ``0, 1, ...`` along an axis of ``x``, traced where ``x`` is."""
+    attrs = {"length": x.shape[axis], "dtype": dtype, "start": 0, "step": 1}
+    traced = isinstance(x, Value)
+    return build(iota, (), attrs, x.node.where)[0] if traced else create(iota, attrs)
 
 
 def _others(x: Any, axis: int) -> Any:
     """Return the product of all other elements along an axis, for each element."""
     trailing = len(x.shape) - 1 - axis
-    attrs = {"length": x.shape[axis], "dtype": int64, "start": 0, "step": 1}
-    traced = isinstance(x, Value)
-    positions = build(iota, (), attrs, x.node.where)[0] if traced else create(iota, attrs)
+    positions = positions_along(x, axis, int64)
     own, other = range(1, trailing + 2), (0, *range(2, trailing + 2))
     same = equal(expand_dims(positions, tuple(own)), expand_dims(positions, other))
     return prod(where(same, 1.0, expand_dims(x, axis)), axis + 1)

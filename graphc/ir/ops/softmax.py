@@ -10,15 +10,13 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.dim import Dim
 from graphc.ir.expr import Expr
-from graphc.ir.graph import Value, build
 from graphc.ir.op import Binary, Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import apply
-from graphc.ir.ops.basic import cast, iota
+from graphc.ir.ops.basic import cast
 from graphc.ir.ops.comparison import equal, where
-from graphc.ir.ops.composite import create
 from graphc.ir.ops.movement import expand_dims, reshape, squeeze
 from graphc.ir.ops.reduction import max as max_
-from graphc.ir.ops.reduction import refuse_empty
+from graphc.ir.ops.reduction import positions_along, refuse_empty
 from graphc.ir.ops.reduction import sum as sum_
 from graphc.ir.ops.transcendental import exp, log, sigmoid
 from graphc.ir.types import (
@@ -132,9 +130,7 @@ def _is_class(x: Any, labels: Any, axis: int) -> Any:
     place = normalize_axis(axis, x.ndim)
     # A range in the labels' own type could be too short: uint8 has no class 256.
     kind = int64 if as_dtype(labels.dtype) is int64 else int32
-    attrs = {"length": x.shape[place], "dtype": kind, "start": 0, "step": 1}
-    traced = isinstance(x, Value)
-    classes = build(iota, (), attrs, x.node.where)[0] if traced else create(iota, attrs)
+    classes = positions_along(x, place, kind)
     trailing = x.ndim - 1 - place
     if trailing:
         classes = reshape(classes, (x.shape[place], *(1,) * trailing))
