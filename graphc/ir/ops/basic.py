@@ -64,10 +64,9 @@ class SizeOf(OpDef):
 
 
 class Cast(OpDef):
-    """Conversion to another element type.
+    """Conversion to another type; to bool ``x != 0``; floats truncate and saturate to integers.
 
-    To bool this is ``x != 0``. From floating point to integer it truncates and saturates, NaN
-    becomes 0; integers wrap.
+    NaN becomes 0; integers wrap.
     """
 
     name, kind, dtypes = "cast", Kind.POINTWISE, EVERY
