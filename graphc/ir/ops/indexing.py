@@ -27,6 +27,7 @@ from graphc.ir.op import Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import REGISTRY, apply
 from graphc.ir.ops.composite import attempt, known_shape, shape_of
 from graphc.ir.ops.movement import Movement, expand_dims, squeeze
+from graphc.ir.scalar_math import convert
 from graphc.ir.sizes import known_size
 from graphc.ir.types import (
     DType,
@@ -87,12 +88,9 @@ def whole_indices(indices: np.ndarray, size: int, mode: str) -> np.ndarray:
 
 
 def as_integers(indices: np.ndarray) -> np.ndarray:
-    """Return indices as int64, floats truncated."""
-    array = np.asarray(indices)
-    if array.dtype.kind == "f":
-        limit = 2.0**62
-        array = np.trunc(np.nan_to_num(np.clip(array.astype(np.float64), -limit, limit)))
-    return array.astype(np.int64)
+    """Return indices as int64; floats are truncated and saturate, as in kernels."""
+    with np.errstate(all="ignore"):
+        return convert(np.asarray(indices), int64)
 
 
 # -- range checks ------------------------------------------------------------------------------
