@@ -353,6 +353,12 @@ def drawers(sources: Sources) -> Violations:
             yield f"{source.path}: a name that says nothing; name the file after what it holds"
 
 
+def leftovers(sources: Sources) -> Violations:
+    for source in sources:
+        if source.path.endswith((".orig", ".rej", ".bak", "~")):
+            yield f"{source.path}: what a merge or an editor left"
+
+
 def machine_text(sources: Sources) -> Violations:
     folders = re.compile(rf"(?<![\w.~-])/({'|'.join(MACHINE_FOLDERS)})/")
     hosts = re.compile("|".join(map(re.escape, REGISTRY_HOSTS)))
@@ -432,6 +438,7 @@ RULES: list[tuple[Rule, str, dict[str, str]]] = [
     (sizes, "python", {"tests/a.py": "\n" * 501}),
     (sizes, "python", {"tests/a.py": "x = '" + 95 * "x" + "'"}),
     (sizes, "python", {"tests/a.py": "def f():\n" + "    x\n" * 80}),
+    (leftovers, "text", {"graphc/nd.py.orig": ""}),
     (machine_text, "text", {"a.md": "see /" + "tmp/a.txt"}),
     (machine_text, "text", {"a.md": "from https://" + "pypi" + ".org/simple"}),
 ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.errors import AutogradError, DTypeError, GraphcError, Location, user_location
 from graphc.frontend.execute import execute
-from graphc.ir.operand import REGISTRY, Operators, apply, is_scalar, set_fallback
+from graphc.ir.operand import REGISTRY, Operators, apply, computes_unclaimed, is_scalar
 from graphc.ir.types import DType, TensorType, as_dtype, weak_dtype
 
 
@@ -100,6 +100,7 @@ class Handle(Operators):
         return found
 
 
+@computes_unclaimed
 class Array(Handle):
     """An n-dimensional array on the CPU with NumPy's semantics.
 
@@ -223,15 +224,8 @@ def _handle_class(operands: Sequence[Any]) -> type[Array]:
 
 def lift(cls: type[Array], op: Any, operands: Sequence[Any]) -> list[Array]:
     """Return operands as handles of one type of element where the op promotes."""
-    peer: DType | None = None
-    for operand in operands:
-        if isinstance(operand, Array):
-            kind: Any = operand.type.dtype
-        else:
-            kind = getattr(operand, "dtype", None) if not is_scalar(operand) else None
-        if kind is not None:
-            kind = as_dtype(kind)
-            peer = kind if peer is None or (kind.floating and not peer.floating) else peer
+    kinds = [None if is_scalar(o) else getattr(o, "dtype", None) for o in operands]
+    peer = op.peer([None if kind is None else as_dtype(kind) for kind in kinds])
     arrays = [_lift_one(cls, op, o, peer or as_dtype("float32")) for o in operands]
     dtypes = cls.operand_dtypes(op, [a.type for a in arrays])
     if dtypes is None:
@@ -275,11 +269,3 @@ def record(
     for index, output in enumerate(outputs):
         output._entry, output._index = entry, index
     entry.outputs = tuple(Saved(o, where) for o in outputs)
-
-
-def _compute_numpy(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    """Compute an op called with NumPy arrays, lists and numbers only; returns an Array."""
-    return Array.__graphc_apply__(op, operands, attrs)
-
-
-set_fallback(_compute_numpy)

@@ -16,7 +16,15 @@ from graphc.frontend.tracer import Size, plain_sizes
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY, apply, is_scalar
 from graphc.ir.ops import basic, gather, rearrange
-from graphc.ir.types import DType, TensorType, as_dtype, bool_, float32, float64
+from graphc.ir.types import (
+    DType,
+    TensorType,
+    as_dtype,
+    bool_,
+    float32,
+    float64,
+    require_range,
+)
 
 COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 Axis = int | Sequence[int] | None
@@ -26,6 +34,7 @@ def nd_scalar_dtype(scalar: Any, peer: DType) -> DType:
     """Return the type a number takes beside arrays: theirs, float32 for a fraction beside ints."""
     whole = isinstance(scalar, (bool, np.bool_, int, np.integer))
     if peer.floating or (whole and peer is not bool_):
+        require_range(scalar, peer)
         return peer
     if isinstance(scalar, (bool, np.bool_)):
         return bool_

@@ -16,7 +16,7 @@ from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.graph import Value, build, cast, constant, placeholder, unique_name
 from graphc.ir.operand import is_scalar
 from graphc.ir.sizes import SizeSolver, fix, known_size, resolve
-from graphc.ir.types import DType, TensorType, as_dtype
+from graphc.ir.types import TensorType, as_dtype
 
 
 class Trace:
@@ -322,11 +322,8 @@ def _tracer_class(operands: Sequence[Any]) -> type[Tracer]:
 
 def _values(cls: type[Tracer], op: Any, operands: Sequence[Any]) -> list[Value]:
     trace = current_trace()
-    peer: DType | None = None
-    for operand in operands:
-        if isinstance(operand, (Tracer, Array, np.ndarray)):
-            kind = as_dtype(operand.dtype)
-            peer = kind if peer is None or (kind.floating and not peer.floating) else peer
+    typed = (Tracer, Array, np.ndarray)
+    peer = op.peer([as_dtype(o.dtype) if isinstance(o, typed) else None for o in operands])
     values = []
     for operand in operands:
         if isinstance(operand, Tracer):

@@ -28,6 +28,7 @@ from graphc.ir.size_expr import (
     Maximum,
     Minimum,
     Modulo,
+    PairAtom,
     SizeExpr,
     Var,
     exact_quotient,
@@ -49,6 +50,7 @@ __all__ = [
     "Minimum",
     "Modulo",
     "Monomial",
+    "PairAtom",
     "SizeExpr",
     "UnboundSizeError",
     "Var",
@@ -128,7 +130,7 @@ def _atom_value(atom: Atom, bindings: Mapping[str, int]) -> int:
             known = ", ".join(sorted(bindings)) or "none"
             raise UnboundSizeError(f"size variable {atom.name} has no value; bound are: {known}")
         return bindings[atom.name]
-    assert isinstance(atom, FloorDiv | Modulo | Minimum | Maximum)
+    assert isinstance(atom, PairAtom)
     a, b = evaluate(atom.a, bindings), evaluate(atom.b, bindings)
     if b == 0 and isinstance(atom, FloorDiv | Modulo):
         raise ZeroDivisionError(f"{atom} divides by zero: {atom.b} is 0")
@@ -147,7 +149,7 @@ def substitute(dim: Dim, mapping: Mapping[str, Dim]) -> Dim:
 def _substitute_atom(atom: Atom, mapping: Mapping[str, Dim]) -> Dim:
     if isinstance(atom, Var):
         return mapping[atom.name] if atom.name in mapping else from_atom(atom)
-    assert isinstance(atom, FloorDiv | Modulo | Minimum | Maximum)
+    assert isinstance(atom, PairAtom)
     return _OPERATIONS[type(atom)](substitute(atom.a, mapping), substitute(atom.b, mapping))
 
 

@@ -24,6 +24,7 @@ from graphc.ir.dim import (
     Maximum,
     Minimum,
     Modulo,
+    PairAtom,
     Var,
     symbol,
     symbols,
@@ -168,7 +169,7 @@ class _Evaluation:
                 raise VerifyError(f"size or loop variable {atom.name!r} has no value")
             array = np.asarray(self.names[atom.name], np.int64)
             return array.reshape((1,) * (self.batch - array.ndim) + array.shape)
-        assert isinstance(atom, FloorDiv | Modulo | Minimum | Maximum)
+        assert isinstance(atom, PairAtom)
         return np.asarray(_ATOMS[type(atom)](self.size(atom.a), self.size(atom.b)))
 
     def load(self, expr: Load) -> Array:

@@ -9,6 +9,7 @@ multiply-add exists only where it is written.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 
 from graphc.ir.dim import Dim, SizeExpr, product
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.scalar_math import convert
 from graphc.ir.types import DType, bool_, int64
 
 Tile = tuple[int, ...]
@@ -318,12 +320,15 @@ def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Expr:
 
 
 _INDEX_FOLDS: dict[str, Callable[[Any, Any], Dim]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
-}
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+    "floordiv": operator.floordiv, "mod": operator.mod,
+}  # fmt: skip
+
+
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
+    "eq": operator.eq, "ne": operator.ne,
+}  # fmt: skip
 
 
 def _fold_index(op: str, exprs: tuple[Expr, ...]) -> Expr | None:
@@ -337,7 +342,7 @@ def _fold_index(op: str, exprs: tuple[Expr, ...]) -> Expr | None:
         return index(-exprs[0].dim)
     if op == "select" and isinstance(exprs[0], Const):
         return exprs[1] if exprs[0].value else exprs[2]
-    if op in ("lt", "le", "gt", "ge", "eq", "ne"):
+    if op in _COMPARE:
         return _fold_comparison(op, exprs)
     if op in ("and", "or") and exprs[0].dtype is bool_:
         return _fold_logic(op, exprs)
@@ -349,7 +354,7 @@ def _fold_comparison(op: str, exprs: tuple[Expr, ...]) -> Expr | None:
     if isinstance(a, Index) and isinstance(b, Index):
         difference = a.dim - b.dim
         if isinstance(difference, int):
-            return const(bool(OPERATIONS[op].reference(difference, 0)), bool_)
+            return const(_COMPARE[op](difference, 0), bool_)
     return None
 
 
@@ -365,7 +370,8 @@ def cast(value: Expr, dtype: DType) -> Expr:
     if value.dtype is dtype:
         return value
     if isinstance(value, Const) or (isinstance(value, Index) and isinstance(value.dim, int)):
-        return const(value.value if isinstance(value, Const) else value.dim, dtype)
+        number = value.value if isinstance(value, Const) else value.dim
+        return const(convert(np.asarray(number, value.dtype.numpy), dtype), dtype)
     return apply("cast", value, dtype=dtype)
 
 

@@ -79,10 +79,7 @@ class Value(Operators):
 
 def lift(op: Any, operands: Sequence[Any]) -> tuple[Value, ...]:
     """Return operands as Values: scalars become constants of the type they take weakly."""
-    peer: DType | None = None
-    for operand in operands:
-        if isinstance(operand, Value) and (peer is None or operand.dtype.floating):
-            peer = operand.dtype
+    peer = op.peer([o.dtype if isinstance(o, Value) else None for o in operands])
     lifted = []
     for operand in operands:
         if isinstance(operand, Value):
@@ -122,7 +119,8 @@ def cast(value: Value, dtype: DType) -> Value:
     """Return ``value`` with another element type; itself when it has it already."""
     if value.dtype is dtype:
         return value
-    if value.op_name == "constant":
+    truncates = value.dtype.floating and dtype.integer  # and saturates, which `constant` does not
+    if value.op_name == "constant" and not truncates:
         return constant(value.node.attrs["value"], dtype)
     converted: Value = apply(REGISTRY["cast"], (value,), {"dtype": dtype})
     return converted

@@ -61,7 +61,8 @@ def evaluate_node(
     if isinstance(body, Graph):
         return interpret(body, operands, bindings)
     attrs = {key: concrete(item, bindings) for key, item in node.attrs.items()}
-    result = node.op.reference(*operands, **attrs)
+    with np.errstate(all="ignore"):
+        result = node.op.reference(*operands, **attrs)
     results = result if isinstance(result, tuple) else (result,)
     return [
         np.asarray(r).astype(t.dtype.numpy, copy=False)

@@ -23,6 +23,7 @@ from graphc.ir.types import (
     broadcast_shapes,
     float32,
     float64,
+    floating_dtype,
     int32,
     int64,
     promote,
@@ -143,6 +144,11 @@ class OpDef:
         """Return the types operands are cast to, or None to take them as they are."""
         return None
 
+    def peer(self, dtypes: Sequence[DType | None]) -> DType | None:
+        """Return the operand type beside which a scalar is weak; None stands for a scalar."""
+        known = [d for d in dtypes if d is not None]
+        return next((d for d in known if d.floating), known[0] if known else None)
+
     def infer(self, *types: TensorType, **attrs: Any) -> TensorType | tuple[TensorType, ...]:
         """Return the result type(s), or raise ShapeError or DTypeError."""
         raise NotImplementedError
@@ -252,9 +258,7 @@ class Pointwise(OpDef):
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Promote all operands to one type, a floating one where the op needs it."""
         dtype = promote(*(t.dtype for t in types))
-        if self.floating and not dtype.floating:
-            dtype = float64 if dtype.item_bytes >= 4 else float32
-        return (dtype,) * len(types)
+        return (floating_dtype(dtype) if self.floating else dtype,) * len(types)
 
     def infer(self, *types: TensorType, **attrs: Any) -> TensorType:
         """Broadcast the shapes; the type is the promoted one, or ``result``."""

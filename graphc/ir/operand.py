@@ -7,17 +7,18 @@ values of a graph add a node, Symbols compose.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from graphc.errors import ArgumentError
 
+T = TypeVar("T")
+
 REGISTRY: dict[str, Any] = {}
 """Every op record by name; filled by `graphc.ir.op.register`."""
 
-_fallback: list[Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]] = []
+_default: type | None = None
 
 
 def apply(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
@@ -42,16 +43,21 @@ def apply(op: Any, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         rank = getattr(operand, "__graphc_priority__", -1)
         if rank > priority:
             chosen, priority = operand, rank
-    if chosen is not None:
-        return type(chosen).__graphc_apply__(op, operands, attrs)
-    if _fallback:
-        return _fallback[-1](op, operands, attrs)
-    raise ArgumentError(f"{op.name} got no array, traced value or Symbol to work on")
+    owner: Any = _default if chosen is None else type(chosen)
+    if owner is None:
+        raise ArgumentError(f"{op.name} got no array, traced value or Symbol to work on")
+    return owner.__graphc_apply__(op, operands, attrs)
 
 
-def set_fallback(compute: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
-    """Name the function that computes when no operand claims the call (NumPy arrays, lists)."""
-    _fallback.append(compute)
+def computes_unclaimed(cls: type[T]) -> type[T]:
+    """Decorate the operand type that computes calls without an operand that would claim them.
+
+    Those are creation ops, which have no operands, and ops of NumPy arrays and lists. Only the
+    frontend has a type for them, and it comes after this room.
+    """
+    global _default
+    _default = cls
+    return cls
 
 
 def is_scalar(operand: object) -> bool:

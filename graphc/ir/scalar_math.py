@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DType
 
 Array = np.ndarray[Any, Any]
@@ -130,16 +129,27 @@ def _in_double(function: Callable[..., Any]) -> Callable[..., Any]:
     return compute
 
 
-def _references() -> dict[str, Callable[..., Any]]:
-    own: dict[str, Callable[..., Any]] = {"fma": fma, "cast": convert, "bitcast": reinterpret}
-    own |= {"mulhi": multiply_high}
-    math_functions = {"erf": erf, "sigmoid": sigmoid}
-    found = {}
-    for name, operation in OPERATIONS.items():
-        function = math_functions.get(name, operation.reference)
-        found[name] = own.get(name, function if operation.machine else _in_double(function))
-    return found
-
-
-REFERENCES: dict[str, Callable[..., Any]] = _references()
-"""NumPy function of every name in `OPERATIONS`; ``cast`` and ``bitcast`` also take the DType."""
+_MACHINE: dict[str, Callable[..., Any]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide, "fma": fma,
+    "floordiv": np.floor_divide, "mod": np.remainder, "rem": np.fmod,
+    "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt,
+    "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "round": np.rint,
+    "min": np.minimum, "max": np.maximum, "select": np.where,
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+    "eq": np.equal, "ne": np.not_equal,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
+    "shl": np.left_shift, "shr": np.right_shift, "mulhi": multiply_high,
+    "cast": convert, "bitcast": reinterpret,
+}  # fmt: skip
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "pow": np.power,
+    "erf": erf, "sigmoid": sigmoid, "tanh": np.tanh,
+    "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
+    "sinh": np.sinh, "cosh": np.cosh,
+    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
+}  # fmt: skip
+REFERENCES: dict[str, Callable[..., Any]] = _MACHINE | {
+    name: _in_double(function) for name, function in _FUNCTIONS.items()
+}
+"""What every name in `OPERATIONS` computes; ``cast`` and ``bitcast`` also take the DType."""

@@ -15,6 +15,7 @@ from graphc.ir.size_expr import (
     Maximum,
     Minimum,
     Modulo,
+    PairAtom,
     SizeExpr,
     Var,
     atom_symbols,
@@ -122,7 +123,7 @@ def _times_or_none(a: int | None, b: int | None) -> int | None:
 def _atom_bounds(atom: Atom, upper: Bounds) -> Interval:
     if isinstance(atom, Var):
         return 0, _greatest(atom.name, upper)
-    assert isinstance(atom, FloorDiv | Modulo | Minimum | Maximum)
+    assert isinstance(atom, PairAtom)
     a, b = bounds(atom.a, upper), bounds(atom.b, upper)
     if isinstance(atom, FloorDiv):
         return _quotient_bounds(a, b)
@@ -274,7 +275,7 @@ def _shift(dim: Dim) -> Dim:
 def _shift_atom(atom: Atom) -> Dim:
     if isinstance(atom, Var):
         return from_atom(atom)
-    assert isinstance(atom, FloorDiv | Modulo | Minimum | Maximum)
+    assert isinstance(atom, PairAtom)
     a, b = _shift(atom.a), _shift(atom.b)
     if isinstance(atom, Minimum | Maximum):
         return _extremum(a, b, type(atom), {})
@@ -289,7 +290,7 @@ def _shift_atom(atom: Atom) -> Dim:
 def _simplify_atom(atom: Atom, upper: Bounds) -> Dim:
     if isinstance(atom, Var):
         return 0 if upper.get(atom.name) == 1 else from_atom(atom)
-    assert isinstance(atom, FloorDiv | Modulo | Minimum | Maximum)
+    assert isinstance(atom, PairAtom)
     a, b = simplify(atom.a, upper), simplify(atom.b, upper)
     if isinstance(atom, Minimum | Maximum):
         return _extremum(a, b, type(atom), upper)

@@ -37,47 +37,58 @@ class Var(Atom):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FloorDiv(Atom):
+class PairAtom(Atom):
+    """An operation on two sizes that no polynomial can say."""
+
+    a: Dim
+    b: Dim
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.written())
+
+    def written(self) -> str:
+        """Return the canonical text."""
+        raise NotImplementedError
+
+
+class FloorDiv(PairAtom):
     """``a // b``, rounded towards minus infinity."""
 
-    a: Dim
-    b: Dim
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", f"{_operand(self.a)}//{_operand(self.b)}")
+    def written(self) -> str:
+        """Return ``a//b``."""
+        return f"{_operand(self.a)}//{_operand(self.b)}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Modulo(Atom):
+class Modulo(PairAtom):
     """``a % b``, in ``[0, b)`` for positive ``b``."""
 
-    a: Dim
-    b: Dim
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", f"{_operand(self.a)}%{_operand(self.b)}")
+    def written(self) -> str:
+        """Return ``a%b``."""
+        return f"{_operand(self.a)}%{_operand(self.b)}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Minimum(Atom):
+class Minimum(PairAtom):
     """The smaller of ``a`` and ``b``; longer lists nest in ``a``."""
 
-    a: Dim
-    b: Dim
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", f"min({_arguments(self)})")
+    def written(self) -> str:
+        """Return ``min(a, b)``."""
+        return f"min({_arguments(self)})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Maximum(Atom):
+class Maximum(PairAtom):
     """The larger of ``a`` and ``b``; longer lists nest in ``a``."""
 
-    a: Dim
-    b: Dim
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", f"max({_arguments(self)})")
+    def written(self) -> str:
+        """Return ``max(a, b)``."""
+        return f"max({_arguments(self)})"
 
 
 class SizeExpr:
@@ -277,7 +288,7 @@ def atom_symbols(atom: Atom) -> frozenset[str]:
     """Return the names of the variables in one atom."""
     if isinstance(atom, Var):
         return frozenset((atom.name,))
-    assert isinstance(atom, FloorDiv | Modulo | Minimum | Maximum)
+    assert isinstance(atom, PairAtom)
     return symbols(atom.a) | symbols(atom.b)
 
 
@@ -439,7 +450,7 @@ def _operand(dim: Dim) -> str:
     return atom.text if isinstance(atom, Var | Minimum | Maximum) else f"({dim})"
 
 
-def _arguments(atom: Minimum | Maximum) -> str:
+def _arguments(atom: PairAtom) -> str:
     nested = lone_atom(atom.a)
     first = nested.text[4:-1] if type(nested) is type(atom) else str(atom.a)
     return f"{first}, {atom.b}"

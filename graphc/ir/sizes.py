@@ -87,7 +87,8 @@ class SizeSolver:
         if self.hint(a) != self.hint(b):
             return None
         solved = solve(a, b)
-        if solved is None:
+        # Where a factor is 0 now, what would equate the others does not hold now.
+        if solved is None or self.hint(solved[1]) != self.hints[solved[0]]:
             self.fix(a)
             self.fix(b)
         else:

@@ -104,8 +104,35 @@ def promote(*dtypes: DType) -> DType:
 
 
 def weak_dtype(scalar: object, other: DType) -> DType:
-    """Return the type a Python scalar takes beside an array of type ``other`` (NumPy 2)."""
+    """Return the type a Python scalar takes beside an array of type ``other`` (NumPy 2).
+
+    Raises
+    ------
+    DTypeError
+        When an integer is out of the range of an integer type.
+    """
+    require_range(scalar, other)
     return as_dtype(np.result_type(scalar, other.numpy))  # type: ignore[arg-type]
+
+
+def require_range(scalar: object, dtype: DType) -> None:
+    """Raise DTypeError for a whole number that would wrap in an integer type."""
+    if not (dtype.integer and isinstance(scalar, (int, np.integer))):
+        return
+    limits = np.iinfo(dtype.name)
+    if not limits.min <= scalar <= limits.max:
+        raise DTypeError(
+            f"{scalar} is out of range for {dtype.name}, which holds {limits.min} .. {limits.max}",
+            remedy="Cast the array to a wider type first.",
+            where=user_location(),
+        )
+
+
+def floating_dtype(dtype: DType) -> DType:
+    """Return the type itself where it is floating, else the one its values are computed in."""
+    if dtype.floating:
+        return dtype
+    return float64 if dtype.item_bytes >= 4 else float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +181,19 @@ def tensor_type(dtype: object, shape: Sequence[Dim]) -> TensorType:
     return TensorType(
         as_dtype(dtype), tuple(d if isinstance(d, SizeExpr) else int(d) for d in shape)
     )
+
+
+def sizes_of(*shape: Dim) -> tuple[Dim, ...]:
+    """Return the sizes of a shape that a caller asked for.
+
+    Raises
+    ------
+    ShapeError
+        When one is negative.
+    """
+    if any(isinstance(d, int) and d < 0 for d in shape):
+        raise ShapeError(f"sizes must be 0 or more, got {shape_text(shape)}")
+    return shape
 
 
 def broadcast_shapes(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:

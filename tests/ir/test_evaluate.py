@@ -14,6 +14,7 @@ from graphc.ir.dim import Dim, symbol
 from graphc.ir.evaluate import evaluate_expr, fold_tile, lower_and_evaluate
 from graphc.ir.expr import Axis, Buffer, Expr
 from graphc.ir.op import Kind, OpDef
+from graphc.ir.operations import OPERATIONS
 from graphc.ir.ops.basic import cast
 from graphc.ir.ops.reduction import argmax, sum
 from graphc.ir.scalar_math import REFERENCES, fma
@@ -238,3 +239,7 @@ def test_a_lowering_of_another_type_is_an_error() -> None:
     with pytest.raises(VerifyError, match="lower returned f32 for an output of type f64"):
         lower_and_evaluate(WrongType(), (np.float32([1]),), {})
     assert lower_and_evaluate(cast, (np.float32([1]),), {"dtype": float64})[0].dtype == np.float64
+
+
+def test_every_operation_has_a_reference() -> None:
+    assert REFERENCES.keys() == OPERATIONS.keys()

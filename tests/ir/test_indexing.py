@@ -270,3 +270,11 @@ def test_integer_array_indexing_agrees_with_numpy(key: tuple[Any, ...]) -> None:
 
 def _kind(item: Any) -> str:
     return f"array{np.ndim(item)}" if isinstance(item, np.ndarray) else str(item)
+
+
+@pytest.mark.parametrize("mode", ["clip", "wrap"])
+def test_indices_that_are_not_finite(mode: str) -> None:
+    indices = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, -1.9])
+    (computed,) = lower_and_evaluate(take, [np.arange(7.0), indices], {"axis": 0, "mode": mode})
+    expected = take.reference(np.arange(7.0), indices, axis=0, mode=mode)
+    np.testing.assert_array_equal(computed, expected)

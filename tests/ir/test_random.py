@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphc.errors import ArgumentError, DTypeError, GraphcError
+from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.ir import expr as E
 from graphc.ir.evaluate import evaluate_expr, lower_and_evaluate
 from graphc.ir.graph import Graph, Value, placeholder
@@ -281,7 +281,10 @@ def test_shapes_may_be_symbolic() -> None:
     [
         (lambda: random_uniform(*key(), (2,), 3, 1), ArgumentError, "low <= high, got 3.0 and 1.0"),
         (lambda: random_uniform(*key(), (2,), dtype="int32"), DTypeError, "not int32"),
-        (lambda: random_uniform(*key(), (2,), 0, math.inf), ArgumentError, "low <= high"),
+        (lambda: random_uniform(*key(), (2,), 1, 0), ArgumentError, "low <= high"),
+        (lambda: random_uniform(*key(), (2,), 0, math.inf), ArgumentError, "not hold the range"),
+        (lambda: random_uniform(*key(), (2,), -3e38, 3e38), ArgumentError, "not hold the range"),
+        (lambda: random_uniform(*key(), (-2,)), ShapeError, "0 or more, got (-2,)"),
         (lambda: random_normal(*key(), (2,), 0, -1), ArgumentError, "scale >= 0, got -1.0"),
         (lambda: random_randint(*key(), (2,), 4, 4), ArgumentError, "low < high, got 4 and 4"),
         (lambda: random_randint(*key(), (2,), 0, 257, uint8), ArgumentError, "uint8 does not hold"),

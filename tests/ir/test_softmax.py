@@ -16,6 +16,7 @@ from graphc.ir.ops.softmax import (
     softmax,
     softmax_cross_entropy,
 )
+from graphc.ir.ops.statistics import logsumexp
 from graphc.ir.sizes import SizeSolver, solving
 from graphc.ir.types import TensorType, as_dtype, float32, int32
 from graphc.passes.differentiate import gradients
@@ -169,3 +170,19 @@ def test_binary_cross_entropy_at_the_ends():
     found, gradient = with_gradient(sigmoid_binary_cross_entropy, x, z)
     np.testing.assert_allclose(found, [np.log(2), np.exp(-40), np.exp(-40), 0, 0], rtol=1e-9)
     np.testing.assert_allclose(gradient, [0.25, 0, 0, 0, 0], atol=1e-12)
+
+
+def test_an_axis_without_classes_is_an_error():
+    logits, labels = inputs(np.zeros((2, 0), np.float32), np.zeros(2, np.int32))
+    for call in (softmax, log_softmax, lambda x: softmax_cross_entropy(x, labels)):
+        with pytest.raises(ShapeError, match="over axis 1, which has no elements"):
+            call(logits)
+
+
+def test_logsumexp_gradient_at_infinities():
+    x = np.array([[-INFINITY, -INFINITY], [INFINITY, 1.0], [np.nan, 1.0], [-INFINITY, 2.0]])
+    values = inputs(x, np.ones(4))
+    found = gradients([logsumexp(values[0], axis=1)], [values[1]], [values[0]])
+    (gradient,) = interpret(Graph("t", values, tuple(found)), (x, np.ones(4)))
+    expected = [[0, 0], [np.nan, 0], [np.nan, np.nan], [0, 1]]
+    np.testing.assert_array_equal(gradient, expected)

@@ -15,6 +15,7 @@ from graphc.ir.evaluate import evaluate_expr
 from graphc.ir.expr import Apply, Buffer, Expr
 from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Store
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.scalar_math import REFERENCES
 from graphc.ir.types import DType, as_dtype, float32, float64, int32
 from graphc.passes.elementary import FORMATS
 from graphc.passes.expand import FUNCTIONS, expand, expand_expr
@@ -27,11 +28,7 @@ DTYPES = pytest.mark.parametrize("dtype", [float32, float64], ids=str)
 
 def wide(name: str) -> Callable[[Array], Array]:
     """Return a function in more precision than its operand has, to round its results from."""
-    own = {
-        "erf": np.vectorize(math.erf, otypes=[np.float64]),
-        "sigmoid": lambda x: np.where(x < 0, np.exp(x), 1) / (1 + np.exp(-np.abs(x))),
-    }
-    function = own.get(name) or OPERATIONS[name].reference
+    function = REFERENCES[name]
 
     def compute(*args: Array) -> Array:
         kind = np.float64 if args[0].dtype == np.float32 else np.longdouble

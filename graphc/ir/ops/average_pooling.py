@@ -31,7 +31,7 @@ from graphc.ir.ops.windows import (
     over_covering_windows,
     read,
 )
-from graphc.ir.types import DType, TensorType, float32, float64
+from graphc.ir.types import DType, TensorType, float32, floating_dtype
 
 _MEAN_SAMPLES = tuple(
     (shape, {"kernel": kernel, "stride": stride, "pad": pad, "ceil_mode": ceil_mode,
@@ -119,8 +119,7 @@ class AvgPool(OpDef):
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Promote integers to floating point."""
-        dtype = types[0].dtype
-        return (dtype if dtype.floating else float64 if dtype.item_bytes >= 4 else float32,)
+        return (floating_dtype(types[0].dtype),)
 
     def infer(
         self, x: TensorType, *, kernel: Window, stride: Window, pad: Window, ceil_mode: bool,

@@ -11,6 +11,7 @@ from graphc.ir.dim import Dim, evaluate, symbols
 from graphc.ir.graph import build
 from graphc.ir.op import EVERY, Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import apply
+from graphc.ir.scalar_math import convert
 from graphc.ir.types import DType, TensorType, as_dtype, float32, int64
 
 
@@ -63,7 +64,10 @@ class SizeOf(OpDef):
 
 
 class Cast(OpDef):
-    """Conversion to another element type; to bool this is ``x != 0``, to integer it truncates."""
+    """Conversion to another type; to bool ``x != 0``; floats truncate and saturate to integers.
+
+    NaN becomes 0; integers wrap.
+    """
 
     name, kind, dtypes = "cast", Kind.POINTWISE, EVERY
     samples = (
@@ -71,6 +75,7 @@ class Cast(OpDef):
         sample((5,), dtype=as_dtype("float64")),
         sample((2, 3), dtype=as_dtype("int32")),
         sample(Spec((6,), 0, 100), dtype=as_dtype("uint8")),
+        sample(Spec((9,), -900, 900), dtype=as_dtype("uint8")),
         sample((4,), dtype=as_dtype("bool")),
         sample((0, 3), dtype=int64),
     )
@@ -97,7 +102,7 @@ class Cast(OpDef):
     def reference(self, *arrays: np.ndarray, dtype: DType) -> Any:
         """Convert with NumPy."""
         with np.errstate(all="ignore"):
-            return arrays[0].astype(dtype.numpy)
+            return convert(arrays[0], dtype)
 
 
 class Iota(OpDef):

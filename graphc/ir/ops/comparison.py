@@ -63,46 +63,44 @@ def _compare(operation: str) -> Callable[..., Any]:
     return lower
 
 
-def _comparison(name: str, sign: str, operation: str, reference: Any) -> Binary:
-    doc = f"Return whether ``a {sign} b``, element by element, as bool; operands broadcast."
+def _truth(name: str, doc: str, lower: Callable[..., Any]) -> Binary:
     return Binary(
         name,
         doc,
-        lower=_compare(operation),
-        reference=reference,
+        lower=lower,
+        reference=getattr(np, name),
         result="bool",
         dtypes=EVERY,
         samples=binary_samples(),
     )
 
 
-equal = _comparison("equal", "==", "eq", np.equal)
-not_equal = _comparison("not_equal", "!=", "ne", np.not_equal)
-less = _comparison("less", "<", "lt", np.less)
-less_equal = _comparison("less_equal", "<=", "le", np.less_equal)
-greater = _comparison("greater", ">", "gt", np.greater)
-greater_equal = _comparison("greater_equal", ">=", "ge", np.greater_equal)
+def _comparison(name: str, sign: str, operation: str) -> Binary:
+    doc = f"Return whether ``a {sign} b``, element by element, as bool; operands broadcast."
+    return _truth(name, doc, _compare(operation))
+
+
+equal = _comparison("equal", "==", "eq")
+not_equal = _comparison("not_equal", "!=", "ne")
+less = _comparison("less", "<", "lt")
+less_equal = _comparison("less_equal", "<=", "le")
+greater = _comparison("greater", ">", "gt")
+greater_equal = _comparison("greater_equal", ">=", "ge")
 
 
 # -- logic -------------------------------------------------------------------------------------
 
 
-def _logical(name: str, word: str, operation: str, reference: Any) -> Binary:
+def _logical(word: str) -> Binary:
     doc = f"Return ``a {word} b`` as bool; a number is true unless it is 0 (NaN is true)."
-    return Binary(
-        name,
-        doc,
-        lower=lambda k, a, b: k.apply(operation, k.cast(a, bool_), k.cast(b, bool_)),
-        reference=reference,
-        result="bool",
-        dtypes=EVERY,
-        samples=binary_samples(),
+    return _truth(
+        f"logical_{word}", doc, lambda k, a, b: k.apply(word, k.cast(a, bool_), k.cast(b, bool_))
     )
 
 
-logical_and = _logical("logical_and", "and", "and", np.logical_and)
-logical_or = _logical("logical_or", "or", "or", np.logical_or)
-logical_xor = _logical("logical_xor", "xor", "xor", np.logical_xor)
+logical_and = _logical("and")
+logical_or = _logical("or")
+logical_xor = _logical("xor")
 logical_not = Unary(
     "logical_not",
     "Return ``not x`` as bool; a number is true unless it is 0 (NaN is true).",
@@ -229,6 +227,10 @@ class Where(OpDef):
             Of the promoted type of ``a`` and ``b``. What is not chosen gets no gradient.
         """
         return apply(self, (condition, a, b), {})
+
+    def peer(self, dtypes: Sequence[DType | None]) -> DType | None:
+        """Leave out the condition: the other two are promoted without it."""
+        return super().peer(dtypes[1:])
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...]:
         """Make the condition bool and promote the other two."""

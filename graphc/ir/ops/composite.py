@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -166,8 +167,23 @@ def frozen(item: Any) -> Any:
 
 
 def as_shape(shape: Any) -> tuple[Dim, ...]:
-    """Return a shape given as one size or a sequence of sizes as a tuple of Dims."""
-    sizes = (shape,) if isinstance(shape, (int, np.integer, SizeExpr)) else tuple(shape)
-    return tuple(d if isinstance(d, SizeExpr) else int(d) for d in sizes)
+    """Return a shape given as one size or a sequence of sizes as a tuple of Dims.
+
+    Raises
+    ------
+    ArgumentError
+        When a size is no integer.
+    """
+    try:
+        sizes = (shape,) if _is_size(shape) else tuple(shape)
+        return tuple(d if isinstance(d, SizeExpr) else operator.index(d) for d in sizes)
+    except TypeError:
+        raise ArgumentError(
+            f"a shape is an integer or a sequence of them, got {shape!r}", where=user_location()
+        ) from None
+
+
+def _is_size(item: Any) -> bool:
+    return isinstance(item, (int, np.integer, SizeExpr))
 
 

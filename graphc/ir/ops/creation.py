@@ -17,7 +17,7 @@ from graphc.ir.operand import apply
 from graphc.ir.ops.basic import iota
 from graphc.ir.ops.composite import as_shape, create, type_of
 from graphc.ir.ops.movement import Movement
-from graphc.ir.types import DType, TensorType, as_dtype, float32, float64, int32, int64
+from graphc.ir.types import DType, TensorType, as_dtype, float32, float64, int32, int64, sizes_of
 
 Shape = tuple[Dim, ...]
 
@@ -46,9 +46,7 @@ class Full(Creation):
 
     def infer(self, *, shape: Shape, value: Any, dtype: DType) -> TensorType:
         """Return the declared type."""
-        if any(isinstance(d, int) and d < 0 for d in shape):
-            raise ShapeError(f"sizes must be 0 or more, got {shape}")
-        return TensorType(dtype, shape)
+        return TensorType(dtype, sizes_of(*shape))
 
     def lower(self, k: Any, *, shape: Shape, value: Any, dtype: DType) -> Any:
         """Return the constant."""
@@ -121,7 +119,7 @@ class Eye(Creation):
     # The attribute k shadows the builder's usual name, hence `builder`.
     def infer(self, *, rows: Dim, columns: Dim, k: int, dtype: DType) -> TensorType:
         """Return a 2-d type."""
-        return TensorType(dtype, (rows, columns))
+        return TensorType(dtype, sizes_of(rows, columns))
 
     def lower(self, builder: Any, *, rows: Dim, columns: Dim, k: int, dtype: DType) -> Any:
         """Compare the indices."""
@@ -157,9 +155,7 @@ class Linspace(Creation):
 
     def infer(self, *, num: int, dtype: DType, **ends: Any) -> TensorType:
         """Return a 1-d type."""
-        if num < 0:
-            raise ShapeError(f"linspace needs num of 0 or more, got {num}")
-        return TensorType(dtype, (num,))
+        return TensorType(dtype, sizes_of(num))
 
     def lower(
         self, k: Any, *, start: float, stop: float, num: int, endpoint: bool, dtype: DType
@@ -246,6 +242,10 @@ def ones_like(x: Any, dtype: Any = None) -> Any:
     return full_like(x, 1, dtype)
 
 
+def _steps(first: float, end: float, step: float) -> int:
+    return max(math.ceil((end - first) / step), 0)
+
+
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Any:
     """Return the numbers ``start, start + step, ...`` before ``stop``.
 
@@ -258,17 +258,19 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     dtype : optional
         int64 where all are integers, else float64, as in NumPy.
     """
-    first, end = (0, start) if stop is None else (start, stop)
+    given = (0, start, step) if stop is None else (start, stop, step)
+    # NumPy's small integers would wrap in the difference.
+    bounds = [b.item() if isinstance(b, np.generic) else b for b in given]
+    first, end, step = bounds
     if step == 0:
         raise ArgumentError("arange needs a step other than 0")
-    bounds = first, end, step
-    whole = all(isinstance(b, (int, np.integer, SizeExpr)) for b in bounds)
+    whole = all(isinstance(b, (int, SizeExpr)) for b in bounds)
     kind = as_dtype(dtype) if dtype is not None else int64 if whole else float64
     if any(isinstance(b, SizeExpr) for b in bounds):
         if not whole or isinstance(first, SizeExpr) or isinstance(step, SizeExpr):
             raise ArgumentError("arange over sizes takes an integer start and step")
-        length: Dim = dim_max(-((first - end) // step), 0)
-    else:
-        length = max(math.ceil((end - first) / step), 0)
+    elif not all(map(math.isfinite, bounds)):
+        raise ArgumentError(f"arange needs finite bounds and step, got {tuple(bounds)}")
+    length = dim_max(-((first - end) // step), 0) if whole else _steps(first, end, step)
     lanes = {"start": plain(first, kind), "step": plain(step, kind)}
     return create(iota, {"length": length, "dtype": kind, **lanes})

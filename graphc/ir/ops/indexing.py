@@ -27,6 +27,7 @@ from graphc.ir.op import Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import REGISTRY, apply
 from graphc.ir.ops.composite import attempt, known_shape, shape_of
 from graphc.ir.ops.movement import Movement, expand_dims, squeeze
+from graphc.ir.scalar_math import convert
 from graphc.ir.sizes import known_size
 from graphc.ir.types import (
     DType,
@@ -39,6 +40,7 @@ from graphc.ir.types import (
     normalize_axis,
     same_shape,
     shape_text,
+    sizes_of,
 )
 
 MODES = ("clip", "wrap", "raise")
@@ -86,12 +88,9 @@ def whole_indices(indices: np.ndarray, size: int, mode: str) -> np.ndarray:
 
 
 def as_integers(indices: np.ndarray) -> np.ndarray:
-    """Return indices as int64, floats truncated."""
-    array = np.asarray(indices)
-    if array.dtype.kind == "f":
-        limit = 2.0**62
-        array = np.trunc(np.nan_to_num(np.clip(array.astype(np.float64), -limit, limit)))
-    return array.astype(np.int64)
+    """Return indices as int64; floats are truncated and saturate, as in kernels."""
+    with np.errstate(all="ignore"):
+        return convert(np.asarray(indices), int64)
 
 
 # -- range checks ------------------------------------------------------------------------------
@@ -444,7 +443,7 @@ class OneHot(OpDef):
     ) -> TensorType:
         """Return the indices' shape with the new axis."""
         check_indices(indices)
-        return TensorType(dtype, (*indices.shape, depth))
+        return TensorType(dtype, (*indices.shape, *sizes_of(depth)))
 
     def lower(
         self, k: Any, indices: Any, *, depth: Dim, on_value: Any, off_value: Any, dtype: DType

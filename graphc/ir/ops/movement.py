@@ -22,6 +22,7 @@ from graphc.ir.types import (
     normalize_axis,
     same_shape,
     shape_text,
+    sizes_of,
 )
 
 
@@ -366,6 +367,7 @@ class BroadcastTo(OpDef):
 
     def infer(self, x: TensorType, *, shape: tuple[Dim, ...]) -> TensorType:
         """Return the shape, if ``x`` broadcasts to it."""
+        sizes_of(*shape)
         if x.ndim > len(shape) or not same_shape(broadcast_shapes(x.shape, shape), shape):
             raise ShapeError(
                 f"shape {shape_text(x.shape)} does not broadcast to {shape_text(shape)}",

@@ -29,6 +29,7 @@ from graphc.ir.types import (
     as_dtype,
     float32,
     float64,
+    floating_dtype,
     normalize_axes,
     normalize_axis,
     promote,
@@ -56,6 +57,18 @@ def _numpy_moments(x: np.ndarray, axes: Axes) -> tuple[np.ndarray, np.ndarray, n
     return centered, center, variance
 
 
+def _numpy_normalized(
+    x: np.ndarray, axes: Axes, scaled: Axes, affine: tuple[Any, Any], eps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normalise over ``axes``; gamma and beta lie along the axes ``scaled``."""
+    centered, middle, variance = _numpy_moments(x, axes)
+    shape = tuple(d if a in scaled else 1 for a, d in enumerate(x.shape))
+    gamma, beta = (None if v is None else v.reshape(shape) for v in affine)
+    y = centered / np.sqrt(variance + x.dtype.type(eps))
+    y = y if gamma is None else y * gamma
+    return (y if beta is None else y + beta), middle, variance
+
+
 def _affine(operands: Sequence[Any], scale: bool, center: bool) -> tuple[Any, Any]:
     """Return gamma and beta from the operands after the data, None where there is none."""
     rest = list(operands)
@@ -81,10 +94,7 @@ class Normalization(OpDef):
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Promote the operands to one floating type."""
-        dtype = promote(*(t.dtype for t in types))
-        if not dtype.floating:
-            dtype = float64 if dtype.item_bytes >= 4 else float32
-        return (dtype,) * len(types)
+        return (floating_dtype(promote(*(t.dtype for t in types))),) * len(types)
 
     def scaled_shape(self, x: TensorType, **attrs: Any) -> tuple[Dim, ...]:
         """Return the shape of gamma and beta."""
@@ -199,12 +209,7 @@ class LayerNorm(Normalization):
     ) -> Any:
         """Compute with NumPy."""
         axes = normalize_axes(axis, x.ndim)
-        centered, middle, variance = _numpy_moments(x, axes)
-        shape = tuple(d if a in axes else 1 for a, d in enumerate(x.shape))
-        gamma, beta = _affine(affine, scale, center)
-        y = centered / np.sqrt(variance + x.dtype.type(eps))
-        y = y if gamma is None else y * gamma.reshape(shape)
-        return (y if beta is None else y + beta.reshape(shape)), middle, variance
+        return _numpy_normalized(x, axes, axes, _affine(affine, scale, center), eps)
 
 
 def _spread(v: Any, shape: Sequence[Dim], axes: Axes) -> Any:
@@ -324,12 +329,8 @@ class BatchNorm(Normalization):
     ) -> Any:
         """Compute with NumPy."""
         channel, axes = _channel(x, axis)
-        centered, middle, variance = _numpy_moments(x, axes)
-        shape = tuple(d if a in channel else 1 for a, d in enumerate(x.shape))
-        gamma, beta = _affine(affine, scale, center)
-        y = centered / np.sqrt(variance + x.dtype.type(eps))
-        y = y if gamma is None else y * gamma.reshape(shape)
-        y = y if beta is None else y + beta.reshape(shape)
+        parts = _affine(affine, scale, center)
+        y, middle, variance = _numpy_normalized(x, axes, channel, parts, eps)
         return y, middle.reshape(-1), variance.reshape(-1)
 
 

@@ -8,7 +8,7 @@ The gradients are records whose own gradients are records here, so any order exi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def pool_settings(
     kernel: Numbers, stride: Numbers | None, pad: Numbers, shape: Any
 ) -> dict[str, Any]:
     """Return kernel, stride and padding with one number for each spatial axis."""
-    given = [v for v in (kernel, stride, pad) if v is not None and not isinstance(v, int)]
+    given = [v for v in (kernel, stride, pad) if isinstance(v, Iterable)]
     axes = max((len(tuple(v)) for v in given), default=0) or (len(shape) - 2 if shape else 2)
     sizes = per_axis("kernel", kernel, axes, 1)
     border = per_axis("pad", pad, axes, 0)

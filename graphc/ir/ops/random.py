@@ -34,6 +34,7 @@ from graphc.ir.types import (
     int32,
     int64,
     normalize_axes,
+    sizes_of,
     uint8,
     uint32,
     uint64,
@@ -96,7 +97,7 @@ class Sampler(OpDef):
         """Return the declared type."""
         if seed.ndim or counter.ndim:
             raise ArgumentError(f"seed and counter are 0-d, got {seed} and {counter}")
-        return TensorType(dtype, shape)
+        return TensorType(dtype, sizes_of(*shape))
 
     def lower(
         self, k: Any, seed: Expr, counter: Expr, *, shape: Shape, dtype: DType, **attrs: Any
@@ -150,8 +151,11 @@ class RandomUniform(Sampler):
     def check(self, *, dtype: DType, low: float, high: float) -> None:
         """Raise for a range that is empty or not finite."""
         _floating(self.name, dtype)
-        fits = math.isfinite(low) and math.isfinite(high) and low <= high
-        _require(fits, f"uniform needs low <= high, got {low} and {high}", "Exchange the bounds.")
+        _require(low <= high, f"uniform needs low <= high, got {low} and {high}", "Exchange them.")
+        with np.errstate(all="ignore"):
+            width = np.subtract(high, low, dtype=dtype.numpy)
+        held = f"{dtype.name} does not hold the range {low} .. {high}"
+        _require(np.isfinite(width), held, "Narrow the range.")
 
     def draw(self, ops: Arithmetic, words: Words, *, dtype: DType, low: float, high: float) -> Any:
         """Scale 24 or 53 bits."""
@@ -311,7 +315,7 @@ class RandomPermutation(OpDef):
 
     def infer(self, seed: TensorType, counter: TensorType, *, n: Dim) -> TensorType:
         """Return a 1-d type."""
-        return TensorType(int64, (n,))
+        return TensorType(int64, sizes_of(n))
 
     def nest(self, k: Any, outputs: Any, *operands: Buffer, **attrs: Any) -> tuple[Stmt, ...]:
         """Exchange each element, last to first, with one not after it."""

@@ -413,6 +413,7 @@ def repeat(x: Any, repeats: int, axis: int | None = None) -> Any:
     samples=(
         sample((5,), shift=2, axis=0), sample((2, 3), shift=-4, axis=1),
         sample((2, 3), shift=(1, 2), axis=(0, 1)), sample((2, 3), shift=2, axis=None),
+        sample((2, 3), shift=(1, 3), axis=1), sample((2, 3), shift=1, axis=(0, -1)),
         sample((0,), shift=1, axis=0),
     ),
 )  # fmt: skip
@@ -420,8 +421,9 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     """Move elements along axes by ``shift`` places; those that leave come in at the other end."""
     if axis is None:
         return reshape(roll(ravel(x), shift, 0), shape_of(x))
-    axes = [axis] if isinstance(axis, (int, np.integer)) else list(axis)
-    shifts = [shift] * len(axes) if isinstance(shift, (int, np.integer)) else list(shift)
+    given = [list(v) if isinstance(v, (tuple, list)) else [v] for v in (axis, shift)]
+    count = max(map(len, given))
+    axes, shifts = (v * count if len(v) == 1 else v for v in given)
     if len(axes) != len(shifts):
         raise ArgumentError(f"roll got {len(shifts)} shifts for {len(axes)} axes")
     for by, where in zip(shifts, axes, strict=True):

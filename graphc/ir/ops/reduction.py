@@ -7,12 +7,13 @@ with size 1. The records carry NumPy's names, so some of Python's are hidden in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import ShapeError
+from graphc.errors import ShapeError, user_location
 from graphc.ir.dim import Dim, product
 from graphc.ir.expr import Expr
 from graphc.ir.graph import Value, build
@@ -58,10 +59,28 @@ SAMPLES = (
 
 
 def as_axes(axis: Any) -> Axes:
-    """Return an ``axis`` argument as a hashable attribute."""
-    if axis is None or isinstance(axis, (int, np.integer)):
-        return None if axis is None else int(axis)
-    return tuple(int(a) for a in axis)
+    """Return an ``axis`` argument as a hashable attribute.
+
+    Raises
+    ------
+    ShapeError
+        When it is no integer, sequence of integers or None.
+    """
+    try:
+        if axis is None:
+            return None
+        return tuple(map(_as_axis, axis)) if isinstance(axis, Iterable) else _as_axis(axis)
+    except TypeError:
+        raise ShapeError(
+            f"axis must be an integer, a tuple of integers or None, got {axis!r}",
+            where=user_location(),
+        ) from None
+
+
+def _as_axis(axis: Any) -> int:
+    if isinstance(axis, (bool, np.bool_)):
+        raise TypeError("a bool is no axis")
+    return operator.index(axis)
 
 
 def reduced_shape(shape: Sequence[Dim], axes: Sequence[int], keepdims: bool) -> tuple[Dim, ...]:
@@ -135,6 +154,9 @@ def _accumulator(dtype: DType) -> DType:
 class Accumulation(Reduction):
     """A sum or product: integers are accumulated at 64 bits, or in ``dtype``."""
 
+    combine: str
+    numpy: Callable[..., Any]
+
     def __call__(
         self, x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None
     ) -> Any:
@@ -163,16 +185,26 @@ class Accumulation(Reduction):
         kind = dtype or _accumulator(types[0].dtype)
         return super().infer(*types, axis=axis, keepdims=keepdims).with_dtype(kind)
 
-    def accumulate(self, k: Any, x: Any, combine: str, axis: Axes, keepdims: bool) -> Any:
+    def lower(
+        self, k: Any, *operands: Any, axis: Axes, keepdims: bool = False, dtype: Any = None
+    ) -> Any:
         """Combine the elements, converted to the result's type."""
+        x = operands[0]
         read = reducer(k, x, axis, keepdims)
-        return k.reduce(combine, extents(x, axis), lambda *r: k.cast(read(*r), k.dtype))
+        return k.reduce(self.combine, extents(x, axis), lambda *r: k.cast(read(*r), k.dtype))
+
+    def reference(
+        self, *arrays: np.ndarray, axis: Axes, keepdims: bool = False, dtype: Any = None
+    ) -> Any:
+        """Accumulate with NumPy."""
+        kind = None if dtype is None else dtype.numpy
+        return self.numpy(arrays[0], axis=axis, keepdims=keepdims, dtype=kind)
 
 
 class Sum(Accumulation):
     """Sum over axes; 0 over an empty one."""
 
-    name = "sum"
+    name, combine, numpy = "sum", "add", staticmethod(np.sum)
     samples = (*SAMPLES, sample((2, 3), axis=1, keepdims=False, dtype=float64))
 
     def vjp(self, g: Any, y: Any, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
@@ -182,19 +214,6 @@ class Sum(Accumulation):
             return (None,)
         spread = broadcast_to(restored(g, x, attrs["axis"], attrs["keepdims"]), x.shape)
         return (_like(spread, x),)
-
-    def lower(
-        self, k: Any, *operands: Any, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Add up the elements."""
-        return self.accumulate(k, operands[0], "add", axis, keepdims)
-
-    def reference(
-        self, *arrays: np.ndarray, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Sum with NumPy."""
-        kind = None if dtype is None else dtype.numpy
-        return np.sum(arrays[0], axis=axis, keepdims=keepdims, dtype=kind)
 
 
 def _like(g: Any, x: Any) -> Any:
@@ -210,7 +229,7 @@ class Prod(Accumulation):
     so it is right where factors are 0, to any order, at a cost quadratic in the size of an axis.
     """
 
-    name = "prod"
+    name, combine, numpy = "prod", "mul", staticmethod(np.prod)
     samples = (
         *SAMPLES,
         sample((2, 3), axis=1, keepdims=False, dtype=float64),
@@ -231,26 +250,18 @@ class Prod(Accumulation):
             g = g * _others(factors, axis)
         return (_like(g, x),)
 
-    def lower(
-        self, k: Any, *operands: Any, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Multiply the elements."""
-        return self.accumulate(k, operands[0], "mul", axis, keepdims)
 
-    def reference(
-        self, *arrays: np.ndarray, axis: Axes, keepdims: bool = False, dtype: Any = None
-    ) -> Any:
-        """Multiply with NumPy."""
-        kind = None if dtype is None else dtype.numpy
-        return np.prod(arrays[0], axis=axis, keepdims=keepdims, dtype=kind)
+def positions_along(x: Any, axis: int, dtype: DType) -> Any:
+    """Return ``0, 1, ...`` along an axis of ``x``, traced where ``x`` is."""
+    attrs = {"length": x.shape[axis], "dtype": dtype, "start": 0, "step": 1}
+    traced = isinstance(x, Value)
+    return build(iota, (), attrs, x.node.where)[0] if traced else create(iota, attrs)
 
 
 def _others(x: Any, axis: int) -> Any:
     """Return the product of all other elements along an axis, for each element."""
     trailing = len(x.shape) - 1 - axis
-    attrs = {"length": x.shape[axis], "dtype": int64, "start": 0, "step": 1}
-    traced = isinstance(x, Value)
-    positions = build(iota, (), attrs, x.node.where)[0] if traced else create(iota, attrs)
+    positions = positions_along(x, axis, int64)
     own, other = range(1, trailing + 2), (0, *range(2, trailing + 2))
     same = equal(expand_dims(positions, tuple(own)), expand_dims(positions, other))
     return prod(where(same, 1.0, expand_dims(x, axis)), axis + 1)
@@ -347,11 +358,12 @@ class ArgExtremum(Reduction):
 
     def __call__(self, x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
         """Return positions along ``axis``, or in the flattened operand where it is None."""
-        attrs = {"axis": None if axis is None else int(axis), "keepdims": bool(keepdims)}
-        return apply(self, (x,), attrs)
+        return super().__call__(x, axis, keepdims)
 
     def infer(self, *types: TensorType, axis: Axes = None, keepdims: bool = False) -> TensorType:
         """Drop the reduced axis, which may not be empty; int64."""
+        if isinstance(axis, tuple):
+            raise ShapeError(f"{self.name} takes one axis or None, got {axis}")
         axes = normalize_axes(axis, types[0].ndim)
         refuse_empty(self.name, types[0], axes)
         return super().infer(*types, axis=axis, keepdims=keepdims).with_dtype(int64)

@@ -38,7 +38,8 @@ def slice_bounds(key: slice, size: Dim) -> tuple[Dim, Dim, int]:
         raise ArgumentError(f"a slice's step must be an integer other than 0, got {step}")
     if isinstance(size, int) and not any(isinstance(d, SizeExpr) for d in (start, stop)):
         lanes = range(*slice(start, stop, step).indices(size))
-        return (lanes.start if len(lanes) else 0), len(lanes), step
+        # One element has no step: x[::-1] of it is x.
+        return (lanes.start if lanes else 0), len(lanes), step if len(lanes) > 1 else 1
     if step > 0:
         begin, length = _forward(start, stop, size)
     else:

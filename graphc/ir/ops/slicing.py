@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ShapeError
+from graphc.errors import ArgumentError, DTypeError, ShapeError, user_location
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim
 from graphc.ir.expr import Expr
@@ -15,7 +15,15 @@ from graphc.ir.op import register, sample
 from graphc.ir.operand import apply
 from graphc.ir.ops.composite import as_shape, shape_of
 from graphc.ir.ops.movement import Movement
-from graphc.ir.types import DType, TensorType, bool_, normalize_axis, promote, same_shape
+from graphc.ir.types import (
+    DType,
+    TensorType,
+    bool_,
+    normalize_axis,
+    promote,
+    require_range,
+    same_shape,
+)
 
 Sizes = tuple[Dim, ...]
 
@@ -138,7 +146,10 @@ class Concat(Movement):
         ShapeError
             When the other sizes differ.
         """
-        return apply(self, tuple(arrays), {"axis": int(axis)})
+        operands = tuple(arrays)
+        if not operands:
+            raise ArgumentError("concat needs at least one array", where=user_location())
+        return apply(self, operands, {"axis": int(axis)})
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Promote all operands to one type."""
@@ -226,6 +237,12 @@ class PadConstant(Movement):
                 f"pad width {width} does not fit {x}",
                 remedy=f"Pass {x.ndim} pairs (before, after) of numbers that are 0 or more.",
             )
+        if x.dtype.integer and value != value // 1:
+            raise DTypeError(
+                f"pad of {x.dtype.name} values with {value!r}, which is no whole number",
+                remedy="Cast the operand to a floating type, or give a whole number.",
+            )
+        require_range(value, x.dtype)
         return x.with_shape([d + b + a for d, (b, a) in zip(x.shape, width, strict=True)])
 
     def vjp(self, g: Any, y: Any, x: Any, *, width: Any, value: float) -> tuple[Any, ...]:

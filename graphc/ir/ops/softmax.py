@@ -10,14 +10,13 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.dim import Dim
 from graphc.ir.expr import Expr
-from graphc.ir.graph import Value, build
 from graphc.ir.op import Binary, Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import apply
-from graphc.ir.ops.basic import cast, iota
+from graphc.ir.ops.basic import cast
 from graphc.ir.ops.comparison import equal, where
-from graphc.ir.ops.composite import create
 from graphc.ir.ops.movement import expand_dims, reshape, squeeze
 from graphc.ir.ops.reduction import max as max_
+from graphc.ir.ops.reduction import positions_along, refuse_empty
 from graphc.ir.ops.reduction import sum as sum_
 from graphc.ir.ops.transcendental import exp, log, sigmoid
 from graphc.ir.types import (
@@ -26,6 +25,7 @@ from graphc.ir.types import (
     as_dtype,
     float32,
     float64,
+    floating_dtype,
     int32,
     int64,
     normalize_axis,
@@ -43,10 +43,6 @@ _SAMPLES = (
     sample((0, 3), axis=1),
 )
 _TOLERANCE = {float32: (2e-5, 2e-6), float64: (1e-12, 1e-13)}
-
-
-def _floating(dtype: DType) -> DType:
-    return dtype if dtype.floating else float64 if dtype.item_bytes >= 4 else float32
 
 
 def _below_peak(x: Any, axis: int) -> Any:
@@ -75,11 +71,11 @@ class SoftmaxLike(OpDef):
 
     def operand_dtypes(self, types: Sequence[TensorType]) -> tuple[DType, ...] | None:
         """Promote integers to floating point."""
-        return (_floating(types[0].dtype),)
+        return (floating_dtype(types[0].dtype),)
 
     def infer(self, x: TensorType, *, axis: int) -> TensorType:
-        """Return the type of ``x``."""
-        normalize_axis(axis, x.ndim)
+        """Return the type of ``x``; the axis may not be empty."""
+        refuse_empty(self.name, x, (normalize_axis(axis, x.ndim),))
         return x
 
 
@@ -134,9 +130,7 @@ def _is_class(x: Any, labels: Any, axis: int) -> Any:
     place = normalize_axis(axis, x.ndim)
     # A range in the labels' own type could be too short: uint8 has no class 256.
     kind = int64 if as_dtype(labels.dtype) is int64 else int32
-    attrs = {"length": x.shape[place], "dtype": kind, "start": 0, "step": 1}
-    traced = isinstance(x, Value)
-    classes = build(iota, (), attrs, x.node.where)[0] if traced else create(iota, attrs)
+    classes = positions_along(x, place, kind)
     trailing = x.ndim - 1 - place
     if trailing:
         classes = reshape(classes, (x.shape[place], *(1,) * trailing))
@@ -191,14 +185,15 @@ class SoftmaxCrossEntropy(OpDef):
         """Promote logits to floating point, and dense labels with them."""
         logits, labels = (t.dtype for t in types)
         if types[0].ndim != types[1].ndim:
-            return _floating(logits), labels
-        return (_floating(promote(logits, labels)),) * 2
+            return floating_dtype(logits), labels
+        return (floating_dtype(promote(logits, labels)),) * 2
 
     def infer(
         self, logits: TensorType, labels: TensorType, *, axis: int, sparse: bool
     ) -> TensorType:
-        """Return one loss for each example."""
+        """Return one loss for each example; there must be a class."""
         place = normalize_axis(axis, logits.ndim)
+        refuse_empty(self.name, logits, (place,))
         examples = (*logits.shape[:place], *logits.shape[place + 1 :])
         expected = examples if sparse else logits.shape
         if not same_shape(labels.shape, expected):
@@ -253,8 +248,6 @@ class SoftmaxCrossEntropy(OpDef):
             chosen = np.expand_dims(labels.astype(np.int64), axis)
             inside = (chosen >= 0) & (chosen < logits.shape[axis])
             safe = np.where(inside, chosen, 0)
-            if not logits.shape[axis]:
-                return np.zeros(labels.shape, logits.dtype)
             peak = logits.max(axis=axis, keepdims=True)
             missed = np.log(np.exp(logits - peak).sum(axis=axis, keepdims=True))
             taken = np.where(inside, np.take_along_axis(found, safe, axis), missed)

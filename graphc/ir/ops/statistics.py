@@ -15,7 +15,7 @@ from graphc.ir.operand import apply
 from graphc.ir.ops import reduction
 from graphc.ir.ops.arithmetic import abs, sqrt, square
 from graphc.ir.ops.basic import size_value
-from graphc.ir.ops.comparison import equal, isfinite, where
+from graphc.ir.ops.comparison import equal, where
 from graphc.ir.ops.reduction import (
     FULL_SAMPLES,
     SAMPLES,
@@ -126,7 +126,7 @@ class LogSumExp(FloatReduction):
         x = inputs[0]
         y, g = (restored(v, x, axis, keepdims) for v in (y, g))
         # Where all elements are -inf their shares are 0, not the NaN of -inf - -inf.
-        return (g * exp(x - where(isfinite(y), y, 0.0)),)
+        return (g * exp(x - where(equal(y, -math.inf), 0.0, y)),)
 
     def lower(self, k: Any, *operands: Any, axis: Axes, keepdims: bool) -> Any:
         """Subtract the peak before the exponential."""

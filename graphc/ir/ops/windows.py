@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -37,10 +38,11 @@ def per_axis(name: str, value: int | Iterable[int], axes: int, least: int) -> tu
     ArgumentError
         When there are too many or too few numbers, or one is too small.
     """
-    if isinstance(value, (int, np.integer)):
-        found = (int(value),) * axes
-    else:
-        found = tuple(int(v) for v in value)
+    given = tuple(value) if isinstance(value, Iterable) else (value,) * axes
+    try:
+        found = tuple(map(operator.index, given))
+    except TypeError:
+        raise ArgumentError(f"{name} must be made of integers, got {value!r}") from None
     if len(found) != axes:
         raise ArgumentError(
             f"{name} has {len(found)} numbers for {axes} spatial axes",
