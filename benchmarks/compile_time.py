@@ -20,7 +20,7 @@ import scheduled_kernels as kernels
 
 from graphc import lazy
 from graphc.codegen import compiler, llvm_compile, numba_engine
-from graphc.codegen.numba_lowering import llvm_module
+from graphc.codegen.numba_lowering import llvm_text
 from graphc.codegen.python_text import source
 from graphc.ir import expr as E
 from graphc.ir.loop import Kernel
@@ -74,11 +74,11 @@ def compile_times() -> None:
     for name, make in KINDS.items():
         kernel = make()
         text = source(kernel)
-        ir = str(llvm_module(text, target))
+        ir = llvm_text(text, target)
         code = llvm_compile.object_code(ir, target)
         columns = [
             best_ms(lambda k=kernel: source(k)),
-            best_ms(lambda t=text: str(llvm_module(t, target))),
+            best_ms(lambda t=text: str(llvm_text(t, target))),
             best_ms(lambda i=ir: llvm_compile.object_code(i, target)),
         ]
         number = iter(range(REPEATS))
