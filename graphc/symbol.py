@@ -2,6 +2,5 @@
 
 from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.sym import *  # noqa: F403
-from graphc.sym import __all__ as __all__
 
 _suggest_attributes(__name__)

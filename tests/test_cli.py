@@ -103,6 +103,38 @@ def test_a_function_differentiates_by_the_parameters_it_refers_to(run: Run) -> N
     assert results.count("%") == 1 + 4
 
 
+@pytest.mark.parametrize("given", [["--shape", "data=f32[64,784]"], ["--shape", "f32[64,784]"]])
+def test_a_symbol_gets_its_parameters_shapes_from_its_data(run: Run, given: list[str]) -> None:
+    stages = ["--stage", "trace,grad,plan", "--bind", "B=100"]
+    status, out, err = run("dump", f"{MLP}:symbol", *given, *stages)
+    assert (status, err) == (0, "")
+    assert "graph @symbol(" in out
+    for text in ("%data: f32[B, 784]", "%fc1_weight: f32[32, 784]", "%bn_moving_var: f32[32]"):
+        assert text in out
+    assert "mlp.py:49 fc1" in out
+    gradients = out[out.index("graph @symbol_gradient(") : out.index("plan @symbol")]
+    results = gradients[gradients.rindex("return ") :].split(",")
+    # The output, and the gradient of every parameter that there is one of: gamma is fixed at 1.
+    assert len(results) == 1 + len(["fc1_weight", "fc1_bias", "bn_beta", "fc2_weight", "fc2_bias"])
+    assert "plan @symbol_gradient B=100: arena " in out
+
+
+def test_a_bound_symbol_has_its_shapes(run: Run) -> None:
+    status, out, err = run("dump", f"{MLP}:executor", "--stage", "trace", "--train")
+    assert (status, err) == (0, "")
+    assert "graph @executor(" in out and "update %bn_moving_mean" in out
+
+
+@pytest.mark.parametrize("example", ['{"b": nd.ones((2, 3))}', "lambda: [nd.ones((2, 3))]"])
+def test_a_symbol_with_example_inputs(run: Run, tmp_path: Path, example: str) -> None:
+    path = tmp_path / "model.py"
+    text = "from graphc import nd, sym\nnet = sym.exp(sym.var('b'))\nexample_inputs = "
+    path.write_text(text + example)
+    status, out, err = run("dump", f"{path}:net", "--stage", "trace")
+    assert (status, err) == (0, "")
+    assert "graph @net(%b: f32[B, C])" in out
+
+
 def test_a_plain_function_and_example_inputs(run: Run) -> None:
     status, out, _ = run("dump", f"{MLP}:gelu", "--stage", "trace")
     assert status == 0 and "graph @gelu(%x0: f32[B, C])" in out
@@ -189,12 +221,19 @@ def test_dot_quotes_hostile_names(run: Run, tmp_path: Path) -> None:
 
 
 ERRORS = [
+    ((f"{MLP}:symbol",), 1, ["symbol (data, fc1_weight,", "not known", "--shape data=f32[...]"]),
+    ((f"{MLP}:symbol", "--shape", "dta=f32[2,3]"), 1, ["symbol has no variable 'dta'", "'data'?"]),
+    (
+        (f"{MLP}:symbol", "--shape", "data=f32[2,3]", "--shape", "fc1_weight=f32[3,3]"),
+        1,
+        ["fc1: its weight 'fc1_weight' has shape (3, 3)", "mlp.py:49 fc1"],
+    ),
     ((f"{MLP}:nett",), 1, ["defines no 'nett'. Did you mean 'net'?"]),
     ((f"{MODELS}/mpl.py:net",), 1, ["there is no file", "Did you mean 'mlp.py'?"]),
     ((f"{MLP}",), 1, ["does not say which object", "mlp.py:net"]),
     (("net",), 1, ["neither a Python object nor a graph file"]),
     ((f"{MLP}:net",), 1, ["the shapes of the arguments of net (x) are not known", "--shape x="]),
-    ((f"{MLP}:number",), 1, ["number is a int, not a Block or a function"]),
+    ((f"{MLP}:number",), 1, ["number is a int, not a Block, a Symbol"]),
     ((f"{MLP}:net.hiden",), 1, ["has no 'hiden'"]),
     ((f"{MLP}:net", "--shape", "y=f32[2,3]"), 1, ["no argument 'y'", "Its arguments are x."]),
     ((f"{MLP}:net", "--shape", "x=f32(2,3)"), 1, ["is not a shape", "x=f32[64,1,28,28]"]),

@@ -41,8 +41,8 @@ ORDER = {
     "runtime": "random threads profile program",
     "frontend": (
         "formats tree trace execute array tape tracer compiled jit random_key context assign "
-        "ops backward ndarray_methods ndarray creation sampling files autograd symbol functional "
-        "initializer lr_scheduler optimizer metric_base metric gluon"
+        "ops backward numpy_calls ndarray_methods ndarray creation sampling files autograd symbol "
+        "functional initializer lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

@@ -17,7 +17,7 @@ OK, USER_ERROR, USAGE_ERROR = 0, 1, 2
 _EXAMPLES = """\
 examples:
   graphc dump lenet.py:net --shape x=f32[64,1,28,28]
-      fusion groups and memory plan of a Block, a function or a compiled one
+      fusion groups and memory plan of a Block, a Symbol, a function or a compiled one
   graphc dump lenet.py:net --stage trace,grad,fuse,plan,kernel --bind B=100
       the gradient graph through the stages, memory planned for 100 rows
   graphc dump step.graph --stage source --kernel conv
@@ -31,14 +31,15 @@ exit status: 0 done, 1 the model or file has a fault, 2 wrong usage of the comma
 """
 _DUMP_EXAMPLES = """\
 The target is file.py:object or a graph file (file.graph, as `--stage trace --output` writes it).
-The object is a Block, a function of arrays, a compiled one, or a function that makes a Block.
-The object is a Block, a function of arrays, or what graphc.compile returned. The shapes to trace
-with come from --shape, or from example_inputs (a function, or arrays) in the file or on the object.
+The object is a Block, a function of arrays, a compiled one, a function that makes a Block, or a
+Symbol. The shapes to trace with come from --shape, or from example_inputs (a function, or arrays;
+for a Symbol also a dict) in the file or on the object; a Symbol's parameters get theirs from these.
 Nothing is run: the model is traced only. Later stages show the gradient graph where grad is listed.
 
 examples:
   graphc dump mlp.py:net --shape x=f32[64,784] --stage trace,canonical,fuse
   graphc dump mlp.py:net --stage grad,plan --bind B=100
+  graphc dump mlp.py:symbol --shape data=f32[64,784]
   graphc dump mlp.py:net --stage kernel,source,llvm,asm --kernel k0 --output listing
   graphc dump mlp.py:net --diff trace,canonical
 """

@@ -17,12 +17,15 @@ import numpy as np
 
 from graphc.cli.places import definition, relocated
 from graphc.cli.shapes import parse_shape
+from graphc.cli.symbols import bound_to_zeros, parameters, types_of
 from graphc.errors import ArgumentError, FileFormatError, GraphcError, nearest, user_location
 from graphc.frontend.array import mode
 from graphc.frontend.gluon.block import Block
 from graphc.frontend.gluon.train_step import TrainStep
 from graphc.frontend.jit import Jit
 from graphc.frontend.ndarray import NDArray
+from graphc.frontend.symbol.executor import Executor
+from graphc.frontend.symbol.symbol import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.parser import parse_graph
 from graphc.ir.sizes import bind_sizes
@@ -115,6 +118,8 @@ def _from_python(path: Path, name: str, shapes: Sequence[str], training: bool) -
     given = [parse_shape(text) for text in shapes]
     outer, place = user_location(), definition(path, name)
     with _user_code(path):
+        if isinstance(found, Symbol):
+            found = bound_to_zeros(found, name, given or _example_types(found, name, scope))
         arguments = _arguments(found, name, scope, given)
     before = mode.training
     mode.training = training
@@ -195,11 +200,11 @@ def _made(found: Any) -> Any:
 
 
 def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
-    """Trace a Block, a TrainStep, a compiled function or a plain one; nothing is run.
+    """Trace a Block, a TrainStep, an Executor, a compiled function or a plain one; runs nothing.
 
     Parameters
     ----------
-    found : Block, TrainStep, Jit or callable
+    found : Block, TrainStep, Executor, Jit or callable
     name : str
         Of the object, for a function that has none.
     arguments : sequence
@@ -211,6 +216,8 @@ def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
         jit = Jit(found, name)
     elif isinstance(found, Jit | TrainStep):
         jit = found
+    elif isinstance(found, Executor):
+        jit = found.programs
     else:
         own = getattr(found, "__name__", name)
         jit = Jit(found, name if own == "<lambda>" else own)
@@ -222,9 +229,11 @@ def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
         if isinstance(source, int)
     ]
     sizes = bind_sizes([declared for declared, _ in pairs], [shape for _, shape in pairs]) or {}
+    learnt = parameters(found) if isinstance(found, Executor) else frozenset()
     captured = tuple(
-        i for i, source in enumerate(traced.sources) if not isinstance(source, int | str)
-    )
+        i for i, source in enumerate(traced.sources)
+        if source in learnt or not isinstance(source, int | str)
+    )  # fmt: skip
     return Subject(graph, sizes, captured)
 
 
@@ -235,18 +244,19 @@ def _arguments(
     found: Any, name: str, scope: Mapping[str, Any], given: Sequence[tuple[str, TensorType]]
 ) -> list[Any]:
     """Return what to trace with: the shapes given, or what the file or the object offers."""
+    if isinstance(found, Executor):
+        return [*found.arg_arrays, *found.aux_arrays]
     if not callable(found):
         raise ArgumentError(
-            f"{name} is a {type(found).__name__}, not a Block or a function",
-            remedy="Name a HybridBlock, a function of arrays, or what graphc.compile returned.",
+            f"{name} is a {type(found).__name__}, not a Block, a Symbol or a function",
+            remedy="Name a HybridBlock, a Symbol, a function of arrays, or what graphc.compile "
+            "returned.",
         )
     names, needed, variadic = _signature(found)
     if given:
         return [_zeros(kind) for kind in _in_order(name, names, needed, variadic, given)]
-    example = getattr(found, EXAMPLE, None)
-    example = scope.get(EXAMPLE) if example is None else example
-    if example is not None:
-        made = example() if callable(example) else example
+    made = _example(found, scope)
+    if made is not None:
         made = list(made) if isinstance(made, list | tuple) else [made]
         return [NDArray(np.ascontiguousarray(a)) if isinstance(a, np.ndarray) else a for a in made]
     if not needed and not variadic:
@@ -257,6 +267,20 @@ def _arguments(
         remedy=f"Give them, {wanted}, or define {EXAMPLE}() in the file or on the object, which "
         "returns the arrays of a call.",
     )
+
+
+def _example(found: Any, scope: Mapping[str, Any]) -> Any:
+    """Return the arrays that the object or its file offers to trace with, or None."""
+    example = None if isinstance(found, Symbol) else getattr(found, EXAMPLE, None)
+    example = scope.get(EXAMPLE) if example is None else example
+    return example() if callable(example) else example
+
+
+def _example_types(
+    symbol: Symbol, name: str, scope: Mapping[str, Any]
+) -> list[tuple[str, TensorType]]:
+    example = _example(symbol, scope)
+    return [] if example is None else types_of(example, name)
 
 
 def _signature(found: Any) -> tuple[list[str], list[str], bool]:

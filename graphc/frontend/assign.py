@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import AutogradError, DTypeError, ShapeError, TraceError, user_location
+from graphc.errors import (
+    AutogradError,
+    DTypeError,
+    IndexRangeError,
+    ShapeError,
+    TraceError,
+    user_location,
+)
 from graphc.frontend.array import Array, mode
 from graphc.frontend.tracer import Trace, Tracer, current_trace
 from graphc.ir.graph import Value, constant
@@ -70,19 +77,21 @@ def _write(target: Array, key: Any, value: Any) -> None:
             where=user_location(),
         )
     source = _as_numpy(value)
-    place = target._array[key]
     with np.errstate(all="ignore"):
         try:
             target._array[key] = source
         except ValueError:
             raise ShapeError(
                 f"cannot write an array of shape {source.shape} into a part of shape "
-                f"{np.shape(place)}",
+                f"{target._array[key].shape}",
                 remedy="The shapes must be equal or broadcast.",
                 where=user_location(),
             ) from None
         except IndexError as error:
-            raise ShapeError(str(error), where=user_location()) from None
+            raise IndexRangeError(
+                f"cannot write into an array of shape {target.shape}: {error}",
+                where=user_location(),
+            ) from None
     target._storage.touch()
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from graphc.errors import ArgumentError, AutogradError, TraceError, user_location
 from graphc.frontend import backward as engine
 from graphc.frontend.array import Array, mode
 from graphc.frontend.array import record as record_entry
 from graphc.frontend.ndarray import NDArray
-from graphc.frontend.tracer import Tracer
+from graphc.frontend.tape import Leaf
+from graphc.frontend.tracer import current_trace
+from graphc.frontend.tree import flatten
 from graphc.ir.op import Kind, OpDef
 
 
@@ -165,30 +170,58 @@ class _CustomOp(OpDef):
 
     name, kind = "function", Kind.OPAQUE
 
-    def vjp(self, g: Any, y: Any, *inputs: Any, function: Function) -> tuple[Any, ...]:
-        """Call the function's own ``backward``."""
-        if mode.recording:
+    def vjp(
+        self, g: Any, y: Any, *inputs: Any, function: Function, saved: tuple[Any, ...],
+        loose: Array | None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Call the function's own ``backward`` with what this call of it saved."""
+        name = type(function).__name__
+        if mode.recording and loose is not None:
             raise AutogradError(
-                f"{type(function).__name__} is an autograd.Function, whose gradient is not "
-                "recorded: it has no second gradient",
-                remedy="Write it with nd operations only, or do not pass create_graph=True.",
+                f"{name}.forward kept an array of shape {loose.shape} that is neither an input nor "
+                "an output: a second gradient would miss how it was computed",
+                remedy="Keep inputs and outputs only, and compute the rest again in backward.",
                 where=user_location(),
             )
         outputs = y if isinstance(y, tuple) else (y,)
         arriving = g if isinstance(g, tuple) else (g,)
         given = [
-            NDArray.wrap(engine.ones_like(o)._array * 0) if c is None else _as_nd(c)
+            NDArray.wrap(np.zeros(o.shape, o.dtype.numpy)) if c is None else _as_nd(c)
             for o, c in zip(outputs, arriving, strict=True)
         ]
+        if mode.recording:
+            for cotangent in given:
+                cotangent._leaf = cotangent._leaf or (None if cotangent._entry else Leaf())
+        function._saved = saved
         found = function.backward(*given)
         listed = found if isinstance(found, (list, tuple)) else (found,)
         if len(listed) != len(inputs):
             raise AutogradError(
-                f"{type(function).__name__}.backward returned {len(listed)} gradients for "
-                f"{len(inputs)} inputs",
+                f"{name}.backward returned {len(listed)} gradients for {len(inputs)} inputs",
+                remedy="Return one for each input of forward, None where there is none.",
                 where=user_location(),
             )
-        return tuple(None if part is None else engine.constant_of(part) for part in listed)
+        return tuple(map(functools.partial(_gradient, name), listed, inputs))
+
+
+def _gradient(name: str, found: Any, operand: Array) -> Array | None:
+    """Return what ``backward`` gave for one input as the tape takes it."""
+    if found is None:
+        return None
+    if not isinstance(found, Array) or found.shape != operand.shape:
+        kind = f"shape {found.shape}" if isinstance(found, Array) else f"a {type(found).__name__}"
+        raise AutogradError(
+            f"{name}.backward returned {kind} for an input of shape {operand.shape}",
+            remedy="Return an NDArray of the input's shape, or None.",
+            where=user_location(),
+        )
+    if mode.recording and not found.on_tape and found._array.any():
+        raise AutogradError(
+            f"{name}.backward computed a gradient outside of nd: it has no second gradient",
+            remedy="Write backward with nd operations only, or do not pass create_graph=True.",
+            where=user_location(),
+        )
+    return engine.constant_of(found)
 
 
 def _as_nd(array: Array) -> NDArray:
@@ -204,6 +237,9 @@ _CUSTOM = _CustomOp()
 class Function:
     """An operation with a gradient of your own: override ``forward`` and ``backward``.
 
+    A second gradient (``grad(..., create_graph=True)``) is that of ``backward``: it must then be
+    written with nd operations, and ``forward`` must keep nothing but inputs and outputs.
+
     Examples
     --------
     >>> from graphc import autograd, nd
@@ -217,8 +253,7 @@ class Function:
     ...         return dy * y * (1 - y)
     """
 
-    def __init__(self) -> None:
-        self._saved: tuple[Any, ...] = ()
+    _saved: tuple[Any, ...] = ()
 
     def save_for_backward(self, *arrays: Any) -> None:
         """Keep arrays for ``backward``, where `saved_tensors` holds them."""
@@ -244,19 +279,46 @@ class Function:
         ------
         TraceError
             In a function that is being compiled.
+        ArgumentError
+            For an input or output that is no NDArray.
         """
-        if any(isinstance(x, Tracer) for x in inputs):
+        name = type(self).__name__
+        if current_trace() is not None:
             raise TraceError(
-                f"{type(self).__name__} is an autograd.Function, which runs in Python and cannot "
-                "be compiled",
-                remedy="Do not hybridize the block that calls it.",
+                f"{name} is an autograd.Function, which runs in Python and cannot be compiled",
+                remedy="Do not hybridize the block that calls it, or write it with nd operations; "
+                "nd.stop_gradient keeps the gradient out of a part.",
                 where=user_location(),
             )
+        _expect_arrays(f"{name} takes", inputs)
+        before = set(map(id, _arrays_in(vars(self))))
         with pause(mode.training):
             result = self.forward(*inputs)
-        outputs = [_as_nd(o) for o in _listed(result)]
-        for output in outputs:
-            engine.detach_from_tape(output)
+        listed = result if isinstance(result, (list, tuple)) else [result]
+        _expect_arrays(f"{name}.forward returns", listed)
+        known = before.union(map(id, inputs))
+        # An array that was there before gets a second handle: it has another gradient there.
+        outputs = [
+            NDArray(o._array, o._storage) if id(o) in known or o.on_tape else o for o in listed
+        ]
         if mode.recording:
-            record_entry(_CUSTOM, {"function": self}, inputs, outputs)
-        return outputs[0] if isinstance(result, Array) else outputs
+            made = set(map(id, listed)) | known
+            kept = (a for a in _arrays_in(vars(self)) if id(a) not in made)
+            loose = next((a for a in kept if a.type.dtype.floating and not a.is_mask), None)
+            attrs = {"function": self, "saved": self._saved, "loose": loose}
+            record_entry(_CUSTOM, attrs, inputs, outputs)
+        return outputs if isinstance(result, (list, tuple)) else outputs[0]
+
+
+def _arrays_in(tree: Any) -> list[Any]:
+    return flatten(tree, lambda leaf: isinstance(leaf, NDArray))[0]
+
+
+def _expect_arrays(what: str, arrays: Sequence[Any]) -> None:
+    wrong = next((a for a in arrays if not isinstance(a, NDArray)), None)
+    if wrong is not None:
+        raise ArgumentError(
+            f"{what} NDArrays, got a {type(wrong).__name__}",
+            remedy="Keep other values as attributes of the Function.",
+            where=user_location(),
+        )

@@ -18,7 +18,7 @@ from graphc.ir.dim import SizeExpr
 from graphc.ir.graph import Value
 from graphc.ir.ops import basic
 from graphc.ir.ops import creation as core
-from graphc.ir.types import as_dtype
+from graphc.ir.types import DType, as_dtype
 
 Shape = int | Sequence[int]
 
@@ -53,6 +53,8 @@ def _from_python(source: Any, dtype: np.dtype[Any]) -> np.ndarray:
     if isinstance(source, (list, tuple)) and any(isinstance(part, Array) for part in source):
         source = [np.asarray(part) for part in source]
     try:
+        if source is None:  # which NumPy takes for NaN
+            raise TypeError
         with np.errstate(all="ignore"):
             return np.array(source, dtype=dtype, order="C", copy=True)
     except (ValueError, TypeError):
@@ -63,17 +65,24 @@ def _from_python(source: Any, dtype: np.dtype[Any]) -> np.ndarray:
         ) from None
 
 
+def _float(dtype: Any) -> DType:
+    """Return an element type, by default float32."""
+    return element_type("float32" if dtype is None else dtype)
+
+
 def full(
     shape: Shape, val: float, ctx: Any = None, dtype: Any = "float32", out: Any = None
 ) -> Any:
     """Return an array of one value."""
     usable(ctx)
     sizes = as_tuple(shape)
-    kind = element_type(dtype or "float32")
+    kind = _float(dtype)
     if any(isinstance(d, SizeExpr) for d in sizes):
         return wrapped(core.full(sizes, val, kind))
-    if any(d < 0 for d in sizes):
-        raise ShapeError(f"sizes must be 0 or more, got {sizes}", where=user_location())
+    if any(not isinstance(d, (int, np.integer)) or d < 0 for d in sizes):
+        raise ShapeError(
+            f"sizes must be whole numbers, 0 or more, got {sizes}", where=user_location()
+        )
     found = NDArray(np.full(sizes or (1,), val, kind.numpy))
     if out is None:
         return found
@@ -107,7 +116,7 @@ def arange(
     bounds = [plain_sizes(b) for b in (start, stop, step)]
     if any(isinstance(b, SizeExpr) for b in bounds):
         step = int(step)
-    found = wrapped(core.arange(bounds[0], bounds[1], step, element_type(dtype)))
+    found = wrapped(core.arange(bounds[0], bounds[1], step, _float(dtype)))
     return found if repeat == 1 else found.repeat(repeat)
 
 
@@ -117,13 +126,13 @@ def linspace(
 ) -> Any:  # fmt: skip
     """Return ``num`` evenly spaced numbers from ``start`` to ``stop``."""
     usable(ctx)
-    return wrapped(core.linspace(start, stop, num, endpoint, element_type(dtype)))
+    return wrapped(core.linspace(start, stop, num, endpoint, _float(dtype)))
 
 
 def eye(N: int, M: int = 0, k: int = 0, ctx: Any = None, dtype: Any = "float32") -> Any:
     """Return an ``(N, M)`` matrix with ones on the ``k``-th diagonal; ``M`` 0 is ``N``."""
     usable(ctx)
-    return wrapped(core.eye(plain_sizes(N), plain_sizes(M) or None, k, element_type(dtype)))
+    return wrapped(core.eye(plain_sizes(N), plain_sizes(M) or None, k, _float(dtype)))
 
 
 def from_numpy(ndarray: np.ndarray, zero_copy: bool = True) -> NDArray:

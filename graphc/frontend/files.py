@@ -26,9 +26,9 @@ def save(fname: str | os.PathLike[str], data: Any) -> None:
     if isinstance(data, Array):
         data = [data]
     if isinstance(data, dict):
-        save_arrays(fname, {str(name): _plain(array, name) for name, array in data.items()})
+        save_arrays(fname, {str(name): _plain(array, repr(name)) for name, array in data.items()})
     elif isinstance(data, Sequence):
-        save_arrays(fname, [_plain(array, n) for n, array in enumerate(data)])
+        save_arrays(fname, [_plain(array, f"item {n}") for n, array in enumerate(data)])
     else:
         raise _refusal(data, "data")
 

@@ -119,7 +119,7 @@ class Jit:
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
-        self.name: str = name or getattr(function, "__name__", type(function).__name__)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.traces: list[Traced] = []
         self._by_key: dict[Any, Specializations[Traced]] = {}
         self._known: dict[Any, Traced] = {}

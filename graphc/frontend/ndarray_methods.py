@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DTypeError, ShapeError, no_attribute, user_location
+from graphc.frontend.numpy_calls import call_function, call_ufunc
 from graphc.frontend.ops import elementwise, indexing, nn, reduce, shape
 from graphc.frontend.ops.elementwise import as_mask
 from graphc.frontend.ops.operator import as_operand, at_least_1d, element_type
@@ -92,6 +93,8 @@ class NDMethods:
     """Mixin of MXNet's methods for handles of `nd`, eager and traced."""
 
     __slots__ = ()
+    namespace = "nd"
+    """The module of graphc whose functions take it."""
     type: Any
     shape: Any
 
@@ -119,7 +122,9 @@ class NDMethods:
             return NotImplemented
         operands = (other, self) if swapped else (self, other)
         result = apply(REGISTRY[name], operands, {})
-        return as_mask(result) if name in COMPARISONS else result
+        if name in COMPARISONS:
+            return as_mask(result)
+        return at_least_1d(result) if name == "matmul" else result
 
     def __eq__(self, other: object) -> Any:
         return self._binary("equal", other)
@@ -130,8 +135,11 @@ class NDMethods:
     def __hash__(self) -> int:
         return id(self)
 
-    def __matmul__(self, other: Any) -> Any:
-        return at_least_1d(self._binary("matmul", other))
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return call_ufunc(self, ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return call_function(self, function, args, kwargs)
 
     def __len__(self) -> int:
         sizes = self.shape
@@ -195,7 +203,7 @@ class NDMethods:
     def reshape(self, *sizes: Any, **kwargs: Any) -> Any:
         """Return the elements under another shape; see `nd.reshape` for 0, -1, -2, -3 and -4."""
         given = kwargs.pop("shape", sizes)
-        if len(given) == 1 and isinstance(given[0], (tuple, list)):
+        if len(given) == 1 and isinstance(given[0], (tuple, list, np.ndarray)):
             given = given[0]
         return self._reshape(given, **kwargs)
 
@@ -243,6 +251,10 @@ class NDMethods:
         """Cut into equal parts."""
         return shape.split(self, *args, **kwargs)
 
+    def split_v2(self, *args: Any, **kwargs: Any) -> Any:
+        """Cut into equal parts, or at places."""
+        return shape.split_v2(self, *args, **kwargs)
+
     def slice(self, *args: Any, **kwargs: Any) -> Any:
         """Return a part."""
         return shape.slice(self, *args, **kwargs)
@@ -288,6 +300,10 @@ class NDMethods:
     def prod(self, *args: Any, **kwargs: Any) -> Any:
         """Return products over axes."""
         return reduce.prod(self, *args, **kwargs)
+
+    def nanprod(self, *args: Any, **kwargs: Any) -> Any:
+        """Return products over axes, NaN counted as 1."""
+        return reduce.nanprod(self, *args, **kwargs)
 
     def max(self, *args: Any, **kwargs: Any) -> Any:
         """Return the largest elements over axes."""
@@ -348,6 +364,10 @@ class NDMethods:
     def log_softmax(self, *args: Any, **kwargs: Any) -> Any:
         """Return logarithms of the probabilities along an axis."""
         return nn.log_softmax(self, *args, **kwargs)
+
+    def softmin(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the softmax of the negative along an axis."""
+        return nn.softmin(self, *args, **kwargs)
 
     abs = elementwise.abs
     sign = elementwise.sign

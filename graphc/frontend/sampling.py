@@ -15,7 +15,7 @@ from graphc.frontend.ops.operator import dims, element_type
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.random_key import draw_key
 from graphc.frontend.tracer import Tracer
-from graphc.ir.ops import basic, indexing, movement, reduction, transcendental
+from graphc.ir.ops import basic, comparison, indexing, movement, reduction, transcendental
 from graphc.ir.ops import random as core
 from graphc.ir.types import as_dtype
 from graphc.runtime import random
@@ -28,7 +28,7 @@ def _is_array(parameter: Any) -> bool:
 
 
 def _sizes(shape: Any, default: tuple[int, ...] = (1,)) -> tuple[Any, ...]:
-    return default if shape is None else as_tuple(shape)
+    return (default if shape is None else as_tuple(shape)) or default
 
 
 def _float(dtype: Any) -> Any:
@@ -136,13 +136,23 @@ def bernoulli(
 
 
 def exponential(
-    scale: float = 1.0, shape: Shape = None, dtype: Any = "float32", ctx: Any = None,
+    scale: Any = 1.0, shape: Shape = None, dtype: Any = "float32", ctx: Any = None,
     out: Any = None,
 ) -> Any:  # fmt: skip
-    """Return exponentially distributed numbers of mean ``scale``."""
-    return _delivered(
-        transcendental.log1p(-uniform(0, 1, shape, dtype, ctx)) * -float(scale), out
-    )
+    """Return exponentially distributed numbers of mean ``scale``.
+
+    Arguments as of `uniform`.
+    """
+    usable(ctx)
+
+    def unit(sizes: Any, kind: Any) -> Any:
+        uniforms = wrapped(core.random_uniform(*draw_key(), sizes, 0.0, 1.0, kind))
+        return -transcendental.log1p(-uniforms)
+
+    if _is_array(scale):
+        return _delivered(_with_parameters(unit, scale, 0.0, shape, dtype), out)
+    sizes = _sizes(shape, (1,) if out is None else out.shape)
+    return _delivered(unit(sizes, _float(dtype)) * scale, out)
 
 
 def shuffle(data: Any, out: Any = None) -> Any:
@@ -167,8 +177,7 @@ def multinomial(
 ) -> Any:  # fmt: skip
     """Return class numbers drawn with given probabilities.
 
-    The largest of ``log p`` plus a Gumbel variable names the class: E. J. Gumbel, Statistical
-    theory of extreme values, 1954.
+    Each class waits for an exponential time of rate ``p``; the first one to come is drawn.
 
     Parameters
     ----------
@@ -180,15 +189,17 @@ def multinomial(
         Return the logarithms of the drawn probabilities as well.
     """
     batch, samples = dims(data)[:-1], () if shape is None else as_tuple(shape)
-    logs = transcendental.log(data)
-    spread = movement.reshape(logs, (*batch, *(1,) * len(samples), dims(data)[-1]))
-    u = wrapped(core.random_uniform(*draw_key(), (*batch, *samples, dims(data)[-1])))
-    noise = -transcendental.log(-transcendental.log1p(-u))
-    drawn = basic.cast(reduction.argmax(spread + noise, -1), element_type(dtype))
+    classes = dims(data)[-1]
+    spread = movement.reshape(data, (*batch, *(1,) * len(samples), classes))
+    u = wrapped(core.random_uniform(*draw_key(), (*batch, *samples, classes)))
+    # A class of probability 0 never comes, even where the time is 0 as well.
+    waits = comparison.where(spread > 0, -transcendental.log1p(-u) / spread, float("inf"))
+    drawn = basic.cast(reduction.argmin(waits, -1), element_type(dtype))
     drawn = drawn if dims(drawn) else movement.reshape(drawn, (1,))
     if not get_prob:
         return _delivered(drawn, out)
-    full = movement.broadcast_to(spread, (*batch, *samples, dims(data)[-1]))
+    logs = transcendental.log(spread)
+    full = movement.broadcast_to(logs, (*batch, *samples, classes))
     full = full if len(dims(full)) > 1 else movement.expand_dims(full, 0)
     return [drawn, indexing.pick(full, drawn)]
 
@@ -201,6 +212,8 @@ def uniform_like(data: Any, low: float = 0.0, high: float = 1.0) -> Any:
 def normal_like(data: Any, loc: float = 0.0, scale: float = 1.0) -> Any:
     """Return normally distributed numbers in the shape and type of ``data``."""
     return normal(loc, scale, dims(data), as_dtype(data.dtype))
+
+
 def seed(seed_state: int, ctx: Any = "all") -> None:
     """Restart every random stream of graphc; equal seeds give equal draws on every device.
 
@@ -211,3 +224,8 @@ def seed(seed_state: int, ctx: Any = "all") -> None:
         Accepted as MXNet's: there is one stream for all devices.
     """
     random.seed(int(seed_state))
+
+
+# MXNet's older names, which its operators have as well.
+random_uniform, random_normal, random_randint = uniform, normal, randint
+random_exponential, sample_multinomial = exponential, multinomial

@@ -63,7 +63,7 @@ class Operators:
     """Python operators of everything that is an operand, by the ops of the same meaning."""
 
     __slots__ = ()
-    __array_ufunc__ = None  # NumPy scalars and arrays on the left defer to us.
+    __array_ufunc__: Any = None  # NumPy scalars and arrays on the left defer to us.
 
     def _binary(self, name: str, other: Any, swapped: bool = False) -> Any:
         if not (hasattr(other, "__graphc_apply__") or is_scalar(other) or _is_array(other)):

@@ -1,7 +1,8 @@
 """Linear algebra: ``sym.linalg``."""
 
-from graphc.frontend.ops.linalg import linalg_gemm as gemm
-from graphc.frontend.ops.linalg import linalg_gemm2 as gemm2
-from graphc.frontend.ops.linalg import linalg_syrk as syrk
+from graphc.errors import suggest_attributes as _suggest_attributes
+from graphc.frontend.ops.linalg import gemm as gemm
+from graphc.frontend.ops.linalg import gemm2 as gemm2
+from graphc.frontend.ops.linalg import syrk as syrk
 
-__all__ = ["gemm", "gemm2", "syrk"]
+_suggest_attributes(__name__)

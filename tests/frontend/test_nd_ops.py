@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc import autograd, nd
 from graphc.errors import (
     ArgumentError,
     DTypeError,
+    GraphcError,
     IndexRangeError,
     ShapeError,
 )
@@ -44,7 +46,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 SAME_NAME = [
     "abs", "sign", "negative", "reciprocal", "square", "sqrt", "cbrt", "exp", "expm1", "log",
     "log2", "log10", "log1p", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh",
-    "tanh", "arcsinh", "arctanh", "degrees", "radians", "floor", "ceil", "trunc", "rint", "fix",
+    "tanh", "arcsinh", "arctanh", "degrees", "radians", "floor", "ceil", "trunc", "fix",
 ]  # fmt: skip
 UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     **{name: getattr(np, name) for name in SAME_NAME},
@@ -60,6 +62,7 @@ UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
     "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
     "round": lambda x: np.sign(x) * np.floor(abs(x) + 0.5),
+    "rint": lambda x: np.ceil(x - 0.5),
     "zeros_like": np.zeros_like,
     "ones_like": np.ones_like,
     "identity": lambda x: x,
@@ -75,6 +78,17 @@ def test_unary(name: str) -> None:
         expected = UNARY[name](x)
     check(getattr(nd, name)(nd.array(x)), expected)
     check(getattr(nd, name)(data=nd.array(x)), expected)
+
+
+@pytest.mark.parametrize("name", ["round", "rint"])
+def test_rounding_is_exact(name: str) -> None:
+    """Adding a half is not: it takes the float before it to 1, and odd numbers above 2**23 up."""
+    below_half, odd = np.nextafter(np.float32(0.5), np.float32(0)), np.float32(2**23 + 1)
+    x = np.array([below_half, -below_half, odd, -odd, np.inf, -np.inf, np.nan], np.float32)
+    found = getattr(nd, name)(nd.array(x))
+    np.testing.assert_array_equal(found.asnumpy(), [0, 0, odd, -odd, np.inf, -np.inf, np.nan])
+    whole = getattr(nd, name)(nd.array([-3, 4], dtype="int32"))
+    np.testing.assert_array_equal(whole.asnumpy(), [-3, 4])
 
 
 BROADCAST = {
@@ -117,6 +131,52 @@ def test_where() -> None:
     check(nd.where(nd.array(condition), nd.array(M), nd.array(-M)), abs(M))
     rows = nd.where(nd.array([1, 0, 1]), nd.array(M), nd.zeros((3, 4)))
     check(rows, M * np.array([[1], [0], [1]]))
+
+
+def test_where_chooses_rows_of_a_square_matrix() -> None:
+    square = M[:, :3]
+    expected = square * np.array([[1], [0], [1]])
+    check(nd.where(nd.array([1, 0, 1]), nd.array(square), nd.zeros((3, 3))), expected)
+    check(nd.where(nd.array([1, 0, 1]), nd.array(square), 0), expected)
+    check(nd.where(nd.array([0, 1, 0]), 0, nd.array(square)), expected)
+    with pytest.raises(ShapeError):
+        nd.where(nd.array([1, 0, 1, 1]), nd.array(M), nd.zeros((3, 4)))
+    compiled = graphc.compile(nd.where)
+    check(compiled(nd.array([1, 0]), nd.array(M[:2]), nd.zeros((2, 4))), M[:2] * [[1], [0]])
+    check(compiled(nd.array([1, 0, 1]), nd.array(square), nd.zeros((3, 3))), expected)
+
+
+def test_sizes_and_axes_may_be_numpys() -> None:
+    check(nd.array(M).reshape(np.array([2, 6])), M.reshape(2, 6))
+    check(nd.reshape(nd.array(M), np.array([2, 6])), M.reshape(2, 6))
+    check(nd.sum(nd.array(M), axis=np.int64(1)), M.sum(1))
+    check(nd.zeros(np.array([2, 3])), np.zeros((2, 3)))
+
+
+def test_operands_may_be_numpys() -> None:
+    identity = np.eye(3, dtype=np.float32)
+    for found in (nd.exp(M), nd.exp(data=M), nd.dot(lhs=identity, rhs=np.exp(M))):
+        check(found, np.exp(M))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nd.exp(2.0), "exp got no array"),
+        (lambda: nd.dot([1.0], [2.0]), "dot got no array"),
+        (lambda: nd.concat(), "concat needs at least one array"),
+        (lambda: nd.stack([]), "stack needs at least one array"),
+        (lambda: nd.concatenate([]), "concatenate needs at least one array"),
+        (lambda: nd.add_n(), "add_n needs at least one array"),
+        (lambda: nd.exp(), "^exp missing 1 required positional argument: 'data'"),
+        (lambda: nd.zeros((2.0, 2)), r"sizes must be whole numbers, 0 or more, got \(2.0, 2\)"),
+        (lambda: nd.array(None), "cannot make an array of float32 of this NoneType"),
+    ],
+)
+def test_calls_without_arrays(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(GraphcError, match=message) as caught:
+        call()
+    assert caught.value.where is not None and caught.value.where.file == __file__
 
 
 # -- reductions --------------------------------------------------------------------------------

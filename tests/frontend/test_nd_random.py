@@ -11,6 +11,7 @@ import pytest
 import graphc.random
 from graphc import nd
 from graphc.errors import ArgumentError, DTypeError
+from graphc.frontend import sampling
 from graphc.runtime import random as streams
 
 COUNT = 4000
@@ -92,6 +93,8 @@ def test_bernoulli_and_exponential() -> None:
     assert abs(nd.random.bernoulli(0.3, shape=COUNT).asnumpy().mean() - 0.3) < 0.05
     x = nd.random.exponential(2.0, shape=COUNT).asnumpy()
     assert x.min() >= 0 and abs(x.mean() - 2) < 0.2
+    by_scale = nd.random.exponential(nd.array([1.0, 100.0]), shape=500).asnumpy()
+    assert by_scale.shape == (2, 500) and by_scale[1].mean() > 50 * by_scale[0].mean()
 
 
 def test_permutations() -> None:
@@ -119,6 +122,20 @@ def test_out() -> None:
     out = nd.zeros((5,))
     assert nd.random.normal(loc=7.0, scale=0.0, out=out) is out
     assert out.asnumpy().tolist() == [7] * 5
+    assert nd.random.exponential(out=out) is out
+    assert len(set(out.asnumpy().tolist())) == 5
+
+
+def test_nothing_is_0d() -> None:
+    for draw in (nd.random.uniform, nd.random.normal, nd.random.exponential):
+        assert draw(shape=()).shape == (1,)
+
+
+def test_a_class_of_probability_0_is_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even by a uniform number of 0, which comes once in 2**24."""
+    zeros = lambda seed, counter, sizes: nd.zeros(sizes)  # noqa: E731
+    monkeypatch.setattr(sampling.core, "random_uniform", zeros)
+    assert nd.random.multinomial(nd.array([[0.0, 1.0], [0.0, 0.5]])).asnumpy().tolist() == [1, 1]
 
 
 def test_types_that_are_not_drawn() -> None:

@@ -108,7 +108,16 @@ def test_an_element_of_a_vector_has_shape_1() -> None:
     assert [float(v) for v in x] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("key", [5, (0, 3), (0, 0, -5), [0, 2]], ids=str)
+OUT_OF_RANGE = [5, (0, 3), (0, 0, -5), [0, 2]]
+
+
+@pytest.mark.parametrize("key", OUT_OF_RANGE, ids=str)
+def test_out_of_range_write(source: np.ndarray, key: object) -> None:
+    with pytest.raises(IndexRangeError, match="cannot write into an array of shape .* out of bo"):
+        nd.array(source)[key] = 1
+
+
+@pytest.mark.parametrize("key", OUT_OF_RANGE, ids=str)
 def test_out_of_range_index(source: np.ndarray, key: object) -> None:
     with pytest.raises(IndexRangeError, match="out of range"):
         nd.array(source)[key]

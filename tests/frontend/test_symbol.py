@@ -246,10 +246,16 @@ def test_hostile_names_are_only_names():
 
 
 def test_every_shared_operator_is_in_sym():
-    assert {"FullyConnected", "Convolution", "broadcast_add", "dot", "softmax"} <= set(sym.__all__)
-    shared = {n for n in nd.__all__ if getattr(getattr(nd, n), "operator", None) is not None}
-    assert shared and shared <= set(sym.__all__)
+    named = {"FullyConnected", "Convolution", "broadcast_add", "dot", "softmax"}
+    shared = {n for n, f in vars(nd).items() if getattr(f, "operator", None) is not None}
+    assert named <= shared <= set(vars(sym))
     assert all(OPERATORS[getattr(sym, n).operator.name] for n in shared)
+    assert all(vars(graphc.symbol)[n] is getattr(sym, n) for n in shared)
+
+
+def test_layers_of_sym_compose_without_their_data():
+    """Their namesakes of the shared module, which need data, must not stand in their place."""
+    assert sym.FullyConnected(num_hidden=2, name="fc").list_arguments()[0] == "fc_data"
 
 
 def test_a_hybrid_block_called_on_a_symbol_composes():

@@ -1,6 +1,6 @@
 """A small network for the tests of the command line."""
 
-from graphc import gluon, nd
+from graphc import gluon, nd, sym
 from graphc.gluon import nn
 
 
@@ -43,3 +43,9 @@ def branches(x):
 
 def divides(x):
     return x / (1 / 0)
+
+
+data = sym.var("data")
+hidden = sym.Activation(sym.FullyConnected(data, num_hidden=32, name="fc1"), act_type="relu")
+symbol = sym.FullyConnected(sym.BatchNorm(hidden, name="bn"), num_hidden=10, name="fc2")
+executor = symbol.simple_bind(data=(16, 784))

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import ShapeError, user_location
-from graphc.frontend.ops.operator import dims, element_type, operator
+from graphc.frontend.ops.operator import dims, element_type, listed, operator
+from graphc.ir.operand import is_scalar
 from graphc.ir.ops import activation, arithmetic, basic, comparison, creation
 from graphc.ir.ops import transcendental as functions
-from graphc.ir.types import same_shape, shape_text
+from graphc.ir.types import as_dtype, same_shape, shape_text
 
 FLOAT = "float32"
 """Type of what compares."""
@@ -111,13 +112,22 @@ floor = _unary(functions.floor)
 ceil = _unary(functions.ceil)
 trunc = _unary(functions.trunc)
 fix = _unary(functions.trunc, "fix")
-rint = _unary(functions.round, "rint")
+
+
+@operator("rint")
+def rint(data: Any) -> Any:
+    """Return the nearest whole number, of ``n + 0.5`` the lower one, ``n``."""
+    lower, upper = functions.floor(data), functions.ceil(data)
+    return comparison.where(comparison.less_equal(data - lower, upper - data), lower, upper)
 
 
 @operator("round")
 def round(data: Any) -> Any:
     """Return the nearest whole number, halves away from zero."""
-    return arithmetic.sign(data) * functions.floor(arithmetic.abs(data) + 0.5)
+    size = arithmetic.abs(data)
+    lower = functions.floor(size)
+    upwards = basic.cast(comparison.greater_equal(size - lower, 0.5), as_dtype(data.dtype))
+    return arithmetic.sign(data) * (lower + upwards)
 
 
 @operator("gelu")
@@ -248,7 +258,7 @@ elemwise_div = _elementwise(arithmetic.divide, "elemwise_div")
 @operator("add_n", "ElementWiseSum", inputs=("args",), variadic=True)
 def add_n(*args: Any) -> Any:
     """Return the sum of arrays of one shape."""
-    arrays = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
+    arrays = listed("add_n", args)
     total = arrays[0]
     for array in arrays[1:]:
         total = elemwise_add(total, array)
@@ -265,11 +275,10 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     Parameters
     ----------
     condition : array
-        Of the shape of ``x``, or one element for each of its rows.
-    x, y : array
+        Of the shape of ``x``, or with one axis: one element for each of its rows.
+    x, y : array or number
     """
-    shape = dims(condition)
-    rows = len(dims(x))
-    if len(shape) == 1 and rows > 1 and not same_shape(shape, dims(x)[-1:]):
-        condition = condition.reshape((-1,) + (1,) * (rows - 1))
+    ndim = max(0 if is_scalar(part) else len(dims(part)) for part in (x, y))
+    if len(dims(condition)) == 1 and ndim > 1:
+        condition = condition.reshape((-1,) + (1,) * (ndim - 1))
     return comparison.where(condition, x, y)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphc.errors import ArgumentError, GraphcError, nearest, user_location
+from graphc.frontend.array import Array
 from graphc.ir.dim import Dim
 from graphc.ir.ops.composite import known_shape
 from graphc.ir.ops.movement import reshape
@@ -102,7 +103,7 @@ def operator(
                 kwargs = _understood(record, kwargs)
             out = kwargs.pop("out", None) if "out" in kwargs and "out" not in allowed else None
             try:
-                result = function(*map(as_operand, args), **kwargs)
+                result = function(*_operands(record, args), **_keywords(record, kwargs))
             except GraphcError as error:
                 raise error.attach(where=user_location()) from None
             except TypeError as error:
@@ -110,6 +111,8 @@ def operator(
                 if error.__traceback__ is not None and error.__traceback__.tb_next is None:
                     raise _wrong_call(record, error) from None
                 raise
+            if type(result) is Array and not any(map(_is_handle, (*args, *kwargs.values()))):
+                raise _no_array(record)
             return result if out is None else _written(result, out)
 
         call.operator = record  # type: ignore[attr-defined]
@@ -120,6 +123,25 @@ def operator(
 
 def _composer(operand: Any) -> Any:
     return getattr(type(operand), "__graphc_compose__", None)
+
+
+def _operands(record: Operator, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return positional arguments with NumPy operands as handles of `nd`."""
+    if not any(isinstance(argument, np.ndarray) for argument in args):
+        return args
+    count = len(args) if record.variadic else len(record.inputs)
+    return (*map(as_operand, args[:count]), *args[count:])
+
+
+def _keywords(record: Operator, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return keywords with NumPy operands as handles of `nd`."""
+    if not any(isinstance(argument, np.ndarray) for argument in kwargs.values()):
+        return kwargs
+    return {k: as_operand(v) if k in record.inputs else v for k, v in kwargs.items()}
+
+
+def _is_handle(argument: Any) -> bool:
+    return hasattr(argument, "__graphc_apply__")
 
 
 def as_operand(argument: Any) -> Any:
@@ -147,9 +169,17 @@ def unknown_keyword(name: str, keyword: str, parameters: Sequence[str]) -> Argum
     )
 
 
+def _no_array(record: Operator) -> ArgumentError:
+    return ArgumentError(
+        f"{record.name} got no array",
+        remedy="Make one of lists and numbers with nd.array(...).",
+        where=user_location(),
+    )
+
+
 def _wrong_call(record: Operator, error: TypeError) -> ArgumentError:
     return ArgumentError(
-        str(error).replace(f"{record.function.__name__}()", record.name),
+        str(error).replace(f"{record.function.__qualname__}()", record.name),
         remedy=f"Its arguments are {', '.join(record.parameters)}.",
         where=user_location(),
     )
@@ -172,6 +202,15 @@ def dims(x: Any) -> tuple[Dim, ...]:
     shape = known_shape(x)
     assert shape is not None, "operators run on operands with shapes"
     return shape
+
+
+def listed(op: str, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return varargs, which may also be one list; raise where there are none."""
+    if len(arrays) == 1 and isinstance(arrays[0], (list, tuple)):
+        arrays = tuple(arrays[0])
+    if not arrays:
+        raise ArgumentError(f"{op} needs at least one array", where=user_location())
+    return arrays
 
 
 def at_least_1d(x: Any) -> Any:

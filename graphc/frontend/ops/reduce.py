@@ -15,8 +15,8 @@ Axis = int | Sequence[int] | None
 
 def _axes(op: str, data: Any, axis: Axis, exclude: bool = False) -> tuple[int, ...] | None:
     """Return the axes to reduce; None for all of them."""
-    if axis is None or (not isinstance(axis, int) and not tuple(axis)):
-        return () if exclude else None
+    if axis is None or (hasattr(axis, "__len__") and not len(axis)):
+        return None
     ndim = len(dims(data))
     axes = attempt(op, (data,), normalize_axes, axis, ndim)
     return tuple(a for a in range(ndim) if a not in axes) if exclude else axes

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc.errors import ArgumentError, ShapeError, user_location
-from graphc.frontend.ops.operator import at_least_1d, chosen, dims, operator
+from graphc.frontend.ops.operator import at_least_1d, chosen, dims, listed, operator
 from graphc.frontend.ops.reshape_codes import coded_shape
 from graphc.frontend.tracer import plain_sizes
 from graphc.ir.dim import Dim
@@ -20,7 +22,7 @@ Sizes = int | Sequence[int]
 
 def as_tuple(sizes: Any) -> tuple[Any, ...]:
     """Return sizes or axes given as one or as a sequence as a tuple of Dims."""
-    plain = plain_sizes(sizes)
+    plain = plain_sizes(sizes.tolist() if isinstance(sizes, np.ndarray) else sizes)
     return tuple(plain) if isinstance(plain, (tuple, list)) else (plain,)
 
 
@@ -123,17 +125,10 @@ def broadcast_like(
 # -- joining and cutting -----------------------------------------------------------------------
 
 
-def _listed(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return varargs, which may also be one list."""
-    if len(arrays) == 1 and isinstance(arrays[0], (list, tuple)):
-        return tuple(arrays[0])
-    return arrays
-
-
 @operator("concat", "Concat", variadic=True)
 def concat(*data: Any, dim: int = 1, num_args: int | None = None) -> Any:
     """Join arrays along axis ``dim``, which they have."""
-    return core.concat(_listed(data), dim)
+    return core.concat(listed("concat", data), dim)
 
 
 Concat = concat
@@ -142,7 +137,7 @@ Concat = concat
 @operator("stack", variadic=True)
 def stack(*data: Any, axis: int = 0, num_args: int | None = None) -> Any:
     """Join arrays of one shape along a new axis."""
-    return rearrange.stack(_listed(data), axis)
+    return rearrange.stack(listed("stack", data), axis)
 
 
 def _numbered(num_outputs: int, **_: Any) -> list[str]:
@@ -301,7 +296,7 @@ stop_gradient = BlockGrad
 @operator("concatenate", variadic=True)
 def concatenate(arrays: Sequence[Any], axis: int = 0, always_copy: bool = True) -> Any:
     """Join a sequence of arrays along axis 0, or another."""
-    return core.concat(tuple(arrays), axis)
+    return core.concat(listed("concatenate", (arrays,)), axis)
 
 
 @operator("moveaxis", inputs=("tensor",))

@@ -57,21 +57,27 @@ class Bound:
 
         sized = _parameters(self.heads) | {id(node) for node in self.auxiliary}
         fixed = [id(node) in sized for node in (*self.arguments, *self.auxiliary)]
-        self.programs = _Programs(self.heads, name, names, fixed)
+        self.programs = Programs(self.heads, name, names, fixed)
 
     def output_names(self) -> list[str]:
         """Return the names of the outputs."""
         return [node.output_name(index) for node, index in self.heads]
 
 
-class _Programs(Jit):
-    """The compiled programs of some heads, as a function of their variables."""
+class Programs(Jit):
+    """The compiled programs of some heads, as a function of their variables.
+
+    Attributes
+    ----------
+    fixed : tuple of bool
+        For each variable, whether its sizes are those of a layer: it is a parameter or a state.
+    """
 
     def __init__(
         self, heads: Sequence[Entry], name: str, names: Sequence[str], fixed: Sequence[bool]
     ) -> None:
         super().__init__(self._compute, name)
-        self._heads, self._names, self._fixed = heads, tuple(names), tuple(fixed)
+        self._heads, self._names, self.fixed = heads, tuple(names), tuple(fixed)
 
     def _compute(self, *values: Any) -> list[Any]:
         return evaluate(self._heads, dict(zip(self._names, values, strict=True)))
@@ -79,7 +85,7 @@ class _Programs(Jit):
     def argument(self, trace: Trace, number: int, kind: TensorType) -> Value:
         """Return the input for a variable; a parameter of a layer has fixed sizes."""
         name = self._names[number]
-        fixed = self._fixed[number]
+        fixed = self.fixed[number]
         value = placeholder(name, kind) if fixed else symbolic_input(trace.solver, name, kind)
         trace.inputs.append((value, number))
         return value
@@ -121,6 +127,11 @@ class Executor:
 
     def __repr__(self) -> str:
         return f"<Executor of {self._bound.symbol!r} on {self._ctx}>"
+
+    @property
+    def programs(self) -> Programs:
+        """The compiled programs, which the executors of one Symbol share."""
+        return self._bound.programs
 
     @property
     def arg_arrays(self) -> list[NDArray]:
@@ -187,7 +198,7 @@ class Executor:
         handles += [NDArray(a._array, a._storage) for a in self.aux_dict.values()]
         _, structure = flatten((tuple(handles), {}), lambda x: isinstance(x, Array))
         with _scopes(wanted, bool(is_train)):
-            results = self._bound.programs.trace_for(handles, structure).run(handles)
+            results = self.programs.trace_for(handles, structure).run(handles)
         self._heads = results if wanted else None
         self._outputs = [NDArray(r._array, r._storage) for r in results]
         return self._outputs
@@ -343,7 +354,7 @@ class Executor:
 
     def explain(self) -> str:
         """Return a text: which programs were compiled, for which sizes and why."""
-        return self._bound.programs.explain()
+        return self.programs.explain()
 
     def debug_str(self) -> str:
         """Return the nodes of the Symbol as text."""

@@ -143,3 +143,4 @@ linspace = _source("linspace", creation.linspace)
 uniform = _source("random_uniform", sampling.uniform)
 normal = _source("random_normal", sampling.normal)
 randint = _source("random_randint", sampling.randint)
+random_uniform, random_normal, random_randint = uniform, normal, randint

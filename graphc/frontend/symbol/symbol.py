@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, BindError, ShapeError, TraceError, nearest, user_location
+from graphc.errors import (
+    ArgumentError,
+    BindError,
+    IndexRangeError,
+    ShapeError,
+    TraceError,
+    UnknownAttributeError,
+    no_attribute,
+    user_location,
+)
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.ndarray_methods import COMPARISONS, NDMethods
 from graphc.frontend.ops import elementwise, shape
@@ -60,6 +69,7 @@ class Symbol(NDMethods, Operators):
 
     __slots__ = ("_bound", "_heads")
     __graphc_priority__ = 40
+    namespace = "sym"
 
     def __init__(self, heads: Sequence[Entry]) -> None:
         self._heads = tuple(heads)
@@ -78,7 +88,8 @@ class Symbol(NDMethods, Operators):
         return every_output(compose_record(op, operands, attrs))
 
     def _binary(self, name: str, other: Any, swapped: bool = False) -> Any:
-        if not (hasattr(other, "__graphc_apply__") or is_scalar(other) or _is_numpy(other)):
+        known = hasattr(other, "__graphc_apply__") or is_scalar(other)
+        if not (known or isinstance(other, np.ndarray)):
             return NotImplemented
         operands = (other, self) if swapped else (self, other)
         record = _OF_COMPARISONS.get(name)
@@ -87,9 +98,6 @@ class Symbol(NDMethods, Operators):
         hint = f"_{record.name.removeprefix('broadcast_')}"
         hint += "scalar" if is_scalar(other) else ""
         return every_output(compose(record, operands, {}, hint))
-
-    def __matmul__(self, other: Any) -> Any:
-        return self._binary("matmul", other)
 
     def __hash__(self) -> int:
         return id(self)
@@ -138,12 +146,13 @@ class Symbol(NDMethods, Operators):
 
     def __getattr__(self, name: str) -> Any:
         if name in _OF_ARRAYS:
-            raise AttributeError(
-                f"a Symbol has no {name}: it gets its shape and elements when it is bound. Use "
-                "infer_shape(), or operators that need no sizes (reshape codes 0, -1, -2, -3, -4, "
-                "slice_like, broadcast_like)."
+            raise UnknownAttributeError(
+                f"a Symbol has no {name}: it gets its shape and elements when it is bound",
+                remedy="Use infer_shape(), or operators that need no sizes: reshape codes 0, -1, "
+                "-2, -3, -4, slice_like, broadcast_like.",
+                where=user_location(),
             )
-        raise AttributeError(f"Symbol has no attribute {name!r}.{nearest(name, dir(Symbol))}")
+        raise no_attribute("Symbol", name, dir(Symbol))
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         """Return the elements as another type."""
@@ -189,7 +198,11 @@ class Symbol(NDMethods, Operators):
                 where=user_location(),
             )
         if not -len(self) <= key < len(self):
-            raise IndexError(f"{self!r} has {len(self)} outputs, there is no output {key}")
+            raise IndexRangeError(
+                f"{self!r} has {len(self)} outputs, there is no output {key}",
+                remedy=f"They are {', '.join(self.list_outputs()[:20])}.",
+                where=user_location(),
+            )
         return Symbol([self._heads[key]])
 
     @property
@@ -483,7 +496,3 @@ def _attributes(node: Node) -> dict[str, str]:
 
 def _text(item: Any) -> str:
     return str(getattr(item, "name", item))
-
-
-def _is_numpy(operand: Any) -> bool:
-    return isinstance(operand, np.ndarray)
