@@ -115,6 +115,11 @@ def undefined(type: Any) -> Row:
     return Row(type, "poison")
 
 
+def zeroed(type: Any) -> Row:
+    """Return a value of zeros only, of any type."""
+    return Row(type, "zeroinitializer")
+
+
 def _literal(type: Any, number: Any) -> str:
     if isinstance(type, VectorType):
         first, *rest = number
@@ -334,6 +339,11 @@ class Builder:
             return undefined(VOID)
         return (self._pure if pure else self._effect)(function.result, text)
 
+    def call_address(self, address: Row, result: Any, arguments: Sequence[Row]) -> Row:
+        """Call the function at an address."""
+        inner = ", ".join(a.typed for a in arguments)
+        return self._effect(result, f"call {result.text} {address.text}({inner})")
+
     # -- vectors -----------------------------------------------------------------------------
 
     def insert_element(self, a: Row, item: Row, lane: int) -> Row:
@@ -370,6 +380,23 @@ class Builder:
         hint = ", !nontemporal !0" if streaming else ""
         self._line(f"store {item.typed}, {address.typed}{align}{hint}")
 
+    # -- atomic words of 64 bits -------------------------------------------------------------
+
+    def load_atomic(self, address: Row, ordering: str) -> Row:
+        return self._effect(I64, f"load atomic i64, {address.typed} {ordering}, align 8")
+
+    def store_atomic(self, item: Row, address: Row, ordering: str) -> None:
+        self._line(f"store atomic {item.typed}, {address.typed} {ordering}, align 8")
+
+    def add_atomic(self, address: Row, amount: Row, ordering: str) -> None:
+        self._effect(I64, f"atomicrmw add {address.typed}, {amount.typed} {ordering}")
+
+    def compare_and_swap(self, address: Row, old: Row, new: Row, ordering: str) -> Row:
+        """Return whether the word held ``old`` and now holds ``new``."""
+        text = f"cmpxchg {address.typed}, {old.typed}, {new.typed} {ordering} monotonic"
+        pair = self._effect(Type("{ i64, i1 }"), text)
+        return self._effect(I1, f"extractvalue {pair.typed}, 1")
+
     # -- control flow ------------------------------------------------------------------------
 
     def phi(self, kind: Any) -> Phi:
@@ -390,6 +417,15 @@ class Builder:
     def _leave(self, text: str) -> None:
         self._line(text)
         self.block.terminated = True
+
+    @contextmanager
+    def if_then(self, condition: Row) -> Iterator[None]:
+        """Write what happens where a condition holds."""
+        yes, after = self.function.block(), self.function.block()
+        self.cbranch(condition, yes, after)
+        with self._way(yes, after):
+            yield
+        self.block = after
 
     @contextmanager
     def if_else(self, condition: Row) -> Iterator[tuple[Any, Any]]:

@@ -31,8 +31,7 @@ from graphc.ir.dim import (
     Minimum,
     Modulo,
     Var,
-    from_atom,
-    symbols,
+    atom_symbols,
     terms,
 )
 from graphc.ir.expr import (
@@ -241,8 +240,8 @@ class _Walk:
         builder = self.emit.builder
         start, stop = self.value(loop.start).rows[0], self.value(loop.stop).rows[0]
         before, body, after = builder.block, self.emit.function.block(), self.emit.function.block()
-        constant = isinstance(start, Constant) and isinstance(stop, Constant)
-        runs = constant and start.constant < stop.constant
+        known = isinstance(start, Constant) and isinstance(stop, Constant)
+        runs = known and start.constant < stop.constant  # type: ignore[attr-defined]
         if runs:
             builder.branch(body)
         else:
@@ -354,7 +353,7 @@ class _Walk:
 
     def depth(self, term: tuple[int, Sequence[tuple[Atom, int]]]) -> int:
         """Return when the last of a term's names was bound."""
-        return max((self.stamp(symbols(from_atom(atom))) for atom, _ in term[1]), default=0)
+        return max((self.stamp(atom_symbols(atom)) for atom, _ in term[1]), default=0)
 
     def atom(self, atom: Atom) -> Value:
         match atom:

@@ -19,6 +19,7 @@ from graphc.codegen.llvm_builder import (
     VectorType,
     array,
     filled,
+    undefined,
     vector,
 )
 from graphc.codegen.llvm_conversions import Conversions
@@ -142,7 +143,7 @@ class Memory(Conversions):
                 rows.append(self.splat(self._load_row(pointer, place, 1, keep, fill), lanes))
             elif _is(stride, 1):
                 rows.append(self._load_row(pointer, place, lanes, keep, fill))
-            elif lanes >= 4 and any(_is(stride, near) for near in range(2, MAX_APART + 1)):
+            elif lanes >= 4 and isinstance(stride, int) and 2 <= stride <= MAX_APART:
                 rows.append(self._load_apart(pointer, place, stride, lanes, keep, fill))
             else:
                 vector = self.lane_offsets(place, stride, lanes)
@@ -160,7 +161,7 @@ class Memory(Conversions):
         ]
         return Value(pointer.dtype, offsets.tile, rows)
 
-    def _mask_rows(self, mask: Value | Weak | None, tile: Tile) -> list[Row | None]:
+    def _mask_rows(self, mask: Value | Weak | None, tile: Tile) -> Sequence[Row | None]:
         """Return each row's mask: None, a bool for the whole row, or one for each lane."""
         count = math.prod(tile[:-1])
         if mask is None:
@@ -195,13 +196,13 @@ class Memory(Conversions):
         """Return every ``stride``-th element from adjacent reads, the last ending at the last."""
         starts = [*range(0, (stride - 1) * lanes, lanes), (lanes - 1) * (stride - 1)]
         within = np.minimum(np.arange(lanes) * stride // lanes, stride - 1)
-        row, taken = None, np.arange(lanes) * stride
+        row, taken = undefined(self.memory_row(pointer.dtype, lanes)), np.arange(lanes) * stride
         for number, start in enumerate(starts):
             at = self.apply("add", self.scalar(place), start).rows[0] if start else place
             wanted = np.where(within == number)[0]
             mask = None if keep is None else self._apart(keep, lanes, wanted, stride, start)
             part = self._load_row(pointer, at, lanes, mask, fill)
-            if row is None:
+            if number == 0:
                 row = part
                 continue
             order = np.where(within == number, lanes + np.arange(lanes) * stride - start, taken)
