@@ -18,10 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "codegen"))
 
 import scheduled_kernels as kernels
 
-from graphc import lazy
-from graphc.codegen import compiler, llvm_compile, numba_engine
-from graphc.codegen.numba_lowering import llvm_module
-from graphc.codegen.python_text import source
+from graphc import config
+from graphc.codegen import compiler, llvm_compile
 from graphc.ir import expr as E
 from graphc.ir.loop import Kernel
 from graphc.ir.types import float32
@@ -62,30 +60,31 @@ def best_ms(function: Callable[[], object]) -> float:
     return 1e3 * min(times)
 
 
-def compile_times() -> None:
+def compile_times(name: str) -> None:
     target = kernels.TARGET
+    engine = compiler.ENGINES[name]
     start = time.perf_counter()
-    lazy.numba()
-    print(f"import numba {time.perf_counter() - start:.2f} s")
-    start = time.perf_counter()
-    numba_engine.compile_object(kernels.pointwise(), target)
-    print(f"first kernel {time.perf_counter() - start:.3f} s; milliseconds of later ones:")
+    with config.options(engine=name):
+        compiler.object_code(engine.source(kernels.pointwise(), target), target)
+    first_s = time.perf_counter() - start
+    print(f"engine {name}: first kernel {first_s:.3f} s; milliseconds of later ones:")
     print(f"{'kernel':40} {'text':>6} {'lower':>6} {'LLVM':>6} {'total':>6} {'link':>6}  bytes")
-    for name, make in KINDS.items():
+    for kind, make in KINDS.items():
         kernel = make()
-        text = source(kernel)
-        ir = str(llvm_module(text, target))
-        code = llvm_compile.object_code(ir, target)
+        text = engine.source(kernel, target)
+        ir = engine.llvm_text(text, target)
+        code = llvm_compile.object_code(ir, target, engine.PASSES)
         columns = [
-            best_ms(lambda k=kernel: source(k)),
-            best_ms(lambda t=text: str(llvm_module(t, target))),
-            best_ms(lambda i=ir: llvm_compile.object_code(i, target)),
+            best_ms(lambda k=kernel: engine.source(k, target)),
+            best_ms(lambda t=text: engine.llvm_text(t, target)),
+            best_ms(lambda i=ir: llvm_compile.object_code(i, target, engine.PASSES)),
         ]
         number = iter(range(REPEATS))
-        compiler._load("warm up" + name, code, target)
-        link = best_ms(lambda n=number, c=code, k=name: compiler._load(f"{k} {next(n)}", c, target))
+        warm = f"{name} {kind}"
+        compiler._load(warm, code, target)
+        link = best_ms(lambda n=number, c=code, k=warm: compiler._load(f"{k} {next(n)}", c, target))
         row = "".join(f" {ms:6.2f}" for ms in (*columns, sum(columns), link))
-        print(f"{name:40}{row}  {len(code)}")
+        print(f"{kind:40}{row}  {len(code)}")
 
 
 def launch(run: Callable[..., int], repeats: int, *arguments: object) -> None:
@@ -112,5 +111,6 @@ def micro_kernel_speed() -> None:
 
 
 if __name__ == "__main__":
-    compile_times()
+    for name in compiler.ENGINES:
+        compile_times(name)
     micro_kernel_speed()

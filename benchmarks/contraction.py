@@ -1,6 +1,7 @@
 """Generated matrix products and convolutions on one thread, beside NumPy's matrix product.
 
-Run ``python benchmarks/contraction.py [WORD ...]``; only rows that contain one of the words run.
+Run ``python benchmarks/contraction.py [ENGINE] [WORD ...]``; only rows that contain one of the
+words run, or all.
 Prints GFLOP/s (best of several runs), the time to compile a kernel, and the machine's peak: the
 rate of independent multiply-adds in registers, measured by a generated kernel too.
 """
@@ -20,7 +21,8 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from graphc.codegen import numba_engine  # noqa: E402
+from graphc import config  # noqa: E402
+from graphc.codegen import compiler  # noqa: E402
 from graphc.codegen.compiler import compile_kernels  # noqa: E402
 from graphc.codegen.cpu import host_target  # noqa: E402
 from graphc.ir import expr as E  # noqa: E402
@@ -181,7 +183,7 @@ def measure(row: Row) -> None:
     sizes = [evaluate(d, row.sizes) for d in lowered.sizes]
     start = time.perf_counter()
     kernel = schedule(lowered.kernel, TARGET)
-    numba_engine.compile_object(kernel, TARGET)
+    compiler.object_code(compiler.current_engine().source(kernel, TARGET), TARGET)
     compile_ms = (time.perf_counter() - start) * 1e3
     bound = dict(zip(kernel.sizes, sizes))
     shape = [evaluate(d, bound) for d in kernel.params[-1].shape]
@@ -197,6 +199,9 @@ def measure(row: Row) -> None:
 
 def main(words: Sequence[str]) -> None:
     """Measure the rows that hold one of the words, or all."""
+    if words and words[0] in compiler.ENGINES:
+        config.configure(engine=words[0])
+        words = words[1:]
     print(f"{'peak of one core':58} {peak_gflops():8.1f} GFLOP/s")
     for row in table():
         if not words or any(word in row.name for word in words):

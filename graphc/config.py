@@ -28,15 +28,16 @@ class Config:
     threads : int
         Number of threads that run a program, the caller included.
     engine : str
-        What turns loop IR into machine code: ``"numba"``.
+        What turns loop IR into machine code: ``"llvm"``, or ``"numba"``, which goes through
+        Python text.
     cache : bool
         Keep compiled kernels on disk.
     cache_dir : str or None
         Folder of the disk cache; None is the platform's cache folder, or ``GRAPHC_CACHE_DIR``.
     cache_bytes : int
         Size bound of the disk cache; the least recently used entries go first.
-    compile_workers : int
-        Processes that compile kernels side by side; 0 compiles in this process.
+    compile_threads : int
+        Number of threads that compile kernels side by side.
     verify : bool
         Check the graph after every pass.
     profile : bool
@@ -44,11 +45,11 @@ class Config:
     """
 
     threads: int = field(default_factory=_default_threads)
-    engine: str = "numba"
+    engine: str = "llvm"
     cache: bool = True
     cache_dir: str | None = None
     cache_bytes: int = 512 * 1024 * 1024
-    compile_workers: int = 2
+    compile_threads: int = field(default_factory=_default_threads)
     verify: bool = False
     profile: bool = False
 
@@ -66,8 +67,8 @@ class Config:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
-ENGINES = ("numba",)
-_LEAST = {"threads": 1, "cache_bytes": 0, "compile_workers": 0}
+ENGINES = ("llvm", "numba")
+_LEAST = {"threads": 1, "cache_bytes": 0, "compile_threads": 1}
 
 
 def _check(name: str, value: object) -> None:

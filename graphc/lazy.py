@@ -80,12 +80,6 @@ def numba() -> ModuleType:
 
 
 @cache
-def llvmlite_ir() -> ModuleType:
-    """Return ``llvmlite.ir``, the builder of LLVM IR."""
-    return _require("llvmlite.ir")
-
-
-@cache
 def llvmlite_binding() -> ModuleType:
     """Return ``llvmlite.binding``, LLVM itself, ready to compile for this machine."""
     binding = _require("llvmlite.binding")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from graphc.cli.target import Subject
-from graphc.codegen import numba_engine
+from graphc.codegen import compiler, python_text
 from graphc.codegen.cpu import host_target
 from graphc.errors import ArgumentError, nearest
 from graphc.ir.dim import symbols
@@ -152,7 +152,7 @@ class Stages:
         sign = COMMENT.get(stage, "#")
         for launch in self.chosen():
             title = f"{launch.kernel.name} {launch.label}"
-            code = numba_engine.source(launch.kernel)
+            code = python_text.source(launch.kernel)
             if code in first:
                 parts.append(f"{sign} {title}: the same code as {first[code]}\n")
                 continue
@@ -175,9 +175,9 @@ def _lowered(launch: LaunchSpec, target: Target) -> str:
 _WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {
     "lower": _lowered,
     "kernel": lambda launch, target: print_kernel(launch.kernel, launch.label),
-    "source": lambda launch, target: numba_engine.source(launch.kernel),
-    "llvm": lambda launch, target: numba_engine.llvm_ir(launch.kernel, target),
-    "asm": lambda launch, target: numba_engine.assembly(launch.kernel, target),
+    "source": lambda launch, target: python_text.source(launch.kernel),
+    "llvm": lambda launch, target: compiler.llvm_ir(launch.kernel, target),
+    "asm": lambda launch, target: compiler.assembly(launch.kernel, target),
 }
 
 

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache as remember
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from graphc import config, lazy
-from graphc.codegen import cache, counters, llvm_compile, numba_engine, workers
+from graphc.codegen import cache, counters, llvm_compile, llvm_engine, numba_engine
+from graphc.codegen.llvm_kernel import SYMBOL
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
 
-ENGINE = "numba"
+ENGINES: dict[str, ModuleType] = {engine.NAME: engine for engine in (llvm_engine, numba_engine)}
+"""Each offers ``source(kernel, target)``, what kernels are told apart by, and ``llvm_text(source,
+target)``; ``PASSES`` that LLVM shall run on it, and ``FILES`` that it is made of."""
 
-# What object code depends on beside its text; a change of one of them makes new keys.
-_ENGINE_FILES = (
+# What object code depends on beside its source; a change of one of them makes new keys.
+_SHARED_FILES = (
     "cpu.py",
+    "llvm_builder.py",
     "llvm_compile.py",
     "llvm_conversions.py",
+    "llvm_kernel.py",
     "llvm_memory.py",
     "llvm_values.py",
-    "numba_lowering.py",
-    "python_text.py",
-    "sharing.py",
 )
 
 
@@ -47,30 +54,69 @@ class CompiledKernel:
     address: int
 
 
+def current_engine() -> Any:
+    """Return the engine that the option ``engine`` names."""
+    return ENGINES[config.current().engine]
+
+
 def compile_kernels(kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
     """Return native code for scheduled kernels; equal ones are compiled once.
 
     Looks in this process, then in the disk cache, then compiles what is missing, side by side in
-    ``config.current().compile_workers`` processes where there is enough of it.
+    ``config.current().compile_threads`` threads.
 
     Raises
     ------
     CompileError
         If a kernel holds what no machine runs, or the target lacks an instruction it needs.
     """
-    texts = [numba_engine.source(kernel) for kernel in kernels]
-    keys = [kernel_key(text, target) for text in texts]
-    unknown = {key: text for key, text in zip(keys, texts, strict=True) if key not in _loaded}
-    missing = {key: text for key, text in unknown.items() if load_cached(key, target) is None}
-    if missing:
-        _compile_missing(missing, target)
+    engine, threads = current_engine(), config.current().compile_threads
+    keys: list[str] = []
+    jobs: dict[str, Future[bytes]] = {}
+    with _collector_paused(), ThreadPoolExecutor(threads, "graphc-compile") as pool:
+        for kernel in kernels:
+            text = engine.source(kernel, target)
+            key = kernel_key(text, target)
+            keys.append(key)
+            if key not in jobs and load_cached(key, target) is None:
+                # LLVM, where most of the time goes, runs without Python's lock.
+                jobs[key] = pool.submit(copy_context().run, object_code, text, target)
+        _keep(jobs, target)
     return [_loaded[key] for key in keys]
 
 
+def object_code(source: str, target: Target) -> bytes:
+    """Return the object file of a kernel's source; its only symbol is `SYMBOL`.
+
+    Raises
+    ------
+    CompileError
+        If the target lacks an instruction that the kernel needs.
+    """
+    engine = current_engine()
+    return llvm_compile.object_code(engine.llvm_text(source, target), target, engine.PASSES)
+
+
+def llvm_ir(kernel: Kernel, target: Target) -> str:
+    """Return a kernel's optimized LLVM IR."""
+    engine = current_engine()
+    text = engine.llvm_text(engine.source(kernel, target), target)
+    return str(llvm_compile.optimized(text, target, engine.PASSES))
+
+
+def assembly(kernel: Kernel, target: Target) -> str:
+    """Return a kernel's machine code as assembly."""
+    engine = current_engine()
+    text = engine.llvm_text(engine.source(kernel, target), target)
+    return llvm_compile.assembly(text, target, engine.PASSES)
+
+
 def kernel_key(text: str, target: Target) -> str:
-    """Return the key of a kernel's text on a target."""
-    width = str(target.vector_bytes)
-    return cache.key_of(text, ENGINE, target.triple, target.cpu, target.features, width, versions())
+    """Return the key of a kernel's source on a target."""
+    engine, width = config.current().engine, str(target.vector_bytes)
+    return cache.key_of(
+        text, engine, target.triple, target.cpu, target.features, width, versions(engine)
+    )
 
 
 def load_cached(key: str, target: Target) -> CompiledKernel | None:
@@ -91,27 +137,40 @@ def load_cached(key: str, target: Target) -> CompiledKernel | None:
 
 
 @remember
-def versions() -> str:
-    """Return what the code of an unchanged kernel depends on: packages, Python, the engine."""
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
+def versions(engine: str) -> str:
+    """Return what the code of an unchanged source depends on: packages, Python, the engine."""
+    packages = ("llvmlite", *(["numba"] if engine == "numba" else []))
+    found = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"
     folder = Path(__file__).parent
-    files = [(folder / name).read_text(encoding="utf-8") for name in _ENGINE_FILES]
-    return cache.key_of(*packages, python, *files)
+    files = (*_SHARED_FILES, *ENGINES[engine].FILES)
+    return cache.key_of(
+        *found, python, *((folder / name).read_text(encoding="utf-8") for name in files)
+    )
 
 
-def _compile_missing(missing: dict[str, str], target: Target) -> None:
+def _keep(jobs: dict[str, Future[bytes]], target: Target) -> None:
+    """Wait for the object code of kernels, keep it on disk and load it."""
+    if not jobs:
+        return
     with counters.timed("compile_s"):
-        codes = workers.compile_texts(
-            list(missing.values()),
-            target,
-            numba_engine.compile_source,
-            config.current().compile_workers,
-        )
+        codes = {key: job.result() for key, job in jobs.items()}
     counters.add("kernels_compiled", len(codes))
-    for key, code in zip(missing, codes, strict=True):
+    for key, code in codes.items():
         cache.put(key, code)
         _load(key, code, target)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking everything again and again, 70 ms each time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 # No locks: two threads may compile the same kernel at once, and the first to finish wins.
@@ -131,9 +190,9 @@ def _load(key: str, code: bytes, target: Target) -> CompiledKernel:
     library = (
         binding.JITLibraryBuilder()
         .add_object_img(code)
-        .export_symbol(numba_engine.SYMBOL)
+        .export_symbol(SYMBOL)
         .link(linker, f"{key}-{next(_numbers)}")
     )
-    compiled = CompiledKernel(key, library[numba_engine.SYMBOL])
+    compiled = CompiledKernel(key, library[SYMBOL])
     _libraries.append(library)
     return _loaded.setdefault(key, compiled)

@@ -21,10 +21,25 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from graphc import lazy
 from graphc.codegen.dispatch_layout import Error, Failure, Launch, PoolState
+from graphc.codegen.llvm_builder import (
+    I1,
+    I8,
+    I32,
+    I64,
+    POINTER,
+    VOID,
+    Block,
+    Builder,
+    Constant,
+    Function,
+    Module,
+    Row,
+    Type,
+    array,
+    zeroed,
+)
 
 TICKET_CHUNK_BITS = 24
 """Bits of a ticket that count unclaimed chunks; a step of more chunks is run by its caller."""
@@ -64,129 +79,115 @@ class Platform:
 class _Body:
     """One function being written: its builder, and native fields by name."""
 
-    def __init__(self, module: Any, name: str, result: str, arguments: str, internal: bool = True):
-        ir = self.ir = lazy.llvmlite_ir()
-        types = {"v": ir.VoidType(), "i": ir.IntType(32), "q": ir.IntType(64)}
-        types["p"] = ir.PointerType()
-        signature = ir.FunctionType(types[result], [types[letter] for letter in arguments])
-        self.function = ir.Function(module, signature, name)
-        self.function.attributes.add("nounwind")
-        if internal:
-            self.function.linkage = "internal"
-        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        self.i32, self.i64, self.pointer = types["i"], types["q"], types["p"]
+    def __init__(
+        self, module: Module, name: str, result: str, arguments: str, internal: bool = True
+    ):
+        kinds = [_TYPES[letter] for letter in arguments]
+        function = Function(name, _TYPES[result], kinds, "nounwind", internal)
+        self.function = module.define(function)
+        self._stack = Builder(function, function.block("entry"))
+        self._start = function.block("start")
+        self.builder = Builder(function, self._start)
 
     @property
-    def arguments(self) -> tuple[Any, ...]:
-        return tuple(self.function.args)
+    def arguments(self) -> tuple[Row, ...]:
+        return tuple(self.function.arguments)
 
-    def constant(self, value: int) -> Any:
-        return self.ir.Constant(self.i64, value)
+    def constant(self, value: int) -> Row:
+        return Constant(I64, value)
 
-    def at(self, base: Any, struct: type[ctypes.Structure], field: str) -> tuple[Any, Any]:
+    def returns(self, value: Row | None = None) -> Function:
+        """Return a value from here, and the function: it is whole now."""
+        self.builder.ret(value)
+        self._stack.branch(self._start)
+        return self.function
+
+    def at(self, base: Row, struct: type[ctypes.Structure], field: str) -> tuple[Row, Type]:
         """Return address and type of a field."""
         offset = self.constant(getattr(struct, field).offset)
         types = dict(item[:2] for item in struct._fields_)
-        type_ = self.pointer if types[field] is ctypes.c_void_p else self.i64
-        byte = self.ir.IntType(8)
-        return self.builder.gep(base, [offset], inbounds=True, source_etype=byte), type_
+        kind = POINTER if types[field] is ctypes.c_void_p else I64
+        return self.builder.gep(base, offset, I8), kind
 
-    def load(self, base: Any, struct: type[ctypes.Structure], field: str) -> Any:
-        address, type_ = self.at(base, struct, field)
-        return self.builder.load(address, typ=type_, align=8)
+    def load(self, base: Row, struct: type[ctypes.Structure], field: str) -> Row:
+        return self.builder.load(*self.at(base, struct, field), 8)
 
-    def store(self, value: Any, base: Any, struct: type[ctypes.Structure], field: str) -> None:
-        self.builder.store(value, self.at(base, struct, field)[0], align=8)
+    def store(self, value: Row, base: Row, struct: type[ctypes.Structure], field: str) -> None:
+        self.builder.store(value, self.at(base, struct, field)[0], 8)
 
-    def load_atomic(self, base: Any, field: str, ordering: str = "monotonic") -> Any:
-        address, type_ = self.at(base, PoolState, field)
-        return self.builder.load_atomic(address, ordering, 8, typ=type_)
+    def load_atomic(self, base: Row, field: str, ordering: str = "monotonic") -> Row:
+        return self.builder.load_atomic(self.at(base, PoolState, field)[0], ordering)
 
-    def publish(self, value: Any, address: Any, ordering: str) -> None:
-        """Store a 64-bit word atomically."""
-        word = self.retype(address, self.i64.as_pointer())
-        self.builder.store_atomic(value, word, ordering, 8)
+    def store_atomic(self, value: Row, base: Row, field: str, ordering: str) -> None:
+        self.builder.store_atomic(value, self.at(base, PoolState, field)[0], ordering)
 
-    def store_atomic(self, value: Any, base: Any, field: str, ordering: str) -> None:
-        self.publish(value, self.at(base, PoolState, field)[0], ordering)
+    def add_atomic(self, base: Row, field: str, amount: Row, ordering: str) -> None:
+        self.builder.add_atomic(self.at(base, PoolState, field)[0], amount, ordering)
 
-    def add_atomic(self, base: Any, field: str, amount: Any, ordering: str) -> None:
-        self.builder.atomic_rmw("add", self.at(base, PoolState, field)[0], amount, ordering)
-
-    def swap(self, address: Any, old: Any, new: Any, ordering: str) -> Any:
-        """Compare and swap a 64-bit word; return whether it held ``old``."""
-        pair = self.builder.cmpxchg(address, old, new, ordering, "monotonic")
-        return self.builder.extract_value(pair, 1)
-
-    def retype(self, pointer: Any, type_: Any) -> Any:
-        """Change llvmlite's idea of what a pointer points to.
-
-        LLVM's pointers have no element type, but ``alloca`` returns a typed one, ``store`` checks
-        it and ``store_atomic`` insists on it; no cast but a load converts between the two.
-        """
-        return self.builder.load(self.variable(pointer), typ=type_)
-
-    def stack(self, struct: type[ctypes.Structure]) -> Any:
+    def stack(self, struct: type[ctypes.Structure]) -> Row:
         """Reserve a structure on the stack."""
-        words = self.ir.ArrayType(self.i64, ctypes.sizeof(struct) // 8)
-        with self.builder.goto_entry_block():
-            memory = self.builder.alloca(words)
-        return self.retype(memory, self.pointer)
+        return self._stack.alloca(_words(struct), 8)
 
-    def variable(self, value: Any) -> Any:
+    def variable(self, value: Row) -> Row:
         """Reserve a local variable; LLVM turns it into a register."""
-        with self.builder.goto_entry_block():
-            slot = self.builder.alloca(value.type)
+        slot = self._stack.alloca(value.type)
         self.builder.store(value, slot)
         return slot
 
-    def get(self, slot: Any) -> Any:
-        return self.builder.load(slot, typ=self.i64)
+    def get(self, slot: Row) -> Row:
+        return self.builder.load(slot, I64)
 
-    def increase(self, slot: Any, amount: Any = None) -> None:
+    def increase(self, slot: Row, amount: Row | None = None) -> None:
         amount = self.constant(1) if amount is None else amount
         self.builder.store(self.builder.add(self.get(slot), amount), slot)
 
+    def block(self, name: str) -> Block:
+        return self.function.block(name)
+
+    def go_on(self, block: Block) -> None:
+        """Carry on in a block that control comes to from elsewhere."""
+        self.builder.forget()
+        self.builder.block = block
+
     @contextmanager
-    def loop(self) -> Iterator[tuple[Any, Any]]:
+    def loop(self) -> Iterator[tuple[Block, Block]]:
         """Repeat the body for ever; yields the blocks to branch to for the next round and out."""
-        again = self.function.append_basic_block("again")
-        leave = self.function.append_basic_block("leave")
+        again, leave = self.block("again"), self.block("leave")
         self.builder.branch(again)
-        self.builder.position_at_end(again)
+        self.go_on(again)
         yield again, leave
-        if not self.builder.block.is_terminated:
+        if not self.builder.block.terminated:
             self.builder.branch(again)
-        self.builder.position_at_end(leave)
+        self.go_on(leave)
 
-    def go_if(self, condition: Any, block: Any) -> None:
+    def go_if(self, condition: Row, block: Block) -> None:
         """Branch to ``block`` where the condition holds, and carry on in a new block otherwise."""
-        rest = self.function.append_basic_block("rest")
+        rest = self.block("rest")
         self.builder.cbranch(condition, block, rest)
-        self.builder.position_at_end(rest)
+        self.builder.block = rest
 
 
-def _declare(module: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    ir = lazy.llvmlite_ir()
-    return ir.Function(module, ir.FunctionType(result, arguments), name)
+_TYPES = {"v": VOID, "i": I32, "q": I64, "p": POINTER}
 
 
-def _now(module: Any, platform: Platform) -> Any:
+def _words(struct: type[ctypes.Structure]) -> Type:
+    return array(I64, ctypes.sizeof(struct) // 8)
+
+
+def _now(module: Module, platform: Platform) -> Function:
     """``i64 now()``: nanoseconds of the monotonic clock."""
     body = _Body(module, "graphc_now", "q", "")
     builder = body.builder
-    gettime = _declare(module, "clock_gettime", body.i32, [body.i32, body.pointer])
+    gettime = module.declare("clock_gettime", I32, [I32, POINTER])
     # struct timespec holds two C longs, 64-bit wherever LLVM's 64-bit POSIX targets run
-    time = builder.alloca(body.ir.ArrayType(body.i64, 2))
-    builder.call(gettime, [body.ir.Constant(body.i32, platform.clock), time])
-    seconds = builder.load(time, typ=body.i64)
-    fraction = builder.gep(time, [body.constant(1)], source_etype=body.i64)
-    nanoseconds = builder.load(fraction, typ=body.i64)
-    builder.ret(builder.add(builder.mul(seconds, body.constant(10**9)), nanoseconds))
-    return body.function
+    time = builder.alloca(array(I64, 2))
+    builder.call(gettime, [Constant(I32, platform.clock), time])
+    seconds = builder.load(time, I64)
+    nanoseconds = builder.load(builder.gep(time, body.constant(1), I64), I64)
+    return body.returns(builder.add(builder.mul(seconds, body.constant(10**9)), nanoseconds))
 
 
-def _backoff(module: Any, platform: Platform) -> Any:
+def _backoff(module: Module, platform: Platform) -> Function:
     """``void backoff(i64 spins)``: pause the core; after many spins, now and then the thread.
 
     The other thread may be waiting for this very core, so spinning must give it up.
@@ -195,30 +196,30 @@ def _backoff(module: Any, platform: Platform) -> Any:
     builder, (spins,) = body.builder, body.arguments
     if platform.pause is not None:
         name, values = platform.pause
-        hint = _declare(module, name, body.ir.VoidType(), [body.i32 for _ in values])
-        builder.call(hint, [body.ir.Constant(body.i32, value) for value in values])
-    sched_yield = _declare(module, "sched_yield", body.i32, [])
+        hint = module.declare(name, VOID, [I32 for _ in values])
+        builder.call(hint, [Constant(I32, value) for value in values])
+    sched_yield = module.declare("sched_yield", I32, [])
     patient = builder.icmp_unsigned(">=", spins, body.constant(_SPINS_BEFORE_YIELD))
     phase = builder.and_(spins, body.constant(_SPINS_PER_YIELD - 1))
     turn = builder.icmp_unsigned("==", phase, body.constant(0))
     with builder.if_then(builder.and_(patient, turn)):
         builder.call(sched_yield, [])
-    builder.ret_void()
-    return body.function
+    return body.returns()
 
 
-def _fail(module: Any, backoff: Any) -> Any:
+def _fail(module: Module, backoff: Function) -> Function:
     """``void fail(Failure *, i64 chunk, i64 status, Error *raised)``: keep an error.
 
     The error of the lowest chunk is kept, so that it does not depend on who ran first.
     """
     body = _Body(module, "graphc_fail", "v", "pqqp")
     builder, (failure, chunk, status, raised) = body.builder, body.arguments
-    body.function.attributes.add("noinline")
+    body.function.attributes += " noinline"
     lock, _ = body.at(failure, Failure, "lock")
     spins = body.variable(body.constant(0))
     with body.loop() as (_, locked):
-        body.go_if(body.swap(lock, body.constant(0), body.constant(1), "acquire"), locked)
+        taken = builder.compare_and_swap(lock, body.constant(0), body.constant(1), "acquire")
+        body.go_if(taken, locked)
         builder.call(backoff, [body.get(spins)])
         body.increase(spins)
     first = builder.icmp_signed("<", chunk, body.load(failure, Failure, "chunk"))
@@ -229,15 +230,17 @@ def _fail(module: Any, backoff: Any) -> Any:
         code = body.load(raised, Error, "code")
         silent = builder.icmp_signed("==", code, body.constant(0))
         body.store(builder.select(silent, status, code), raised, Error, "code")
-        words = body.ir.ArrayType(body.i64, ctypes.sizeof(Error) // 8)
         target = body.load(failure, Failure, "error")
-        builder.store(builder.load(raised, typ=words, align=8), target, align=8)
-    body.publish(body.constant(0), lock, "release")
-    builder.ret_void()
-    return body.function
+        builder.store(builder.load(raised, _words(Error), 8), target, 8)
+    builder.store_atomic(body.constant(0), lock, "release")
+    return body.returns()
 
 
-def _size(body: _Body, launch: Any) -> Any:
+def _not(builder: Builder, condition: Row) -> Row:
+    return builder.xor(condition, Constant(I1, 1))
+
+
+def _size(body: _Body, launch: Row) -> Row:
     """Iterations of one chunk: the launch's own, or the whole extent."""
     builder = body.builder
     extent, chunk = body.load(launch, Launch, "extent"), body.load(launch, Launch, "chunk")
@@ -246,7 +249,7 @@ def _size(body: _Body, launch: Any) -> Any:
     return builder.select(builder.and_(positive, smaller), chunk, extent)
 
 
-def _chunk(module: Any, fail: Any) -> Any:
+def _chunk(module: Module, fail: Function) -> Function:
     """``void chunk(const Launch *, Failure *, i64 chunk)``: call the kernel on one chunk."""
     body = _Body(module, "graphc_chunk", "v", "ppq")
     builder, (launch, failure, chunk) = body.builder, body.arguments
@@ -257,20 +260,17 @@ def _chunk(module: Any, fail: Any) -> Any:
     end = builder.add(begin, builder.select(last, rest, size))
     # each call gets an Error of its own: chunks that fail at the same time must not mix theirs
     raised = body.stack(Error)
-    words = body.ir.ArrayType(body.i64, ctypes.sizeof(Error) // 8)
-    builder.store(body.ir.Constant(words, None), raised, align=8)
-    parameters = [body.pointer, body.pointer, body.i64, body.i64, body.pointer]
-    kernel_type = body.ir.FunctionType(body.i32, parameters).as_pointer()
-    kernel = builder.load(body.at(launch, Launch, "kernel")[0], typ=kernel_type, align=8)
+    builder.store(zeroed(_words(Error)), raised, 8)
+    kernel = builder.load(body.at(launch, Launch, "kernel")[0], POINTER, 8)
     buffers, sizes = body.load(launch, Launch, "buffers"), body.load(launch, Launch, "sizes")
-    status = builder.sext(builder.call(kernel, [buffers, sizes, begin, end, raised]), body.i64)
-    with builder.if_then(builder.icmp_signed("!=", status, body.constant(0)), likely=False):
+    status = builder.call_address(kernel, I32, [buffers, sizes, begin, end, raised])
+    status = builder.sext(status, I64)
+    with builder.if_then(builder.icmp_signed("!=", status, body.constant(0))):
         builder.call(fail, [failure, chunk, status, raised])
-    builder.ret_void()
-    return body.function
+    return body.returns()
 
 
-def _work(module: Any, chunk: Any) -> Any:
+def _work(module: Module, chunk: Function) -> Function:
     """``i64 work(Pool *)``: claim and run chunks until none is left; return how many it ran.
 
     All of them belong to one step: the first claim pins it until the caller of this function
@@ -284,17 +284,17 @@ def _work(module: Any, chunk: Any) -> Any:
         ticket = body.load_atomic(pool, "ticket", "acquire")
         left = builder.and_(ticket, body.constant(2**TICKET_CHUNK_BITS - 1))
         body.go_if(builder.icmp_unsigned("==", left, body.constant(0)), leave)
-        taken = body.swap(word, ticket, builder.sub(ticket, body.constant(1)), "acquire")
-        body.go_if(builder.not_(taken), again)
+        fewer = builder.sub(ticket, body.constant(1))
+        taken = builder.compare_and_swap(word, ticket, fewer, "acquire")
+        body.go_if(_not(builder, taken), again)
         number = builder.sub(body.load(pool, PoolState, "chunks"), left)
         launch, failure = (body.load(pool, PoolState, name) for name in ("launch", "failure"))
         builder.call(chunk, [launch, failure, number])
         body.increase(ran)
-    builder.ret(body.get(ran))
-    return body.function
+    return body.returns(body.get(ran))
 
 
-def _share(module: Any, work: Any, backoff: Any) -> Any:
+def _share(module: Module, work: Function, backoff: Function) -> Function:
     """``void share(Pool *, const Launch *, Failure *, i64 chunks)``: run one step with workers."""
     body = _Body(module, "graphc_share", "v", "pppq")
     builder, (pool, launch, failure, chunks) = body.builder, body.arguments
@@ -313,19 +313,18 @@ def _share(module: Any, work: Any, backoff: Any) -> Any:
         body.go_if(builder.icmp_signed("==", finished, expected), leave)
         builder.call(backoff, [body.get(spins)])
         body.increase(spins)
-    builder.ret_void()
-    return body.function
+    return body.returns()
 
 
-def _step(module: Any, chunk: Any, share: Any) -> Any:
+def _step(module: Module, chunk: Function, share: Function) -> Function:
     """``void step(Pool *, const Launch *, Failure *, i64 shared)``: run one row of the table."""
     body = _Body(module, "graphc_step", "v", "pppq")
     builder, (pool, launch, failure, shared) = body.builder, body.arguments
     extent, size = body.load(launch, Launch, "extent"), _size(body, launch)
     number = body.variable(body.constant(0))
-    done = body.function.append_basic_block("done")
-    alone = body.function.append_basic_block("alone")
-    single = body.function.append_basic_block("single")
+    done = body.block("done")
+    alone = body.block("alone")
+    single = body.block("single")
     body.go_if(builder.icmp_signed("<=", extent, body.constant(0)), done)
     body.go_if(builder.icmp_signed("==", extent, size), single)
     count = builder.udiv(builder.sub(extent, body.constant(1)), size)
@@ -337,38 +336,37 @@ def _step(module: Any, chunk: Any, share: Any) -> Any:
     body.go_if(builder.icmp_signed(">=", chunks, limit), alone)
     builder.call(share, [pool, launch, failure, chunks])
     builder.branch(done)
-    builder.position_at_end(single)
+    body.go_on(single)
     builder.call(chunk, [launch, failure, body.constant(0)])
     builder.branch(done)
-    builder.position_at_end(alone)
+    body.go_on(alone)
     with body.loop() as (_, leave):
         body.go_if(builder.icmp_signed(">=", body.get(number), chunks), leave)
         builder.call(chunk, [launch, failure, body.get(number)])
         body.increase(number)
     builder.branch(done)
-    builder.position_at_end(done)
-    builder.ret_void()
-    return body.function
+    body.go_on(done)
+    return body.returns()
 
 
-def _enter(body: _Body, pool: Any, threads: Any) -> Any:
+def _enter(body: _Body, pool: Row, threads: Row) -> Row:
     """Take the pool for a program of several threads; return 1, or 0 where it is busy."""
     builder = body.builder
     shared = body.variable(body.constant(0))
     with builder.if_then(builder.icmp_signed(">", threads, body.constant(1))):
         busy, _ = body.at(pool, PoolState, "busy")
-        taken = body.swap(busy, body.constant(0), body.constant(1), "acquire")
-        builder.store(builder.zext(taken, body.i64), shared)
+        taken = builder.compare_and_swap(busy, body.constant(0), body.constant(1), "acquire")
+        builder.store(builder.zext(taken, I64), shared)
         with builder.if_then(taken):
             body.store_atomic(threads, pool, "width", "monotonic")
     return body.get(shared)
 
 
-def _run(module: Any, step: Any, now: Any) -> None:
+def _run(module: Module, step: Function, now: Function) -> None:
     """``i32 graphc_run(Pool *, const Launch *, i64 count, i64 threads, Error *, u64 *)``."""
     body = _Body(module, "graphc_run", "i", "ppqqpp", internal=False)
     builder, (pool, table, count, threads, error, profile) = body.builder, body.arguments
-    null = body.ir.Constant(body.pointer, None)
+    null = Row(POINTER, "null")
     failure, unread = body.stack(Failure), body.stack(Error)
     target = builder.select(builder.icmp_unsigned("==", error, null), unread, error)
     for field, value in (("lock", 0), ("status", 0), ("chunk", _NO_CHUNK)):
@@ -377,16 +375,15 @@ def _run(module: Any, step: Any, now: Any) -> None:
     shared = _enter(body, pool, threads)
     row, times = body.variable(body.constant(0)), builder.icmp_unsigned("!=", profile, null)
 
-    def note(place: Any) -> None:
-        with builder.if_then(times, likely=False):
-            slot = builder.gep(profile, [place], source_etype=body.i64)
-            builder.store(builder.call(now, []), slot, align=8)
+    def note(place: Row) -> None:
+        with builder.if_then(times):
+            builder.store(builder.call(now, []), builder.gep(profile, place, I64), 8)
 
     with body.loop() as (_, leave):
         index = body.get(row)
         body.go_if(builder.icmp_signed(">=", index, count), leave)
         offset = builder.mul(index, body.constant(ctypes.sizeof(Launch)))
-        launch = builder.gep(table, [offset], source_etype=body.ir.IntType(8))
+        launch = builder.gep(table, offset, I8)
         body.store(index, failure, Failure, "row")
         start = builder.mul(index, body.constant(2))
         note(start)
@@ -397,15 +394,15 @@ def _run(module: Any, step: Any, now: Any) -> None:
         body.go_if(builder.icmp_signed("!=", status, body.constant(0)), leave)
     with builder.if_then(builder.icmp_signed("!=", shared, body.constant(0))):
         body.store_atomic(body.constant(0), pool, "busy", "release")
-    builder.ret(builder.trunc(body.load(failure, Failure, "status"), body.i32))
+    body.returns(builder.trunc(body.load(failure, Failure, "status"), I32))
 
 
-def _is_stopping(body: _Body, pool: Any) -> Any:
+def _is_stopping(body: _Body, pool: Row) -> Row:
     stopping = body.load_atomic(pool, "stopping")
     return body.builder.icmp_signed("!=", stopping, body.constant(0))
 
 
-def _is_idle(body: _Body, pool: Any, now: Any, idle_ns: Any, since: Any, index: Any) -> Any:
+def _is_idle(body: _Body, pool: Row, now: Function, idle_ns: Row, since: Row, index: Row) -> Row:
     """Look at the clock; return whether the worker has been idle for long enough to leave.
 
     The time that a program spends between its parallel steps is no idleness of its workers:
@@ -419,41 +416,41 @@ def _is_idle(body: _Body, pool: Any, now: Any, idle_ns: Any, since: Any, index: 
     start = builder.select(fresh, time, body.get(since))
     builder.store(start, since)
     idle = builder.icmp_signed(">=", builder.sub(time, start), idle_ns)
-    return builder.or_(builder.and_(idle, builder.not_(fresh)), _is_stopping(body, pool))
+    return builder.or_(builder.and_(idle, _not(builder, fresh)), _is_stopping(body, pool))
 
 
-def _worker(module: Any, work: Any, now: Any, backoff: Any) -> None:
+def _worker(module: Module, work: Function, now: Function, backoff: Function) -> None:
     """``void graphc_worker(Pool *, i64 idle_ns, i64 index)``."""
     body = _Body(module, "graphc_worker", "v", "pqq", internal=False)
     builder, (pool, idle_ns, index) = body.builder, body.arguments
     zero, one = body.constant(0), body.constant(1)
     since, spins = body.variable(zero), body.variable(zero)
     body.add_atomic(pool, "awake", one, "acq_rel")
-    idle = body.function.append_basic_block("idle")
+    idle = body.block("idle")
     mask = body.constant(2**TICKET_CHUNK_BITS - 1)
     with body.loop() as (again, leave):
         left = builder.and_(body.load_atomic(pool, "ticket"), mask)
         body.go_if(builder.icmp_unsigned("==", left, zero), idle)
         # a width just out of date lets in one thread too many or too few, which does no harm
         invited = builder.icmp_signed("<", index, body.load_atomic(pool, "width"))
-        body.go_if(builder.not_(invited), idle)
+        body.go_if(_not(builder, invited), idle)
         ran = builder.call(work, [pool])
         body.go_if(builder.icmp_signed("==", ran, zero), idle)
         body.add_atomic(pool, "finished", ran, "release")
         builder.store(zero, since)
         builder.store(zero, spins)
         builder.cbranch(_is_stopping(body, pool), leave, again)
-        builder.position_at_end(idle)
+        body.go_on(idle)
         builder.call(backoff, [body.get(spins)])
         body.increase(spins)
         phase = builder.and_(body.get(spins), body.constant(_SPINS_PER_CLOCK - 1))
         body.go_if(builder.icmp_unsigned("!=", phase, zero), again)
         body.go_if(_is_idle(body, pool, now, idle_ns, since, index), leave)
     body.add_atomic(pool, "awake", body.constant(-1), "acq_rel")
-    builder.ret_void()
+    body.returns()
 
 
-def build_module(platform: Platform) -> Any:
+def build_module(platform: Platform) -> Module:
     """Write the dispatcher as an LLVM module.
 
     Parameters
@@ -463,12 +460,11 @@ def build_module(platform: Platform) -> Any:
 
     Returns
     -------
-    llvmlite.ir.Module
+    Module
         Defines ``graphc_run`` and ``graphc_worker``; needs ``clock_gettime`` and
         ``sched_yield`` of the C library and nothing else.
     """
-    module = lazy.llvmlite_ir().Module("graphc_dispatch")
-    module.triple = platform.triple
+    module = Module(platform.triple)
     now, backoff = _now(module, platform), _backoff(module, platform)
     chunk = _chunk(module, _fail(module, backoff))
     work = _work(module, chunk)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
+import threading
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from graphc import lazy
+from graphc import config, lazy
 from graphc.errors import CompileError
 from graphc.ir.target import Target
 
-_machines: dict[Target, Any] = {}
+_own = threading.local()
 
 
 def machine(target: Target) -> Any:
-    """Return LLVM's code generator for a target, made once per process."""
-    found = _machines.get(target)
-    return found or _machines.setdefault(target, new_machine(target))
+    """Return LLVM's code generator for a target, made once per thread."""
+    machines: dict[Target, Any] = _own.__dict__.setdefault("machines", {})
+    found = machines.get(target)
+    if found is None:
+        found = machines[target] = new_machine(target)
+    return found
 
 
 def new_machine(target: Target) -> Any:
@@ -26,34 +33,66 @@ def new_machine(target: Target) -> Any:
     )
 
 
-def optimized(text: str, target: Target) -> Any:
+def optimized(text: str, target: Target, passes: Sequence[str]) -> Any:
     """Parse LLVM IR and optimize it.
 
     Kernels come with explicit vectors, unrolled tiles and shared values named, so a few passes
     give the code of -O3 in a quarter of its time; the code generator moves what loops repeat.
+
+    Parameters
+    ----------
+    text : str
+    target : Target
+    passes : sequence of str
+        Function passes in order, by their names in llvmlite.
     """
     binding = lazy.llvmlite_binding()
-    module = binding.parse_assembly(text)
-    module.verify()
+    module = binding.parse_assembly(text, binding.create_context())
+    if config.current().verify:
+        module.verify()
     builder = binding.create_pass_builder(
         machine(target), binding.create_pipeline_tuning_options(speed_level=2)
     )
-    passes = binding.create_new_function_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_loop_rotate_pass()
-    passes.add_new_gvn_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_aggressive_dce_pass()
+    manager = binding.create_new_function_pass_manager()
+    for name in passes:
+        getattr(manager, f"add_{name}_pass")()
+    run = _unlocked().LLVMPY_RunNewFunctionPassManager
     for function in module.functions:
         if not function.is_declaration:
-            passes.run(function, builder)
+            run(manager, function, builder)
     return module
 
 
-def object_code(text: str, target: Target) -> bytes:
+@cache
+def _unlocked() -> Any:
+    """Return llvmlite's library without its lock, which would let one thread compile at a time.
+
+    LLVM itself needs none between threads that have a context and a code generator each.
+    """
+    ffi = lazy.llvmlite_binding().ffi
+    library = ctypes.CDLL(ffi.lib._name)
+    for name in ("LLVMPY_RunNewFunctionPassManager", "LLVMPY_TargetMachineEmitToMemory"):
+        locked, function = getattr(ffi.lib, name), getattr(library, name)
+        function.argtypes, function.restype = locked.argtypes, locked.restype
+    return library
+
+
+def _emitted(module: Any, target: Target) -> bytes:
+    """Return a module's object code."""
+    ffi = lazy.llvmlite_binding().ffi
+    with ffi.OutputString() as message:
+        emit = _unlocked().LLVMPY_TargetMachineEmitToMemory
+        buffer = emit(machine(target), module, 1, message)
+        if not buffer:
+            raise CompileError(f"LLVM cannot generate code: {message}")
+    try:
+        start, size = ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer)
+        return ctypes.string_at(start, size)
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+def object_code(text: str, target: Target, passes: Sequence[str]) -> bytes:
     """Return the object file of LLVM IR text.
 
     Raises
@@ -61,7 +100,7 @@ def object_code(text: str, target: Target) -> bytes:
     CompileError
         If the code would call anything outside itself.
     """
-    code: bytes = machine(target).emit_object(optimized(text, target))
+    code = _emitted(optimized(text, target, passes), target)
     missing = undefined_symbols(code)
     if missing:
         raise CompileError(
@@ -71,9 +110,9 @@ def object_code(text: str, target: Target) -> bytes:
     return code
 
 
-def assembly(text: str, target: Target) -> str:
+def assembly(text: str, target: Target, passes: Sequence[str]) -> str:
     """Return the machine code of LLVM IR text as assembly."""
-    return str(machine(target).emit_assembly(optimized(text, target)))
+    return str(machine(target).emit_assembly(optimized(text, target, passes)))
 
 
 def undefined_symbols(code: bytes) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphc.codegen.llvm_builder import Builder, Constant, Function, VectorType, undefined, vector
 from graphc.codegen.llvm_values import Arithmetic, Row, Tile, Value, Weak, suffix
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_
@@ -35,7 +36,7 @@ class Conversions(Arithmetic):
         if old.floating:
             name = "llvm.fptosi.sat" if new.kind == "i" else "llvm.fptoui.sat"
             full = f"{name}.{suffix(kind)}.{suffix(row.type)}"
-            return builder.call(self.function(full, kind, [row.type]), [row])
+            return builder.call(self.module.declare(full, kind, [row.type]), [row], pure=True)
         if new.floating:
             return (builder.sitofp if old.kind == "i" else builder.uitofp)(row, kind)
         if old is bool_ or new.item_bytes > old.item_bytes:
@@ -92,28 +93,26 @@ class Conversions(Arithmetic):
 
     def lanes(self, row: Row, first: int, count: int) -> Row:
         """Return some adjacent lanes of a vector; a scalar for one."""
-        if not isinstance(row.type, self.ir.VectorType):
+        if not isinstance(row.type, VectorType):
             return row
         if count == 1:
-            return self.builder.extract_element(row, self.ir.Constant(self.i32, first))
+            return self.builder.extract_element(row, first)
         return self.shuffle(row, row, list(range(first, first + count)))
 
     def shuffle(self, a: Row, b: Row, positions: list[int]) -> Row:
         """Return a vector of lanes picked from two vectors, numbered one after the other."""
-        kind = self.ir.VectorType(self.i32, len(positions))
-        return self.builder.shuffle_vector(a, b, self.ir.Constant(kind, positions))
+        return self.builder.shuffle_vector(a, b, positions)
 
     def joined(self, rows: list[Row], counts: list[int]) -> Row:
         """Return the lanes of several rows in one vector."""
         total = sum(counts)
         element = rows[0].type.element if counts[0] > 1 else rows[0].type
-        result = self.ir.Constant(self.ir.VectorType(element, total), self.ir.Undefined)
+        result = undefined(vector(element, total))
         position = 0
         for row, count in zip(rows, counts, strict=True):
             for lane in range(count):
                 item = self.lanes(row, lane, 1)
-                place = self.ir.Constant(self.i32, position)
-                result = self.builder.insert_element(result, item, place)
+                result = self.builder.insert_element(result, item, position)
                 position += 1
         return result
 
@@ -125,7 +124,7 @@ class Conversions(Arithmetic):
     def _floordiv_f(self, a: Row, b: Row) -> Row:
         """NumPy's floor division: exact about the remainder, so 1.0 // 0.1 is 9."""
         builder = self.builder
-        zero, one = self._float_like(a, 0.0), self._float_like(a, 1.0)
+        zero, one = self.like(a, 0.0), self.like(a, 1.0)
         remainder = self._rem_f(a, b)
         quotient = builder.fdiv(builder.fsub(a, remainder), b)
         crossed = builder.and_(
@@ -136,7 +135,7 @@ class Conversions(Arithmetic):
         )
         quotient = builder.select(crossed, builder.fsub(quotient, one), quotient)
         floored = self.intrinsic("llvm.floor", quotient)
-        off = builder.fcmp_ordered(">", builder.fsub(quotient, floored), self._float_like(a, 0.5))
+        off = builder.fcmp_ordered(">", builder.fsub(quotient, floored), self.like(a, 0.5))
         floored = builder.select(off, builder.fadd(floored, one), floored)
         plain = builder.fdiv(a, b)
         signed_zero = self.intrinsic("llvm.copysign", zero, plain)
@@ -144,22 +143,16 @@ class Conversions(Arithmetic):
         floored = builder.select(nonzero, floored, signed_zero)
         return builder.select(builder.fcmp_ordered("==", b, zero), plain, floored)
 
-    def _float_like(self, row: Row, number: float) -> Row:
-        if isinstance(row.type, self.ir.VectorType):
-            return self.ir.Constant(row.type, [number] * row.type.count)
-        return self.ir.Constant(row.type, number)
-
     def _by_lane(self, function: Any, a: Row, b: Row) -> Row:
-        if not isinstance(a.type, self.ir.VectorType):
-            return self.builder.call(function, [a, b])
-        result = self.ir.Constant(a.type, self.ir.Undefined)
+        if not isinstance(a.type, VectorType):
+            return self.builder.call(function, [a, b], pure=True)
+        result = undefined(a.type)
         for lane in range(a.type.count):
             item = self.builder.call(function, [self.lanes(a, lane, 1), self.lanes(b, lane, 1)])
-            place = self.ir.Constant(self.i32, lane)
-            result = self.builder.insert_element(result, item, place)
+            result = self.builder.insert_element(result, item, lane)
         return result
 
-    def _fmod(self, row: Any) -> Any:
+    def _fmod(self, row: Any) -> Function:
         """Return a function of the module that is C's fmod; LLVM's frem would call libm.
 
         It doubles the divisor up to the dividend and subtracts on the way back; every step is
@@ -167,46 +160,43 @@ class Conversions(Arithmetic):
         """
         kind = getattr(row, "element", row)
         name = f"fmod_{suffix(kind)}"
-        known = name in self._functions
-        function = self.function(name, kind, [kind, kind])
-        if not known:
-            function.linkage = "internal"
-            outside, self.builder = self.builder, self.ir.IRBuilder()
-            self._write_fmod(function, kind)
-            self.builder = outside
+        found = self.module.functions.get(name)
+        if found is not None:
+            return found
+        function = self.module.define(Function(name, kind, [kind, kind], internal=True))
+        outside, self.builder = self.builder, Builder(function, function.block("entry"))
+        self._write_fmod(function, kind)
+        self.builder = outside
         return function
 
-    def _write_fmod(self, function: Any, kind: Any) -> None:
-        builder, zero = self.builder, self.ir.Constant(kind, 0.0)
-        entry, up, down, done, bad = (
-            function.append_basic_block(n) for n in ("entry", "up", "down", "done", "bad")
-        )
-        builder.position_at_end(entry)
-        a, b = function.args
+    def _write_fmod(self, function: Function, kind: Any) -> None:
+        builder, zero = self.builder, Constant(kind, 0.0)
+        up, down, done, bad = (function.block(name) for name in ("up", "down", "done", "bad"))
+        entry, (a, b) = builder.block, function.arguments
         dividend, divisor = self.intrinsic("llvm.fabs", a), self.intrinsic("llvm.fabs", b)
         valid = builder.and_(
-            builder.fcmp_ordered("<", dividend, self.ir.Constant(kind, math.inf)),
+            builder.fcmp_ordered("<", dividend, Constant(kind, math.inf)),
             builder.fcmp_ordered(">", divisor, zero),
         )
         builder.cbranch(valid, up, bad)
-        builder.position_at_end(up)
+        builder.block = up
         multiple = builder.phi(kind)
         room = builder.fsub(dividend, multiple)
         doubled = builder.fadd(multiple, multiple)
         builder.cbranch(builder.fcmp_ordered(">=", room, multiple), up, down)
         multiple.add_incoming(divisor, entry)
         multiple.add_incoming(doubled, up)
-        builder.position_at_end(down)
+        builder.block = down
         left, step = builder.phi(kind), builder.phi(kind)
         fits = builder.fcmp_ordered(">=", left, step)
         rest = builder.select(fits, builder.fsub(left, step), left)
-        smaller = builder.fmul(step, self.ir.Constant(kind, 0.5))
+        smaller = builder.fmul(step, Constant(kind, 0.5))
         left.add_incoming(dividend, up)
         left.add_incoming(rest, down)
         step.add_incoming(multiple, up)
         step.add_incoming(smaller, down)
         builder.cbranch(builder.fcmp_ordered(">", step, divisor), down, done)
-        builder.position_at_end(done)
+        builder.block = done
         builder.ret(self.intrinsic("llvm.copysign", rest, a))
-        builder.position_at_end(bad)
-        builder.ret(self.ir.Constant(kind, math.nan))
+        builder.block = bad
+        builder.ret(Constant(kind, math.nan))

@@ -9,6 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from graphc.codegen.llvm_builder import (
+    I8,
+    I32,
+    I64,
+    VOID,
+    Builder,
+    Constant,
+    VectorType,
+    array,
+    filled,
+    undefined,
+    vector,
+)
 from graphc.codegen.llvm_conversions import Conversions
 from graphc.codegen.llvm_values import Row, Tile, Value, Weak, suffix
 from graphc.errors import CompileError
@@ -25,7 +38,7 @@ class Pointer:
     """Typed memory: a parameter or scratch."""
 
     dtype: DType
-    address: Any
+    address: Row
 
 
 class Memory(Conversions):
@@ -33,37 +46,29 @@ class Memory(Conversions):
 
     Attributes
     ----------
-    entry : llvmlite.ir.IRBuilder
+    entry : Builder
         Where stack memory is made: the block every path comes through once.
     """
 
-    entry: Any
-    _dummy: Any = None
+    entry: Builder
+    _dummy: Row | None = None
 
     # -- addresses ---------------------------------------------------------------------------
 
     def memory_type(self, dtype: DType) -> Any:
         """Return the LLVM type of one element in memory."""
-        return self.ir.IntType(8) if dtype is bool_ else self.scalar_type(dtype)
+        return I8 if dtype is bool_ else self.scalar_type(dtype)
 
     def alloc(self, dtype: DType, count: int) -> Pointer:
         """Make scratch for ``count`` elements on the stack, once for the whole kernel."""
         return Pointer(dtype, self._stack(self.memory_type(dtype), max(count, 1)))
 
     def _stack(self, element: Any, count: int) -> Row:
-        memory = self.entry.alloca(self.ir.ArrayType(element, count))
-        memory.align = SCRATCH_ALIGN_BYTES
-        address = self.entry.gep(memory, [self.ir.Constant(self.i64, 0)], source_etype=element)
-        address.type = self.ir.PointerType()  # llvmlite gives it the type of the array
-        return address
+        return self.entry.alloca(array(element, count), SCRATCH_ALIGN_BYTES)
 
     def element(self, pointer: Pointer, offset: Row) -> Row:
         """Return the address of an element, or of each of a vector of elements."""
-        kind = self.memory_type(pointer.dtype)
-        found = self.builder.gep(pointer.address, [offset], source_etype=kind)
-        if isinstance(offset.type, self.ir.VectorType):  # which llvmlite does not notice
-            found.type = self.ir.VectorType(self.ir.PointerType(), offset.type.count)
-        return found
+        return self.builder.gep(pointer.address, offset, self.memory_type(pointer.dtype))
 
     def offsets(
         self, offset: Value | Weak, lead: Tile, strides: Sequence[Value | Weak]
@@ -90,10 +95,9 @@ class Memory(Conversions):
     def dummy(self) -> Row:
         """Return memory that masked-off accesses go to."""
         if self._dummy is None:
-            byte = self.ir.IntType(8)
-            zeros = self.ir.Constant(self.ir.VectorType(byte, _DUMMY_BYTES), [0] * _DUMMY_BYTES)
-            self._dummy = self._stack(byte, _DUMMY_BYTES)
-            self.entry.store(zeros, self._dummy, align=SCRATCH_ALIGN_BYTES)
+            zeros = Constant(vector(I8, _DUMMY_BYTES), [0] * _DUMMY_BYTES)
+            self._dummy = self._stack(I8, _DUMMY_BYTES)
+            self.entry.store(zeros, self._dummy, SCRATCH_ALIGN_BYTES)
         return self._dummy
 
     def from_memory(self, dtype: DType, row: Row) -> Row:
@@ -106,15 +110,14 @@ class Memory(Conversions):
         """Convert a register row into what is stored."""
         if dtype is not bool_:
             return row
-        byte = self.ir.IntType(8)
-        vector = isinstance(row.type, self.ir.VectorType)
-        kind = self.ir.VectorType(byte, row.type.count) if vector else byte
+        wide = isinstance(row.type, VectorType)
+        kind = vector(I8, row.type.count) if wide else I8
         return self.builder.zext(row, kind)
 
     def memory_row(self, dtype: DType, lanes: int) -> Any:
         """Return the LLVM type of a row in memory."""
         element = self.memory_type(dtype)
-        return element if lanes == 1 else self.ir.VectorType(element, lanes)
+        return element if lanes == 1 else vector(element, lanes)
 
     # -- loads -------------------------------------------------------------------------------
 
@@ -140,7 +143,7 @@ class Memory(Conversions):
                 rows.append(self.splat(self._load_row(pointer, place, 1, keep, fill), lanes))
             elif _is(stride, 1):
                 rows.append(self._load_row(pointer, place, lanes, keep, fill))
-            elif lanes >= 4 and any(_is(stride, near) for near in range(2, MAX_APART + 1)):
+            elif lanes >= 4 and isinstance(stride, int) and 2 <= stride <= MAX_APART:
                 rows.append(self._load_apart(pointer, place, stride, lanes, keep, fill))
             else:
                 vector = self.lane_offsets(place, stride, lanes)
@@ -158,7 +161,7 @@ class Memory(Conversions):
         ]
         return Value(pointer.dtype, offsets.tile, rows)
 
-    def _mask_rows(self, mask: Value | Weak | None, tile: Tile) -> list[Row | None]:
+    def _mask_rows(self, mask: Value | Weak | None, tile: Tile) -> Sequence[Row | None]:
         """Return each row's mask: None, a bool for the whole row, or one for each lane."""
         count = math.prod(tile[:-1])
         if mask is None:
@@ -174,17 +177,17 @@ class Memory(Conversions):
         address, kind = self.element(pointer, place), self.memory_row(dtype, lanes)
         align = dtype.item_bytes
         if keep is None:
-            return self.from_memory(dtype, self.builder.load(address, align=align, typ=kind))
+            return self.from_memory(dtype, self.builder.load(address, kind, align))
         filling = self.constant(fill, dtype, lanes)
-        if isinstance(keep.type, self.ir.VectorType):
+        if isinstance(keep.type, VectorType):
             passed = self.to_memory_constant(dtype, fill, lanes)
-            arguments = [address, self.ir.Constant(self.i32, align), keep, passed]
-            callee = self.function(
+            arguments = [address, Constant(I32, align), keep, passed]
+            callee = self.module.declare(
                 f"llvm.masked.load.{suffix(kind)}.p0", kind, [a.type for a in arguments]
             )
             return self.from_memory(dtype, self.builder.call(callee, arguments))
         address = self._guarded(keep, address, dtype.item_bytes * lanes)
-        row = self.from_memory(dtype, self.builder.load(address, align=align, typ=kind))
+        row = self.from_memory(dtype, self.builder.load(address, kind, align))
         return self.builder.select(keep, row, filling)
 
     def _load_apart(
@@ -193,13 +196,13 @@ class Memory(Conversions):
         """Return every ``stride``-th element from adjacent reads, the last ending at the last."""
         starts = [*range(0, (stride - 1) * lanes, lanes), (lanes - 1) * (stride - 1)]
         within = np.minimum(np.arange(lanes) * stride // lanes, stride - 1)
-        row, taken = None, np.arange(lanes) * stride
+        row, taken = undefined(self.memory_row(pointer.dtype, lanes)), np.arange(lanes) * stride
         for number, start in enumerate(starts):
             at = self.apply("add", self.scalar(place), start).rows[0] if start else place
             wanted = np.where(within == number)[0]
             mask = None if keep is None else self._apart(keep, lanes, wanted, stride, start)
             part = self._load_row(pointer, at, lanes, mask, fill)
-            if row is None:
+            if number == 0:
                 row = part
                 continue
             order = np.where(within == number, lanes + np.arange(lanes) * stride - start, taken)
@@ -218,7 +221,7 @@ class Memory(Conversions):
         """Return a constant row as it lies in memory."""
         if dtype is not bool_:
             return self.constant(number, dtype, lanes)
-        return self.like(self.ir.Constant(self.memory_row(dtype, lanes), None), int(bool(number)))
+        return filled(self.memory_row(dtype, lanes), int(bool(number)))
 
     def _guarded(self, keep: Row, address: Row, size_bytes: int) -> Row:
         if size_bytes > _DUMMY_BYTES:
@@ -234,18 +237,18 @@ class Memory(Conversions):
         addresses, kind = self.element(pointer, places), self.memory_row(dtype, lanes)
         arguments = [
             addresses,
-            self.ir.Constant(self.i32, dtype.item_bytes),
+            Constant(I32, dtype.item_bytes),
             self._lane_mask(keep, lanes),
             self.to_memory_constant(dtype, fill, lanes),
         ]
         name = f"llvm.masked.gather.{suffix(kind)}.v{lanes}p0"
-        callee = self.function(name, kind, [a.type for a in arguments])
+        callee = self.module.declare(name, kind, [a.type for a in arguments])
         return self.from_memory(dtype, self.builder.call(callee, arguments))
 
     def _lane_mask(self, keep: Row | None, lanes: int) -> Row:
         if keep is None:
             return self.constant(True, bool_, lanes)
-        return keep if isinstance(keep.type, self.ir.VectorType) else self.splat(keep, lanes)
+        return keep if isinstance(keep.type, VectorType) else self.splat(keep, lanes)
 
     # -- stores ------------------------------------------------------------------------------
 
@@ -297,46 +300,44 @@ class Memory(Conversions):
     ) -> None:
         dtype, address = pointer.dtype, self.element(pointer, place)
         item = self.to_memory(dtype, row)
-        if keep is not None and isinstance(keep.type, self.ir.VectorType):
-            arguments = [item, address, self.ir.Constant(self.i32, dtype.item_bytes), keep]
+        if keep is not None and isinstance(keep.type, VectorType):
+            arguments = [item, address, Constant(I32, dtype.item_bytes), keep]
             name = f"llvm.masked.store.{suffix(item.type)}.p0"
-            callee = self.function(name, self.ir.VoidType(), [a.type for a in arguments])
+            callee = self.module.declare(name, VOID, [a.type for a in arguments])
             self.builder.call(callee, arguments)
             return
         if keep is not None:
             lanes = getattr(row.type, "count", 1)
             address = self._guarded(keep, address, dtype.item_bytes * lanes)
-        if streaming and keep is None and isinstance(row.type, self.ir.VectorType):
+        if streaming and keep is None and isinstance(row.type, VectorType):
             self._stream_row(item, address, dtype.item_bytes)
         else:
-            self.builder.store(item, address, align=dtype.item_bytes)
+            self.builder.store(item, address, dtype.item_bytes)
 
     def _stream_row(self, item: Row, address: Row, item_bytes: int) -> None:
         """Store past the cache where the address allows it; most machines need full alignment."""
         row_bytes = item.type.count * item_bytes
         low = self.builder.and_(
-            self.builder.ptrtoint(address, self.i64), self.ir.Constant(self.i64, row_bytes - 1)
+            self.builder.ptrtoint(address, I64), Constant(I64, row_bytes - 1)
         )
-        aligned = self.builder.icmp_unsigned("==", low, self.ir.Constant(self.i64, 0))
+        aligned = self.builder.icmp_unsigned("==", low, Constant(I64, 0))
         with self.builder.if_else(aligned) as (then, otherwise):
             with then:
-                store = self.builder.store(item, address, align=row_bytes)
-                hint = self.module.add_metadata([self.ir.Constant(self.i32, 1)])
-                store.set_metadata("nontemporal", hint)
+                self.builder.store(item, address, row_bytes, streaming=True)
             with otherwise:
-                self.builder.store(item, address, align=item_bytes)
+                self.builder.store(item, address, item_bytes)
 
     def _scatter_row(self, pointer: Pointer, places: Row, row: Row, keep: Row | None) -> None:
-        if not isinstance(row.type, self.ir.VectorType):
+        if not isinstance(row.type, VectorType):
             self._store_row(pointer, places, row, keep, streaming=False)
             return
         dtype, lanes = pointer.dtype, row.type.count
         item = self.to_memory(dtype, row)
-        align = self.ir.Constant(self.i32, dtype.item_bytes)
+        align = Constant(I32, dtype.item_bytes)
         addresses = self.element(pointer, places)
         arguments = [item, addresses, align, self._lane_mask(keep, lanes)]
         name = f"llvm.masked.scatter.{suffix(item.type)}.v{lanes}p0"
-        callee = self.function(name, self.ir.VoidType(), [a.type for a in arguments])
+        callee = self.module.declare(name, VOID, [a.type for a in arguments])
         self.builder.call(callee, arguments)
 
     # -- shuffles ----------------------------------------------------------------------------

@@ -14,14 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from graphc import lazy
 from graphc.codegen.cpu import FLOAT_INTRINSICS, INTEGER_INTRINSICS
+from graphc.codegen.llvm_builder import (
+    DOUBLE,
+    FLOAT,
+    I1,
+    I64,
+    Builder,
+    Constant,
+    Module,
+    Row,
+    VectorType,
+    filled,
+    integer,
+    undefined,
+    vector,
+)
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_, int64
 
 Tile = tuple[int, ...]
-Row = Any
-"""An LLVM value: a scalar, or a vector of the tile's last axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ class Arithmetic:
 
     Attributes
     ----------
-    builder : llvmlite.ir.IRBuilder
+    builder : Builder
         Where instructions go; its block may change between calls.
     mask_bits : int
         Integers that masks of leading lanes are compared in.
@@ -62,37 +74,28 @@ class Arithmetic:
 
     mask_bits = 32
 
-    def __init__(self, module: Any, builder: Any):
-        self.ir = lazy.llvmlite_ir()
+    def __init__(self, module: Module, builder: Builder):
         self.module = module
         self.builder = builder
-        self.i1, self.i32, self.i64 = (self.ir.IntType(bits) for bits in (1, 32, 64))
-        self._functions: dict[str, Any] = {}
-        self._splats: dict[tuple[int, int, int], tuple[Row, Row]] = {}
 
     # -- types and constants -----------------------------------------------------------------
 
     def scalar_type(self, dtype: DType) -> Any:
         """Return the LLVM type of one element in a register."""
         if dtype.floating:
-            return self.ir.FloatType() if dtype.item_bytes == 4 else self.ir.DoubleType()
-        return self.i1 if dtype is bool_ else self.ir.IntType(8 * dtype.item_bytes)
+            return FLOAT if dtype.item_bytes == 4 else DOUBLE
+        return I1 if dtype is bool_ else integer(8 * dtype.item_bytes)
 
     def row_type(self, dtype: DType, lanes: int) -> Any:
         """Return the LLVM type of a row."""
         element = self.scalar_type(dtype)
-        return element if lanes == 1 else self.ir.VectorType(element, lanes)
+        return element if lanes == 1 else vector(element, lanes)
 
     def constant(self, number: Weak, dtype: DType, lanes: int = 1) -> Row:
         """Return a constant row."""
-        element = self.scalar_type(dtype)
-        if dtype.floating:
-            item = float(number)
-        else:
-            item = int(number) & ((1 << element.width) - 1)
-        if lanes == 1:
-            return self.ir.Constant(element, item)
-        return self.ir.Constant(self.ir.VectorType(element, lanes), [item] * lanes)
+        bits = 1 if dtype is bool_ else 8 * dtype.item_bytes
+        item = float(number) if dtype.floating else int(number) & ((1 << bits) - 1)
+        return filled(self.row_type(dtype, lanes), item)
 
     def value(self, number: Weak, dtype: DType, tile: Tile = ()) -> Value:
         """Return a tile filled with a number."""
@@ -106,9 +109,8 @@ class Arithmetic:
     def iota(self, lanes: int) -> Value:
         """Return the i64 vector 0 .. lanes - 1."""
         if lanes == 1:
-            return Value(int64, (1,), [self.ir.Constant(self.i64, 0)])
-        vector = self.ir.VectorType(self.i64, lanes)
-        return Value(int64, (lanes,), [self.ir.Constant(vector, list(range(lanes)))])
+            return Value(int64, (1,), [Constant(I64, 0)])
+        return Value(int64, (lanes,), [Constant(vector(I64, lanes), list(range(lanes)))])
 
     # -- shapes ------------------------------------------------------------------------------
 
@@ -116,17 +118,11 @@ class Arithmetic:
         """Return a vector with a scalar in every lane."""
         if lanes == 1:
             return row
-        if isinstance(row, self.ir.Constant):
-            return self.ir.Constant(self.ir.VectorType(row.type, lanes), [row.constant] * lanes)
-        key = (id(row), lanes, id(self.builder.block))
-        found = self._splats.get(key)
-        if found is None:
-            undefined = self.ir.Constant(self.ir.VectorType(row.type, lanes), self.ir.Undefined)
-            zeros = self.ir.Constant(self.ir.VectorType(self.i32, lanes), [0] * lanes)
-            first = self.builder.insert_element(undefined, row, self.ir.Constant(self.i32, 0))
-            found = row, self.builder.shuffle_vector(first, undefined, zeros)
-            self._splats[key] = found  # holds `row`, so that its id stays its own
-        return found[1]
+        if isinstance(row, Constant):
+            return Constant(vector(row.type, lanes), [row.constant] * lanes)
+        nothing = undefined(vector(row.type, lanes))
+        first = self.builder.insert_element(nothing, row, 0)
+        return self.builder.shuffle_vector(first, nothing, [0] * lanes)
 
     def broadcast(self, value: Value, tile: Tile) -> list[Row]:
         """Return the rows of a value spread over a tile."""
@@ -170,11 +166,11 @@ class Arithmetic:
 
     def leading(self, lanes: int, count: Row) -> Value:
         """Return the mask of the first ``count`` lanes, compared in narrow integers."""
-        zero, most = self.ir.Constant(self.i64, 0), self.ir.Constant(self.i64, lanes)
+        zero, most = Constant(I64, 0), Constant(I64, lanes)
         clamped = self.intrinsic("llvm.smin", self.intrinsic("llvm.smax", count, zero), most)
-        kind = self.ir.IntType(self.mask_bits)
+        kind = integer(self.mask_bits)
         limit = self.splat(self.builder.trunc(clamped, kind), lanes)
-        numbers = self.ir.Constant(self.ir.VectorType(kind, lanes), list(range(lanes)))
+        numbers = Constant(vector(kind, lanes), list(range(lanes)))
         return Value(bool_, (lanes,), [self.builder.icmp_unsigned("<", numbers, limit)])
 
     def typed(self, operands: Sequence[Value | Weak]) -> list[Value]:
@@ -205,21 +201,13 @@ class Arithmetic:
             raise CompileError(f"{op} is not defined on {dtype}")
         return lambda *rows: special(*rows)
 
-    def function(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
-        """Return the module's declaration of a function, making it at its first use."""
-        found = self._functions.get(name)
-        if found is None:
-            signature = self.ir.FunctionType(result, list(arguments))
-            found = self._functions[name] = self.ir.Function(self.module, signature, name)
-        return found
-
     def intrinsic(self, name: str, *rows: Row, extra: Sequence[Row] = ()) -> Row:
         """Call an LLVM intrinsic that is overloaded on the type of its first operand."""
         kind = rows[0].type
         arguments = [*rows, *extra]
         full = f"{name}.{suffix(kind)}"
-        callee = self.function(full, kind, [a.type for a in arguments])
-        return self.builder.call(callee, arguments)
+        callee = self.module.declare(full, kind, [a.type for a in arguments])
+        return self.builder.call(callee, arguments, pure=True)
 
     def _compare(self, op: str, dtype: DType, a: Row, b: Row) -> Row:
         sign = _COMPARISONS[op]
@@ -230,10 +218,8 @@ class Arithmetic:
         return (self.builder.icmp_signed if signed else self.builder.icmp_unsigned)(sign, a, b)
 
     def like(self, row: Row, number: Weak) -> Row:
-        """Return a constant of the type of an integer row."""
-        if isinstance(row.type, self.ir.VectorType):
-            return self.ir.Constant(row.type, [number] * row.type.count)
-        return self.ir.Constant(row.type, number)
+        """Return a constant of the type of a row."""
+        return filled(row.type, number)
 
     def _select(self, condition: Row, a: Row, b: Row) -> Row:
         return self.builder.select(condition, a, b)
@@ -258,12 +244,12 @@ class Arithmetic:
     _trunc_i = _trunc_u = _round_i = _round_u = _identity
 
     def _abs_i(self, a: Row) -> Row:
-        return self.intrinsic("llvm.abs", a, extra=[self.ir.Constant(self.i1, 0)])
+        return self.intrinsic("llvm.abs", a, extra=[Constant(I1, 0)])
 
     def _mulhi_u(self, a: Row, b: Row) -> Row:
-        wide = self.ir.IntType(64)
-        if isinstance(a.type, self.ir.VectorType):
-            wide = self.ir.VectorType(wide, a.type.count)
+        wide: Any = I64
+        if isinstance(a.type, VectorType):
+            wide = vector(wide, a.type.count)
         product = self.builder.mul(self.builder.zext(a, wide), self.builder.zext(b, wide))
         return self.builder.trunc(self.builder.lshr(product, self.like(product, 32)), a.type)
 
@@ -389,7 +375,7 @@ def _known(row: Row) -> int | None:
     """Return the integer that every lane of a constant holds, or None."""
     found = getattr(row, "constant", None)
     if isinstance(found, list):
-        items = {getattr(item, "constant", item) for item in found}
+        items = set(found)
         found = items.pop() if len(items) == 1 else None
     return found if isinstance(found, int) else None
 

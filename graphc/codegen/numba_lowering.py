@@ -9,26 +9,22 @@ int32 to int64 and int * float32 to float64.
 
 from __future__ import annotations
 
-import gc
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphc import lazy
-from graphc.codegen.cpu import STREAMING_FENCE, architecture
+from graphc.codegen.llvm_builder import I64, Constant
+from graphc.codegen.llvm_kernel import KernelEmitter
 from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_values import Tile, Value, Weak
 from graphc.codegen.python_text import DTYPE_NAMES, FOLDS, FUNCTIONS
 from graphc.errors import CompileError
 from graphc.ir.target import Target
-from graphc.ir.types import DType, int64
-
-SYMBOL = "graphc_kernel"
-"""Symbol of a compiled kernel in its object file."""
+from graphc.ir.types import DType
 
 _OPERATORS: dict[Callable[..., Any], str] = {
     operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.truediv: "div",
@@ -38,25 +34,11 @@ _OPERATORS: dict[Callable[..., Any], str] = {
     operator.eq: "eq", operator.ne: "ne",
 }  # fmt: skip
 _OPERATIONS = {name: op for op, name in FUNCTIONS.items()}
-_CODE_BYTES, _DETAIL_BYTES, _ITEM_BYTES = 8, 16, 8
 
 
-def llvm_module(text: str, target: Target) -> Any:
-    """Return the LLVM IR of a kernel's text, not yet optimized, as an ``llvmlite.ir.Module``."""
-    with _collector_paused():
-        return _Lowering(text, target).module
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from walking all of numba again and again, 70 ms each time."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
+def lowered(text: str, target: Target) -> str:
+    """Return the LLVM IR of a kernel's text, not yet optimized."""
+    return _Lowering(text, target).emit.finish()
 
 
 @dataclass(slots=True)
@@ -88,19 +70,12 @@ class _Lowering:
     """One walk over Numba's blocks; ``values`` maps variables to what they hold."""
 
     def __init__(self, text: str, target: Target):
-        ir = self.ir = lazy.llvmlite_ir()
         self.numba_ir = lazy.numba().core.ir
         self.target = target
         self.blocks = _numba_blocks(text)
-        self.module = ir.Module(SYMBOL)
-        self.module.triple = target.triple
-        self.function = self._function()
-        entry = self.function.append_basic_block("entry")
+        self.emit = KernelEmitter(target)
         labels = sorted(self.blocks)
-        self.llvm_blocks = {k: self.function.append_basic_block(f"b{k}") for k in labels}
-        self.emit = Memory(self.module, ir.IRBuilder())
-        self.emit.entry = ir.IRBuilder(entry)
-        self.emit.mask_bits = 8 if target.vector_bytes == 64 else 32
+        self.llvm_blocks = {k: self.emit.function.block() for k in labels}
         self.names = self._global_names()
         self.values: dict[str, Any] = {}
         self.slots: dict[tuple[str, DType, Tile], _Slot] = {}
@@ -111,22 +86,12 @@ class _Lowering:
             if isinstance(inst, self.numba_ir.Assign)
         )
         for label in labels:
-            self.emit.builder.position_at_end(self.llvm_blocks[label])
+            self.emit.builder.block = self.llvm_blocks[label]
+            self.emit.builder.forget()
             for inst in self.blocks[label].body:
                 self.instruction(inst)
-        self.emit.entry.branch(self.llvm_blocks[labels[0]])
-
-    def _function(self) -> Any:
-        ir = self.ir
-        pointer, i64 = ir.PointerType(), ir.IntType(64)
-        signature = ir.FunctionType(ir.IntType(32), [pointer, pointer, i64, i64, pointer])
-        function = ir.Function(self.module, signature, SYMBOL)
-        function.attributes.add("nounwind")
-        # Without it LLVM turns loops that fill or copy into calls of memset and memcpy.
-        set.add(function.attributes, '"no-builtins"')
-        width = 8 * self.target.vector_bytes
-        set.add(function.attributes, f'"prefer-vector-width"="{width}"')
-        return function
+        self.emit.builder.block = self.emit.start
+        self.emit.builder.branch(self.llvm_blocks[labels[0]])
 
     # -- instructions ------------------------------------------------------------------------
 
@@ -142,7 +107,7 @@ class _Lowering:
             case ir.Jump():
                 builder.branch(self.llvm_blocks[inst.target])
             case ir.Return():
-                builder.ret(self.ir.Constant(self.ir.IntType(32), self.read(inst.value)))
+                self.emit.leave(self.read(inst.value))
             case ir.Del() | ir.PopBlock():
                 pass
             case _:
@@ -169,7 +134,7 @@ class _Lowering:
         if not isinstance(found, _Slot):
             return found
         kind = self.emit.row_type(found.dtype, found.tile[-1] if found.tile else 1)
-        rows = [self.emit.builder.load(cell, typ=kind) for cell in found.cells]
+        rows = [self.emit.builder.load(cell, kind) for cell in found.cells]
         return Value(found.dtype, found.tile, rows)
 
     def evaluate(self, source: Any) -> Any:
@@ -180,8 +145,8 @@ class _Lowering:
             case ir.Global() | ir.FreeVar():
                 return self.names[source.name]
             case ir.Arg():
-                row = self.function.args[source.index]
-                return self.emit.scalar(row) if row.type == self.emit.i64 else row
+                row = self.emit.function.arguments[source.index]
+                return self.emit.scalar(row) if row.type is I64 else row
             case ir.Var():
                 return self.read(source)
             case ir.Expr():
@@ -221,16 +186,15 @@ class _Lowering:
 
     def start_loop(self, bounds: _Range) -> _Loop:
         start, stop = self.emit.typed([bounds.start, bounds.stop, self.emit.iota(1)])[:2]
-        counter = self.emit.entry.alloca(self.emit.i64)
+        counter = self.emit.entry.alloca(I64)
         self.emit.builder.store(start.rows[0], counter)
         return _Loop(counter, stop.rows[0], bounds.step)
 
     def next_iteration(self, loop: _Loop) -> tuple[Value, Value]:
         builder = self.emit.builder
-        position = builder.load(loop.counter, typ=self.emit.i64)
+        position = builder.load(loop.counter, I64)
         more = builder.icmp_signed("<", position, loop.stop)
-        step = self.ir.Constant(self.emit.i64, loop.step)
-        builder.store(builder.add(position, step, flags=["nsw"]), loop.counter)
+        builder.store(builder.advance(position, Constant(I64, loop.step)), loop.counter)
         return self.emit.scalar(position), self.emit.scalar(more)
 
     # -- the names of the text ---------------------------------------------------------------
@@ -242,8 +206,8 @@ class _Lowering:
             "nan": math.nan,
             "bool": lambda condition: condition,
             "range": self.range,
-            "buffer": self.buffer,
-            "size": self.size,
+            "buffer": lambda buffers, position, dtype: emit.buffer(position, dtype.dtype),
+            "size": lambda sizes, position: emit.size(position),
             "alloc": emit.alloc,
             "load": self.load,
             "load_where": lambda mask, fill, *rest: self.load(*rest, mask=mask, fill=fill),
@@ -255,7 +219,7 @@ class _Lowering:
             "scatter_where": lambda mask, p, at, value: emit.scatter(p, at, value, mask),
             "stream": lambda *rest: self.store(rest, streaming=True),
             "stream_where": lambda mask, *rest: self.store(rest, mask=mask, streaming=True),
-            "stream_fence": self.stream_fence,
+            "stream_fence": emit.stream_fence,
             "fail": self.fail,
             "full": lambda dtype, number, *tile: emit.value(number, dtype.dtype, tile),
             "spread": lambda value, *tile: emit.spread(emit.typed([value])[0], tile),
@@ -279,16 +243,6 @@ class _Lowering:
         start, stop, step = (0, *bounds, 1) if len(bounds) == 1 else (*bounds, 1)[:3]
         return _Range(start, stop, step)
 
-    def buffer(self, buffers: Any, position: int, dtype: _Convert) -> Pointer:
-        kind = self.ir.PointerType()
-        place = self.emit.builder.gep(
-            buffers, [self.ir.Constant(self.emit.i64, position)], source_etype=kind
-        )
-        return Pointer(dtype.dtype, self.emit.builder.load(place, typ=kind))
-
-    def size(self, sizes: Any, position: int) -> Value:
-        return self.emit.load(Pointer(int64, sizes), position)
-
     def load(
         self,
         pointer: Pointer,
@@ -303,25 +257,9 @@ class _Lowering:
     def store(self, operands: Sequence[Any], **options: Any) -> None:
         self.emit.store(*operands, **options)
 
-    def stream_fence(self) -> None:
-        name = STREAMING_FENCE.get(architecture(self.target))
-        if name is not None:
-            self.emit.builder.call(self.emit.function(name, self.ir.VoidType(), []), [])
-
     def fail(self, error: Any, code: int, *details: Value | Weak) -> int:
-        self._write(error, _CODE_BYTES, self.emit.value(code, int64))
-        for position, detail in enumerate(details):
-            value = self.emit.cast(self.emit.typed([detail])[0], int64)
-            self._write(error, _DETAIL_BYTES + position * _ITEM_BYTES, value)
+        self.emit.fail(code, details)
         return 1
-
-    def _write(self, memory: Any, offset_bytes: int, value: Value) -> None:
-        place = self.emit.builder.gep(
-            memory,
-            [self.ir.Constant(self.emit.i64, offset_bytes)],
-            source_etype=self.ir.IntType(8),
-        )
-        self.emit.builder.store(value.rows[0], place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,13 @@ from graphc.codegen.sharing import (
     register_tiles,
     shared_expressions,
     statements,
+    static_size,
     straight_runs,
     used_names,
 )
 from graphc.errors import CompileError
 from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
-from graphc.ir.expr import Apply, Buffer, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
+from graphc.ir.expr import Apply, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
 from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
@@ -184,7 +185,7 @@ class _Writer:
             case Store():
                 self.store(stmt)
             case Alloc():
-                size = _static_size(stmt.buffer)
+                size = static_size(stmt.buffer)
                 dtype = _dtype_name(stmt.buffer.dtype)
                 self.line(f"{self.name(stmt.buffer.name)} = alloc({dtype}, {size})")
             case Fail():
@@ -445,12 +446,3 @@ def _typed_constant(expr: Const) -> str:
 
 def _full(expr: Const, tile: Sequence[int]) -> str:
     return f"full({_dtype_name(expr.dtype)}, {_literal(expr)}, {', '.join(map(str, tile))})"
-
-
-def _static_size(buffer: Buffer) -> int:
-    size = 1
-    for dim in buffer.shape:
-        if not isinstance(dim, int):
-            raise CompileError(f"scratch {buffer} has no static shape")
-        size *= dim
-    return size

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from graphc.errors import CompileError
 from graphc.ir.dim import symbols
-from graphc.ir.expr import Expr, Index, Load, Use, children, walk
+from graphc.ir.expr import Buffer, Expr, Index, Load, Use, children, walk
 from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 
 Key = tuple[Expr, int]
@@ -44,7 +45,8 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
     return ()
 
 
-def _names_in(expr: Expr) -> Iterator[str]:
+def names_in(expr: Expr) -> Iterator[str]:
+    """Yield the names that an expression itself reads, those of its operands left out."""
     match expr:
         case Index():
             yield from symbols(expr.dim)
@@ -66,7 +68,7 @@ def used_names(kernel: Kernel) -> set[str]:
             used |= frozenset().union(*map(symbols, stmt.strides))
         for root in expressions(stmt):
             for expr in walk(root, seen):
-                used.update(_names_in(expr))
+                used.update(names_in(expr))
     return used
 
 
@@ -80,6 +82,22 @@ def register_tiles(body: Sequence[Stmt]) -> dict[str, tuple[int, ...]]:
             known = tiles.get(stmt.name, ())
             tiles[stmt.name] = np.broadcast_shapes(known, stmt.value.tile)
     return tiles
+
+
+def static_size(buffer: Buffer) -> int:
+    """Return the elements of scratch memory.
+
+    Raises
+    ------
+    CompileError
+        If a size is not known when compiling.
+    """
+    size = 1
+    for dim in buffer.shape:
+        if not isinstance(dim, int):
+            raise CompileError(f"scratch {buffer} has no static shape")
+        size *= dim
+    return size
 
 
 def straight_runs(stmts: Sequence[Stmt]) -> Iterator[list[Stmt]]:
@@ -128,7 +146,7 @@ def _stamper(
     def reads(expr: Expr) -> frozenset[str]:
         found = dependencies.get(expr)
         if found is None:
-            found = frozenset(_names_in(expr)).union(*map(reads, children(expr)))
+            found = frozenset(names_in(expr)).union(*map(reads, children(expr)))
             dependencies[expr] = found
         return found
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scheduled_kernels import TARGET, apply_kernel, call, pointwise, row_sums, run_both
+from scheduled_kernels import TARGET, apply_kernel, call, pointwise, row_sums
 
 import graphc
 from graphc import config
-from graphc.codegen import cache, compiler, counters, llvm_compile, workers
+from graphc.codegen import cache, compiler, counters, llvm_compile
 from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.loop import Kernel
@@ -30,7 +28,7 @@ def fresh(tmp_path: Path) -> Iterator[None]:
     """An empty disk cache and an empty process."""
     compiler._loaded.clear()
     counters.reset()
-    with config.options(cache_dir=str(tmp_path), compile_workers=1):
+    with config.options(cache_dir=str(tmp_path)):
         yield
     compiler._loaded.clear()
 
@@ -125,7 +123,7 @@ def test_several_threads_compile_at_once() -> None:
     found: list[int] = []
 
     def work() -> None:
-        with config.options(cache_dir=str(folder), compile_workers=1):
+        with config.options(cache_dir=str(folder)):
             found.extend(k.address for k in compiler.compile_kernels(kernels, TARGET))
 
     folder, kernels = config.cache_dir(), [polynomial(5), polynomial(6)]
@@ -144,8 +142,7 @@ def test_compiled_code_survives_a_fork() -> None:
         status = 1
         try:
             check(compiled, 3)
-            with config.options(compile_workers=1):
-                (other,) = compiler.compile_kernels([polynomial(8)], TARGET)
+            (other,) = compiler.compile_kernels([polynomial(8)], TARGET)
             check(other, 8)
             status = 0
         finally:
@@ -153,115 +150,33 @@ def test_compiled_code_survives_a_fork() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-# -- worker processes ------------------------------------------------------------------------
+# -- several threads -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Kernel]]:
-    """Enough kernels that a worker is worth it; the caller is slow, so the worker gets some."""
-    monkeypatch.setattr(workers, "KERNELS_PER_WORKER", 4)
-    yield [polynomial(k) for k in range(2, 8)]
-    workers.shut_down()
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+def test_code_does_not_depend_on_the_number_of_threads(engine: str, tmp_path: Path) -> None:
+    kernels = [polynomial(k) for k in range(2, 8)]
+    codes = []
+    for threads in (1, 4):
+        compiler._loaded.clear()
+        folder = str(tmp_path / str(threads))
+        with config.options(engine=engine, compile_threads=threads, cache_dir=folder):
+            compiled = compiler.compile_kernels(kernels, TARGET)
+            codes.append([cache.get(kernel.key) for kernel in compiled])
+        for degree, kernel in enumerate(compiled, 2):
+            check(kernel, degree)
+    assert None not in codes[0] and codes[0] == codes[1]
+    assert counters.stats()["kernels_compiled"] == 2 * len(kernels)
 
 
-def slow_caller(monkeypatch: pytest.MonkeyPatch, until: threading.Event) -> list[str]:
-    """Make this process wait with its first kernel until ``until``; return what it compiles."""
-    here: list[str] = []
-    compile_source = compiler.numba_engine.compile_source
-
-    def slow(text: str, target: object) -> bytes:
-        if not here:
-            until.wait(30)
-        here.append(text)
-        return compile_source(text, target)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(compiler.numba_engine, "compile_source", slow)
-    return here
-
-
-def test_workers_share_the_work(crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
-    answered = threading.Event()
-    answer = workers._Worker.answer
-
-    def answering(worker: workers._Worker, text: str, target: object) -> bytes | None:
-        code = answer(worker, text, target)  # type: ignore[arg-type]
-        answered.set()
-        return code
-
-    monkeypatch.setattr(workers._Worker, "answer", answering)
-    here = slow_caller(monkeypatch, answered)
-    with config.options(compile_workers=2):
-        compiled = compiler.compile_kernels(crowd, TARGET)
-    assert answered.is_set() and 1 <= len(here) < len(crowd)
-    assert counters.stats()["kernels_compiled"] == len(crowd)
-    for degree, kernel in enumerate(compiled, 2):
-        check(kernel, degree)
-    wait_for(lambda: len(workers.idle_processes()) == 1)
-    before = workers.idle_processes()
-    with config.options(compile_workers=2):
-        compiler.compile_kernels([polynomial(k) for k in range(10, 15)], TARGET)
-    wait_for(lambda: workers.idle_processes() == before)  # kept, and used again
-
-
-def wait_for(condition: object) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
-def test_worker_that_is_killed_or_stopped_holds_nothing_up(
-    crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch, signal_number: signal.Signals
-) -> None:
-    hurt = threading.Event()
-    hired: list[workers._Worker] = []
-    answer = workers._Worker.answer
-
-    def dying(worker: workers._Worker, text: str, target: object) -> bytes | None:
-        hired.append(worker)
-        worker.process.send_signal(signal_number)
-        hurt.set()
-        return answer(worker, text, target)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(workers._Worker, "answer", dying)
-    monkeypatch.setattr(workers, "PATIENCE_S", 0.1)
-    here = slow_caller(monkeypatch, hurt)
-    with config.options(compile_workers=2):
-        compiled = compiler.compile_kernels(crowd, TARGET)
-    assert hurt.is_set() and len(here) == len(crowd)
-    for degree, kernel in enumerate(compiled, 2):
-        check(kernel, degree)
-    hired[0].process.kill()
-    hired[0].process.wait(10)
-
-
-def test_no_worker_can_start(crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no more processes")
-
-    monkeypatch.setattr(workers.subprocess, "Popen", refuse)
-    with config.options(compile_workers=2):
-        compiled = compiler.compile_kernels(crowd, TARGET)
-    check(compiled[0], 2)
-
-
-def test_error_in_a_worker_is_raised_by_the_caller(
-    crowd: list[Kernel], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_in_a_thread_is_raised_by_the_caller() -> None:
     bad = apply_kernel(lambda a: E.apply("sqrt", a), (E.int64,), E.int64, 1)
-    with config.options(compile_workers=2), pytest.raises(CompileError, match="sqrt is not"):
-        compiler.compile_kernels([*crowd, bad], TARGET)
-
-
-def test_workers_leave_when_told(crowd: list[Kernel]) -> None:
-    with config.options(compile_workers=2):
-        compiler.compile_kernels(crowd, TARGET)
-    wait_for(lambda: len(workers.idle_processes()) == 1)
-    (process,) = workers.idle_processes()
-    workers.shut_down()
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+    kernels = [*(polynomial(k) for k in range(2, 8)), bad]
+    with (
+        config.options(compile_threads=2, engine="numba"),
+        pytest.raises(CompileError, match="sqrt is not"),
+    ):
+        compiler.compile_kernels(kernels, TARGET)
 
 
 # -- the target ------------------------------------------------------------------------------
@@ -278,12 +193,12 @@ def test_narrower_machines_get_code_or_an_error(features: str) -> None:
     if not TARGET.triple.startswith("x86_64"):
         pytest.skip("features of x86")
     narrow = replace(TARGET, cpu="x86-64-v3", features=features, vector_bytes=32, registers=16)
-    text = compiler.numba_engine.source(pointwise())
+    text = compiler.current_engine().source(pointwise(), narrow)
     if "-fma" in features:
         with pytest.raises(CompileError, match="calls fmaf"):
-            compiler.numba_engine.compile_source(text, narrow)
+            compiler.object_code(text, narrow)
     else:
-        code = compiler.numba_engine.compile_source(text, narrow)
+        code = compiler.object_code(text, narrow)
         assert llvm_compile.undefined_symbols(code) == []
 
 
@@ -296,10 +211,3 @@ def test_counters() -> None:
         counters.add("no_such_counter")
     counters.reset()
     assert set(counters.stats().values()) == {0}
-
-
-def test_results_do_not_depend_on_who_compiled(crowd: list[Kernel]) -> None:
-    x = np.linspace(-2, 2, 64, dtype=np.float32)
-    with config.options(compile_workers=2):
-        compiler.compile_kernels(crowd, TARGET)
-        run_both(crowd[-1], [x, np.zeros_like(x)], [64], 0, 64)

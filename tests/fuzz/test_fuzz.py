@@ -32,7 +32,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(graph: Graph, sizes: dict[str, int], seed: int, check_graph: Check) -> None:
-    with config.options(compile_workers=0, verify=True):
+    with config.options(compile_threads=1, verify=True):
         try:
             check_graph(graph, sizes, seed)
         except Exception as error:

@@ -1,9 +1,9 @@
-"""Hand-written scheduled kernels: compiled against plain Python against NumPy."""
+"""Hand-written scheduled kernels: compiled by each engine, against plain Python and NumPy."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -23,7 +23,8 @@ from scheduled_kernels import (
     transpose,
 )
 
-from graphc.codegen import llvm_compile, numba_engine
+from graphc import config
+from graphc.codegen import compiler, llvm_compile
 from graphc.codegen.compiler import compile_kernels
 from graphc.codegen.python_engine import run_python
 from graphc.codegen.python_text import source
@@ -50,6 +51,19 @@ from graphc.ir.types import (
 )
 
 RANDOM = np.random.default_rng(7)
+
+
+@pytest.fixture(autouse=True, params=list(compiler.ENGINES))
+def engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs under every engine."""
+    with config.options(engine=request.param, verify=True):
+        yield
+
+
+def object_code(kernel: Kernel) -> bytes:
+    """Compile a kernel with the engine of the test."""
+    text = compiler.current_engine().source(kernel, TARGET)
+    return compiler.object_code(text, TARGET)
 
 
 def floats(*shape: int) -> np.ndarray:
@@ -102,7 +116,7 @@ def test_transposing_store(rows: int, lanes: int) -> None:
     kernel = transpose(rows, lanes)
     (y,) = run_both(kernel, [x, np.zeros((48, 32), np.float32)], [32, 48], 0, 32 // rows)
     np.testing.assert_array_equal(y, x.T)
-    assert "scatter" not in numba_engine.llvm_ir(kernel, TARGET)
+    assert "scatter" not in compiler.llvm_ir(kernel, TARGET)
 
 
 def test_matrix_product_in_registers() -> None:
@@ -110,7 +124,7 @@ def test_matrix_product_in_registers() -> None:
     (c,) = run_both(micro_kernel(), [a, b, np.zeros((2, 8, 48), np.float32)], [10], 0, 2)
     np.testing.assert_allclose(c, np.einsum("pkm,pkn->pmn", a, b), rtol=1e-5, atol=1e-5)
     if TARGET.vector_bytes == 64:  # 24 accumulators stay in registers: nothing is spilled
-        lines = numba_engine.assembly(micro_kernel(), TARGET).splitlines()
+        lines = compiler.assembly(micro_kernel(), TARGET).splitlines()
         assert sum("vfmadd" in line for line in lines) >= 24
         assert not any("vmov" in line and "(%rsp" in line for line in lines)
 
@@ -120,7 +134,7 @@ def test_scratch_and_streaming() -> None:
     (y,) = run_both(scratch(), [x, np.zeros((3, 64), np.float32)], [3], 0, 3)
     np.testing.assert_array_equal(y, x[:, ::-1] * np.float32(3))
     if TARGET.triple.startswith("x86_64"):
-        assembly = numba_engine.assembly(scratch(), TARGET)
+        assembly = compiler.assembly(scratch(), TARGET)
         assert "vmovntps" in assembly and "sfence" in assembly
 
 
@@ -242,7 +256,7 @@ def test_undefined_operation_is_an_error(op: str, dtype: DType) -> None:
     arity = OPERATIONS[op].arity
     kernel = apply_kernel(lambda *xs: E.apply(op, *xs), (dtype,) * arity, dtype, 1)
     with pytest.raises(CompileError, match=f"{op} is not defined on {dtype}"):
-        numba_engine.compile_object(kernel, TARGET)
+        object_code(kernel)
 
 
 @pytest.mark.parametrize("op", ["add", "mul", "max", "min"])
@@ -419,15 +433,15 @@ def test_python_run_checks_bounds_and_arguments() -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_object_code_needs_nothing_else(name: str) -> None:
-    code = numba_engine.compile_object(KERNELS[name](), TARGET)
+    code = object_code(KERNELS[name]())
     assert llvm_compile.undefined_symbols(code) == []
-    assert code == numba_engine.compile_object(KERNELS[name](), TARGET)
+    assert code == object_code(KERNELS[name]())
 
 
 def test_undefined_symbols_are_found() -> None:
     text = "declare i32 @outside()\ndefine i32 @f() { %x = call i32 @outside() ret i32 %x }\n"
     with pytest.raises(CompileError, match="calls outside"):
-        llvm_compile.object_code(text, TARGET)
+        llvm_compile.object_code(text, TARGET, ())
     with pytest.raises(CompileError, match="neither"):
         llvm_compile.undefined_symbols(b"nonsense")
 

@@ -1,0 +1,444 @@
+"""LLVM IR as text: types, constants, blocks, and a builder that never writes a value twice.
+
+An instruction without side effects that is written again where its first copy is known gives the
+first copy's result: value numbering while writing. That saves LLVM most of its own redundancy
+passes, and text is what LLVM parses anyway. Method names are those of LLVM's own builders.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+# -- types ---------------------------------------------------------------------------------------
+
+
+class Type:
+    """A type by its text; equal types are one object."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class IntegerType(Type):
+    """``i1`` to ``i64``; ``width`` in bits."""
+
+    __slots__ = ("width",)
+
+    def __init__(self, width: int):
+        super().__init__(f"i{width}")
+        self.width = width
+
+
+class VectorType(Type):
+    """``<count x element>``."""
+
+    __slots__ = ("count", "element")
+
+    def __init__(self, element: Any, count: int):
+        super().__init__(f"<{count} x {element.text}>")
+        self.element, self.count = element, count
+
+
+FLOAT, DOUBLE, POINTER, VOID = Type("float"), Type("double"), Type("ptr"), Type("void")
+integer = cache(IntegerType)
+vector = cache(VectorType)
+I1, I8, I32, I64 = (integer(width) for width in (1, 8, 32, 64))
+
+
+@cache
+def array(element: Type, count: int) -> Type:
+    """Return the type of ``count`` elements in memory."""
+    return Type(f"[{count} x {element.text}]")
+
+
+# -- values --------------------------------------------------------------------------------------
+
+
+class Row:
+    """A value: its type and the text that names it."""
+
+    __slots__ = ("text", "type")
+
+    def __init__(self, type: Any, text: str):
+        self.type, self.text = type, text
+
+    @property
+    def typed(self) -> str:
+        """The value as an operand that says its type."""
+        return f"{self.type.text} {self.text}"
+
+
+class Constant(Row):
+    """A constant; ``constant`` is its number, or a list of them for the lanes of a vector."""
+
+    __slots__ = ("constant",)
+
+    def __init__(self, type: Any, number: Any):
+        super().__init__(type, _literal(type, number))
+        self.constant = number
+
+
+class Phi(Row):
+    """A value that depends on the block that control comes from."""
+
+    __slots__ = ("incoming",)
+
+    def __init__(self, type: Any, text: str):
+        super().__init__(type, text)
+        self.incoming: list[tuple[Row, Block]] = []
+
+    def add_incoming(self, row: Row, block: Block) -> None:
+        """Give the value for control that comes from a block."""
+        self.incoming.append((row, block))
+
+    def __str__(self) -> str:
+        ways = ", ".join(f"[ {row.text}, %{block.name} ]" for row, block in self.incoming)
+        return f"  {self.text} = phi {self.type.text} {ways}"
+
+
+def filled(type: Any, number: float) -> Constant:
+    """Return a constant with one number, in every lane of a vector."""
+    return Constant(type, [number] * type.count if isinstance(type, VectorType) else number)
+
+
+def undefined(type: Any) -> Row:
+    """Return a value whose content does not matter."""
+    return Row(type, "poison")
+
+
+def zeroed(type: Any) -> Row:
+    """Return a value of zeros only, of any type."""
+    return Row(type, "zeroinitializer")
+
+
+def _literal(type: Any, number: Any) -> str:
+    if isinstance(type, VectorType):
+        first, *rest = number
+        if all(item is first for item in rest):
+            return f"splat ({type.element.text} {_literal(type.element, first)})"
+        items = [_literal(type.element, item) for item in number]
+        return "<" + ", ".join(f"{type.element.text} {item}" for item in items) + ">"
+    if type is FLOAT or type is DOUBLE:
+        return _float_literal(float(number), type is FLOAT)
+    return str(int(number))
+
+
+def _float_literal(number: float, single: bool) -> str:
+    if single:  # the double of equal value; LLVM refuses digits that float32 has not
+        (number,) = struct.unpack("<f", struct.pack("<f", number))
+    return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
+
+
+# -- modules, functions, blocks ------------------------------------------------------------------
+
+
+class Block:
+    """Instructions up to one that leaves."""
+
+    __slots__ = ("lines", "name", "terminated")
+
+    def __init__(self, name: str):
+        self.name = name
+        self.lines: list[str | Phi] = []
+        self.terminated = False
+
+
+class Function:
+    """A function being written."""
+
+    def __init__(
+        self,
+        name: str,
+        result: Type,
+        arguments: Sequence[Type],
+        attributes: str = "",
+        internal: bool = False,
+    ):
+        self.name, self.result, self.attributes = name, result, attributes
+        self.linkage = "internal " if internal else ""
+        self.arguments = [Row(kind, f"%a{k}") for k, kind in enumerate(arguments)]
+        self.blocks: list[Block] = []
+        self.count = 0
+
+    def block(self, name: str = "b") -> Block:
+        """Return a new block at the end."""
+        self.count += 1
+        made = Block(f"{name}{self.count}")
+        self.blocks.append(made)
+        return made
+
+    def fresh(self) -> str:
+        """Return a new name of a value."""
+        self.count += 1
+        return f"%v{self.count}"
+
+    @property
+    def text(self) -> str:
+        """The function as a declaration, or with its blocks."""
+        kinds = ", ".join(a.type.text for a in self.arguments)
+        if not self.blocks:
+            return f"declare {self.result.text} @{self.name}({kinds}) {self.attributes}\n"
+        arguments = ", ".join(a.typed for a in self.arguments)
+        head = f"define {self.linkage}{self.result.text} @{self.name}({arguments})"
+        lines = [f"{head} {self.attributes} {{"]
+        for block in self.blocks:
+            lines.append(f"{block.name}:")
+            lines += map(str, block.lines)
+        return "\n".join([*lines, "}\n"])
+
+
+class Module:
+    """Functions by name."""
+
+    def __init__(self, triple: str):
+        self.triple = triple
+        self.functions: dict[str, Function] = {}
+
+    def declare(self, name: str, result: Type, arguments: Sequence[Type]) -> Function:
+        """Return the function of this name, declared at its first use."""
+        found = self.functions.get(name)
+        return found or self.functions.setdefault(name, Function(name, result, arguments))
+
+    def define(self, function: Function) -> Function:
+        """Add a function that is being written."""
+        self.functions[function.name] = function
+        return function
+
+    def __str__(self) -> str:
+        parts = [f.text for f in self.functions.values()]
+        return "\n".join([f'target triple = "{self.triple}"', *parts, NONTEMPORARY])
+
+
+NONTEMPORARY = "!0 = !{i32 1}\n"
+"""The metadata that a streaming store refers to."""
+
+
+# -- the builder ---------------------------------------------------------------------------------
+
+_SIGNED = {"<": "slt", "<=": "sle", ">": "sgt", ">=": "sge", "==": "eq", "!=": "ne"}
+_UNSIGNED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "eq", "!=": "ne"}
+_ORDERED = {"<": "olt", "<=": "ole", ">": "ogt", ">=": "oge", "==": "oeq", "!=": "one"}
+_UNORDERED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "ueq", "!=": "une"}
+
+
+def _binary(name: str) -> Callable[[Builder, Row, Row], Row]:
+    """Return the method of an instruction of two operands of one type."""
+
+    def write(self: Builder, a: Row, b: Row) -> Row:
+        return self._pure(a.type, f"{name} {a.type.text} {a.text}, {b.text}")
+
+    return write
+
+
+def _conversion(name: str) -> Callable[[Builder, Row, Any], Row]:
+    """Return the method of a conversion to a type."""
+
+    def write(self: Builder, a: Row, kind: Any) -> Row:
+        return a if a.type is kind else self._pure(kind, f"{name} {a.typed} to {kind.text}")
+
+    return write
+
+
+class Builder:
+    """Writes instructions at the end of ``block``.
+
+    Attributes
+    ----------
+    function : Function
+    block : Block
+    """
+
+    def __init__(self, function: Function, block: Block):
+        self.function, self.block = function, block
+        self._known: dict[str, Row] = {}
+        self._added: list[str] = []
+
+    # -- what is known -----------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Forget on leaving what was computed inside, where not every path comes through."""
+        mark = len(self._added)
+        yield
+        for text in self._added[mark:]:
+            del self._known[text]
+        del self._added[mark:]
+
+    def forget(self) -> None:
+        """Forget everything: what follows may not be reached from here."""
+        self._known.clear()
+        self._added.clear()
+
+    def _pure(self, kind: Any, text: str) -> Row:
+        found = self._known.get(text)
+        if found is None:
+            found = self._effect(kind, text)
+            self._known[text] = found
+            self._added.append(text)
+        return found
+
+    def _effect(self, kind: Any, text: str) -> Row:
+        row = Row(kind, self.function.fresh())
+        self.block.lines.append(f"  {row.text} = {text}")
+        return row
+
+    def _line(self, text: str) -> None:
+        self.block.lines.append(f"  {text}")
+
+    # -- arithmetic --------------------------------------------------------------------------
+
+    add, sub, mul = map(_binary, ("add", "sub", "mul"))
+    sdiv, udiv, srem, urem = map(_binary, ("sdiv", "udiv", "srem", "urem"))
+    shl, lshr, ashr = map(_binary, ("shl", "lshr", "ashr"))
+    and_, or_, xor = map(_binary, ("and", "or", "xor"))
+    fadd, fsub, fmul, fdiv = map(_binary, ("fadd", "fsub", "fmul", "fdiv"))
+    advance = _binary("add nsw")
+
+    def fneg(self, a: Row) -> Row:
+        return self._pure(a.type, f"fneg {a.typed}")
+
+    def _compare(self, text: str, a: Row, b: Row) -> Row:
+        kind = vector(I1, a.type.count) if isinstance(a.type, VectorType) else I1
+        return self._pure(kind, f"{text} {a.typed}, {b.text}")
+
+    def icmp_signed(self, sign: str, a: Row, b: Row) -> Row:
+        return self._compare(f"icmp {_SIGNED[sign]}", a, b)
+
+    def icmp_unsigned(self, sign: str, a: Row, b: Row) -> Row:
+        return self._compare(f"icmp {_UNSIGNED[sign]}", a, b)
+
+    def fcmp_ordered(self, sign: str, a: Row, b: Row) -> Row:
+        return self._compare(f"fcmp {_ORDERED[sign]}", a, b)
+
+    def fcmp_unordered(self, sign: str, a: Row, b: Row) -> Row:
+        return self._compare(f"fcmp {_UNORDERED[sign]}", a, b)
+
+    def select(self, condition: Row, a: Row, b: Row) -> Row:
+        return self._pure(a.type, f"select {condition.typed}, {a.typed}, {b.typed}")
+
+    trunc, zext, sext = map(_conversion, ("trunc", "zext", "sext"))
+    fptrunc, fpext = map(_conversion, ("fptrunc", "fpext"))
+    sitofp, uitofp = map(_conversion, ("sitofp", "uitofp"))
+    bitcast, ptrtoint = map(_conversion, ("bitcast", "ptrtoint"))
+
+    def call(self, function: Function, arguments: Sequence[Row], pure: bool = False) -> Row:
+        """Call a function; a pure one is called once for equal arguments."""
+        inner = ", ".join(a.typed for a in arguments)
+        text = f"call {function.result.text} @{function.name}({inner})"
+        if function.result is VOID:
+            self._line(text)
+            return undefined(VOID)
+        return (self._pure if pure else self._effect)(function.result, text)
+
+    def call_address(self, address: Row, result: Any, arguments: Sequence[Row]) -> Row:
+        """Call the function at an address."""
+        inner = ", ".join(a.typed for a in arguments)
+        return self._effect(result, f"call {result.text} {address.text}({inner})")
+
+    # -- vectors -----------------------------------------------------------------------------
+
+    def insert_element(self, a: Row, item: Row, lane: int) -> Row:
+        return self._pure(a.type, f"insertelement {a.typed}, {item.typed}, i32 {lane}")
+
+    def extract_element(self, a: Row, lane: int) -> Row:
+        return self._pure(a.type.element, f"extractelement {a.typed}, i32 {lane}")
+
+    def shuffle_vector(self, a: Row, b: Row, lanes: Sequence[int]) -> Row:
+        order = Constant(vector(I32, len(lanes)), lanes)
+        kind = vector(a.type.element, len(lanes))
+        return self._pure(kind, f"shufflevector {a.typed}, {b.typed}, {order.typed}")
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def alloca(self, kind: Any, align_bytes: int | None = None) -> Row:
+        align = f", align {align_bytes}" if align_bytes else ""
+        return self._effect(POINTER, f"alloca {kind.text}{align}")
+
+    def gep(self, address: Row, offset: Row, element: Any) -> Row:
+        """Return ``address`` plus ``offset`` elements, a scalar or a vector of them."""
+        wide = isinstance(offset.type, VectorType)
+        kind = vector(POINTER, offset.type.count) if wide else POINTER
+        return self._pure(kind, f"getelementptr {element.text}, {address.typed}, {offset.typed}")
+
+    def load(self, address: Row, kind: Any, align_bytes: int | None = None) -> Row:
+        align = f", align {align_bytes}" if align_bytes else ""
+        return self._effect(kind, f"load {kind.text}, {address.typed}{align}")
+
+    def store(
+        self, item: Row, address: Row, align_bytes: int | None = None, streaming: bool = False
+    ) -> None:
+        align = f", align {align_bytes}" if align_bytes else ""
+        hint = ", !nontemporal !0" if streaming else ""
+        self._line(f"store {item.typed}, {address.typed}{align}{hint}")
+
+    # -- atomic words of 64 bits -------------------------------------------------------------
+
+    def load_atomic(self, address: Row, ordering: str) -> Row:
+        return self._effect(I64, f"load atomic i64, {address.typed} {ordering}, align 8")
+
+    def store_atomic(self, item: Row, address: Row, ordering: str) -> None:
+        self._line(f"store atomic {item.typed}, {address.typed} {ordering}, align 8")
+
+    def add_atomic(self, address: Row, amount: Row, ordering: str) -> None:
+        self._effect(I64, f"atomicrmw add {address.typed}, {amount.typed} {ordering}")
+
+    def compare_and_swap(self, address: Row, old: Row, new: Row, ordering: str) -> Row:
+        """Return whether the word held ``old`` and now holds ``new``."""
+        text = f"cmpxchg {address.typed}, {old.typed}, {new.typed} {ordering} monotonic"
+        pair = self._effect(Type("{ i64, i1 }"), text)
+        return self._effect(I1, f"extractvalue {pair.typed}, 1")
+
+    # -- control flow ------------------------------------------------------------------------
+
+    def phi(self, kind: Any) -> Phi:
+        """Write a choice by where control comes from; all of a block's come first in it."""
+        made = Phi(kind, self.function.fresh())
+        self.block.lines.append(made)
+        return made
+
+    def branch(self, block: Block) -> None:
+        self._leave(f"br label %{block.name}")
+
+    def cbranch(self, condition: Row, yes: Block, no: Block) -> None:
+        self._leave(f"br {condition.typed}, label %{yes.name}, label %{no.name}")
+
+    def ret(self, value: Row | None = None) -> None:
+        self._leave("ret void" if value is None else f"ret {value.typed}")
+
+    def _leave(self, text: str) -> None:
+        self._line(text)
+        self.block.terminated = True
+
+    @contextmanager
+    def if_then(self, condition: Row) -> Iterator[None]:
+        """Write what happens where a condition holds."""
+        yes, after = self.function.block(), self.function.block()
+        self.cbranch(condition, yes, after)
+        with self._way(yes, after):
+            yield
+        self.block = after
+
+    @contextmanager
+    def if_else(self, condition: Row) -> Iterator[tuple[Any, Any]]:
+        """Yield two contexts to write the ways in; control meets again behind."""
+        yes, no, after = (self.function.block() for _ in range(3))
+        self.cbranch(condition, yes, no)
+        yield self._way(yes, after), self._way(no, after)
+        self.block = after
+
+    @contextmanager
+    def _way(self, block: Block, after: Block) -> Iterator[None]:
+        with self.scope():
+            self.block = block
+            yield
+            if not self.block.terminated:
+                self.branch(after)

@@ -1,0 +1,373 @@
+"""The LLVM engine: scheduled loop IR straight to LLVM IR, in one walk.
+
+Registers are LLVM's own values: a loop or a branch that assigns one writes the phi where control
+meets, so nothing is left for LLVM to lift out of memory. An expression is computed once for as
+long as nothing it reads changes. Every operation is emitted by the code that the Numba engine uses
+too, so the two agree bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from graphc.codegen.llvm_builder import I64, Block, Constant, Phi
+from graphc.codegen.llvm_kernel import KernelEmitter
+from graphc.codegen.llvm_memory import Pointer
+from graphc.codegen.llvm_values import Value, Weak
+from graphc.codegen.sharing import (
+    names_in,
+    register_tiles,
+    statements,
+    static_size,
+    used_names,
+)
+from graphc.errors import CompileError
+from graphc.ir.dim import (
+    Atom,
+    Dim,
+    FloorDiv,
+    Maximum,
+    Minimum,
+    Modulo,
+    Var,
+    atom_symbols,
+    terms,
+)
+from graphc.ir.expr import (
+    Apply,
+    Const,
+    Expr,
+    Fold,
+    Index,
+    Iota,
+    Load,
+    Repeat,
+    Splat,
+    Use,
+    children,
+)
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.operations import OPERATIONS
+from graphc.ir.target import Target
+from graphc.ir.types import int64
+
+NAME = "llvm"
+FILES = ("llvm_engine.py",)
+"""What code depends on beside the emitters that engines share."""
+
+PASSES = ("instruction_combine", "simplify_cfg")
+
+
+def source(kernel: Kernel, target: Target) -> str:
+    """Return the LLVM IR of a scheduled, machine-level kernel, not yet optimized.
+
+    The text holds neither the kernel's name nor its location: kernels of equal text are equal.
+
+    Raises
+    ------
+    CompileError
+        If the body holds what is gone after scheduling and expansion: a Reduce, or an operation
+        that no machine has.
+    """
+    return _Walk(kernel, target).text()
+
+
+def llvm_text(text: str, target: Target) -> str:
+    """Return the LLVM IR of what `source` returned: that itself."""
+    return text
+
+
+class _Walk:
+    """Writes one kernel.
+
+    ``names`` holds what each size, loop variable and register is at this point; ``changes`` the
+    time at which each name last changed, a buffer's name by a store; ``known`` the values of
+    expressions with the time of the last change to what they read.
+    """
+
+    def __init__(self, kernel: Kernel, target: Target):
+        self.kernel = kernel
+        self.emit = KernelEmitter(target)
+        self.names: dict[str, Value] = {"begin": self.emit.begin, "end": self.emit.end}
+        self.pointers: dict[str, Pointer] = {}
+        self.changes: dict[str, int] = {}
+        self.clock = 0
+        self.known: dict[Expr, tuple[int, Value]] = {}
+        self.added: list[Expr] = []
+        self.reads: dict[Expr, frozenset[str]] = {}
+        self.tiles = register_tiles(kernel.body)
+        self.streams = any(isinstance(s, Store) and s.streaming for s in statements(kernel.body))
+
+    def text(self) -> str:
+        used = used_names(self.kernel)
+        for position, buffer in enumerate(self.kernel.params):
+            if buffer.name in used:
+                self.pointers[buffer.name] = self.emit.buffer(position, buffer.dtype)
+        for position, size in enumerate(self.kernel.sizes):
+            if size in used:
+                self.names[size] = self.emit.size(position)
+        self.body(self.kernel.body)
+        self.leave(0)
+        return self.emit.finish()
+
+    def leave(self, status: int) -> None:
+        if self.streams:
+            self.emit.stream_fence()
+        self.emit.leave(status)
+
+    # -- what is known -----------------------------------------------------------------------
+
+    def change(self, name: str) -> None:
+        self.clock += 1
+        self.changes[name] = self.clock
+
+    @contextmanager
+    def inside(self, block: Block) -> Iterator[None]:
+        """Write into a block that not every path comes through; forget afterwards what it knew."""
+        names, mark = dict(self.names), len(self.added)
+        self.emit.builder.block = block
+        with self.emit.builder.scope():
+            yield
+        for key in self.added[mark:]:
+            self.known.pop(key, None)
+        del self.added[mark:]
+        self.names = names
+
+    def changed(self, *bodies: Sequence[Stmt]) -> list[str]:
+        """Note that these bodies may have run; return the registers they assign."""
+        assigned: dict[str, None] = {}
+        for body in bodies:
+            for stmt in statements(body):
+                match stmt:
+                    case Assign():
+                        assigned[stmt.name] = None
+                        self.change(stmt.name)
+                    case Store():
+                        self.change(stmt.buffer.name)
+        return [name for name in assigned if name in self.names]
+
+    def remember(self, key: Expr, stamp: int, value: Value) -> Value:
+        self.known[key] = stamp, value
+        self.added.append(key)
+        return value
+
+    def stamp(self, names: frozenset[str]) -> int:
+        changes = self.changes
+        return max((changes.get(name, 0) for name in names), default=0)
+
+    def names_read(self, expr: Expr) -> frozenset[str]:
+        found = self.reads.get(expr)
+        if found is None:
+            found = frozenset(names_in(expr)).union(*map(self.names_read, children(expr)))
+            self.reads[expr] = found
+        return found
+
+    # -- statements --------------------------------------------------------------------------
+
+    def body(self, stmts: Sequence[Stmt]) -> None:
+        for stmt in stmts:
+            self.statement(stmt)
+
+    def statement(self, stmt: Stmt) -> None:
+        match stmt:
+            case For():
+                self.loop(stmt)
+            case If():
+                self.branch(stmt)
+            case Let():
+                self.define(stmt.name, self.value(stmt.value))
+            case Declare() | Assign():
+                value = self.value(stmt.value)
+                self.define(stmt.name, self.emit.spread(value, self.tiles[stmt.name]))
+            case Store():
+                self.store(stmt)
+            case Alloc():
+                count = static_size(stmt.buffer)
+                self.pointers[stmt.buffer.name] = self.emit.alloc(stmt.buffer.dtype, count)
+            case Fail():
+                self.emit.fail(stmt.code, [self.value(d) for d in stmt.details])
+                self.leave(1)
+            case _:
+                raise CompileError(f"{type(stmt).__name__} is no statement of a scheduled kernel")
+
+    def define(self, name: str, value: Value) -> None:
+        self.names[name] = value
+        self.change(name)
+
+    def store(self, stmt: Store) -> None:
+        pointer, offset = self.pointers[stmt.buffer.name], self.value(stmt.offset)
+        value = self.value(stmt.value)
+        mask = None if stmt.mask is None else self.value(stmt.mask)
+        if offset.tile:
+            self.emit.scatter(pointer, offset, value, mask)
+        else:
+            strides = [self.stride(d) for d in stmt.strides] or None
+            self.emit.store(pointer, offset, value, strides, mask, stmt.streaming)
+        self.change(stmt.buffer.name)
+
+    def branch(self, stmt: If) -> None:
+        emit, builder = self.emit, self.emit.builder
+        (condition,) = self.value(stmt.condition).rows
+        yes, no, after = (emit.function.block() for _ in range(3))
+        builder.cbranch(condition, yes, no)
+        assigned = self.changed(stmt.body, stmt.otherwise)
+        ends = []
+        for block, body in ((yes, stmt.body), (no, stmt.otherwise)):
+            with self.inside(block):
+                self.body(body)
+                if not builder.block.terminated:
+                    ends.append((builder.block, {name: self.names[name] for name in assigned}))
+                    builder.branch(after)
+        builder.block = after
+        self.changed(stmt.body, stmt.otherwise)
+        self.names |= {name: self.met(name, ends) for name in assigned if ends}
+
+    def met(self, name: str, ends: Sequence[tuple[Block, Mapping[str, Value]]]) -> Value:
+        """Return a register where the ways from several blocks meet."""
+        if len(ends) == 1:
+            return ends[0][1][name]
+        first = ends[0][1][name]
+        phis = self.phis(first)
+        for block, names in ends:
+            _arrive(phis, names[name], block)
+        return Value(first.dtype, first.tile, list(phis))
+
+    def phis(self, like: Value) -> list[Phi]:
+        return [self.emit.builder.phi(row.type) for row in like.rows]
+
+    def loop(self, loop: For) -> None:
+        builder = self.emit.builder
+        start, stop = self.value(loop.start).rows[0], self.value(loop.stop).rows[0]
+        before, body, after = builder.block, self.emit.function.block(), self.emit.function.block()
+        known = isinstance(start, Constant) and isinstance(stop, Constant)
+        runs = known and start.constant < stop.constant  # type: ignore[attr-defined]
+        if runs:
+            builder.branch(body)
+        else:
+            builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
+        assigned = self.changed(loop.body)
+        initial = {name: self.names[name] for name in assigned}
+        ends = [] if runs else [(before, initial)]
+        with self.inside(body):
+            counter = builder.phi(I64)
+            phis = {name: self.phis(value) for name, value in initial.items()}
+            for name, value in initial.items():
+                self.names[name] = Value(value.dtype, value.tile, list(phis[name]))
+            self.define(loop.name, self.emit.scalar(counter))
+            self.body(loop.body)
+            if not builder.block.terminated:
+                following = builder.advance(counter, Constant(I64, loop.step))
+                final = {name: self.names[name] for name in assigned}
+                ways = (before, start, initial), (builder.block, following, final)
+                for block, row, names in ways:
+                    counter.add_incoming(row, block)
+                    for name in assigned:
+                        _arrive(phis[name], names[name], block)
+                ends.append((builder.block, final))
+                builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
+        builder.block = after
+        self.changed(loop.body)
+        self.names |= {name: self.met(name, ends) for name in assigned}
+
+    # -- expressions -------------------------------------------------------------------------
+
+    def value(self, expr: Expr) -> Value:
+        stamp = self.stamp(self.names_read(expr))
+        found = self.known.get(expr)
+        if found is not None and found[0] == stamp:
+            return found[1]
+        return self.remember(expr, stamp, self.fresh(expr))
+
+    def fresh(self, expr: Expr) -> Value:
+        emit = self.emit
+        match expr:
+            case Const():
+                return emit.value(expr.value, expr.dtype, expr.tile)
+            case Use():
+                return self.names[expr.name]
+            case Index():
+                return self.polynomial(expr.dim)
+            case Iota():
+                if len(expr.tile) != 1:
+                    raise CompileError("an Iota has one axis")
+                return emit.iota(expr.tile[0])
+            case Apply():
+                return self.application(expr)
+            case Load():
+                return self.load(expr)
+            case Splat():
+                return emit.spread(self.value(expr.arg), expr.tile)
+            case Repeat():
+                return emit.repeat(self.value(expr.arg), expr.tile[0], expr.count, expr.first)
+            case Fold():
+                return emit.fold(expr.combine, self.value(expr.arg))
+        raise CompileError(
+            f"{type(expr).__name__} is no expression of a scheduled kernel",
+            remedy="passes/schedule turns reductions into loops.",
+        )
+
+    def application(self, expr: Apply) -> Value:
+        args = [self.value(arg) for arg in expr.args]
+        if expr.op == "cast":
+            return self.emit.cast(args[0], expr.dtype)
+        if expr.op == "bitcast":
+            return self.emit.bitcast(args[0], expr.dtype)
+        if not OPERATIONS[expr.op].machine:
+            raise CompileError(
+                f"{expr.op} is no machine operation", remedy="passes/expand replaces it."
+            )
+        return self.emit.apply(expr.op, *args)
+
+    def load(self, expr: Load) -> Value:
+        pointer, offset = self.pointers[expr.buffer.name], self.value(expr.offset)
+        mask = None if expr.mask is None else self.value(expr.mask)
+        if offset.tile and not expr.strides:
+            return self.emit.gather(pointer, offset, mask, expr.fill)
+        strides = [self.stride(d) for d in expr.strides]
+        return self.emit.load(pointer, offset, expr.tile, strides, mask, expr.fill)
+
+    # -- index arithmetic --------------------------------------------------------------------
+
+    def stride(self, dim: Dim) -> Value | Weak:
+        return dim if isinstance(dim, int) else self.polynomial(dim)
+
+    def polynomial(self, dim: Dim) -> Value:
+        """Return a Dim; terms of inner loops are added last, so that the rest can be moved out."""
+        if isinstance(dim, int):
+            return self.emit.value(dim, int64)
+        total: Value | None = None
+        for coefficient, factors in sorted(terms(dim), key=self.depth):
+            term: Value | None = None
+            for atom, power in factors:
+                for _ in range(power):
+                    value = self.atom(atom)
+                    term = value if term is None else self.emit.apply("mul", term, value)
+            if term is None:
+                term = self.emit.value(coefficient, int64)
+            elif coefficient != 1:
+                term = self.emit.apply("mul", term, coefficient)
+            total = term if total is None else self.emit.apply("add", total, term)
+        assert total is not None  # 0 is an int
+        return total
+
+    def depth(self, term: tuple[int, Sequence[tuple[Atom, int]]]) -> int:
+        """Return when the last of a term's names was bound."""
+        return max((self.stamp(atom_symbols(atom)) for atom, _ in term[1]), default=0)
+
+    def atom(self, atom: Atom) -> Value:
+        match atom:
+            case Var():
+                return self.names[atom.name]
+            case FloorDiv() | Modulo() | Minimum() | Maximum():
+                a, b = self.polynomial(atom.a), self.polynomial(atom.b)
+                return self.emit.apply(_ATOMS[type(atom)], a, b)
+        raise CompileError(f"{type(atom).__name__} is no index arithmetic")
+
+
+_ATOMS = {FloorDiv: "floordiv", Modulo: "mod", Minimum: "min", Maximum: "max"}
+
+
+def _arrive(phis: Sequence[Phi], value: Value, block: Block) -> None:
+    for phi, row in zip(phis, value.rows, strict=True):
+        phi.add_incoming(row, block)
