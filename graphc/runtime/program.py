@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from graphc import config
-from graphc.codegen.compiler import CompiledKernel, compile_kernels
+from graphc.codegen.compiler import CompiledKernel, compile_kernels, load_cached
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import Error, Launch, dispatcher
 from graphc.errors import BindError, GraphcError
 from graphc.ir.dim import evaluate
-from graphc.ir.graph import Value, input_name
-from graphc.ir.plan import LaunchSpec, MemoryPlan, Plan
+from graphc.ir.operand import REGISTRY
+from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
 from graphc.ir.sizes import bind_sizes
+from graphc.ir.table import LaunchRow, LaunchTable, table_of
 from graphc.runtime import profile
 from graphc.runtime.threads import default_pool
 
 CHUNK_NS = 8_000
 """Estimated nanoseconds of work that a thread claims at once."""
-ALIGNMENT = 64
 MOST_BINDINGS = 64
 """Sets of sizes that a program remembers, with their arenas; the oldest is forgotten first."""
 
@@ -109,16 +109,34 @@ class Program:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        kernels = [launch.kernel for launch in plan.launches]
-        self.compiled: list[CompiledKernel] = compile_kernels(kernels, host_target())
-        self._inputs = plan.graph.inputs
+        kernels = compile_kernels([launch.kernel for launch in plan.launches], host_target())
+        self._start(table_of(plan, [kernel.key for kernel in kernels]), kernels)
+
+    @classmethod
+    def loaded(cls, table: LaunchTable) -> Program | None:
+        """Return the program of a table; None if one of its kernels is not in the cache."""
+        target = host_target()
+        kernels = []
+        for row in table.launches:
+            kernel = load_cached(row.kernel, target)
+            if kernel is None:
+                return None
+            kernels.append(kernel)
+        program = cls.__new__(cls)
+        program._start(table, kernels)
+        return program
+
+    def _start(self, table: LaunchTable, kernels: Sequence[CompiledKernel]) -> None:
+        self.table = table
+        self._addresses = [kernel.address for kernel in kernels]
+        self._names = [name for name, _ in table.inputs]
+        self._types = [kind for _, kind in table.inputs]
+        self._kinds = [kind.dtype.numpy for kind in self._types]
+        positions = _positions(table)
+        self._input_positions = [positions.get(i, []) for i in range(len(table.inputs))]
+        self._output_positions = [positions.get(place, []) for place, _ in table.outputs]
+        self._updated = table.updated
         self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
-        self._kinds = [v.dtype.numpy for v in self._inputs]
-        self._input_positions = _positions(plan, self._inputs)
-        self._output_positions = _positions(plan, [plan.root[v] for v in plan.graph.outputs])
-        self._updated = [self._inputs.index(target) for target, _ in plan.graph.updates]
-        self._label = plan.graph.name
 
     def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run the program.
@@ -161,20 +179,21 @@ class Program:
 
     def _converted(self, argument: Any, position: int) -> np.ndarray:
         """Return an argument as the kernels take it: itself, a view or a copy."""
-        value, kind = self._inputs[position], self._kinds[position]
+        kind = self._kinds[position]
         if getattr(argument, "dtype", None) != kind or not isinstance(argument, np.ndarray):
             found = getattr(argument, "dtype", type(argument).__name__)
             raise BindError(
-                f"input {input_name(value)!r} of {self._label} is {value.type}, "
+                f"input {self._names[position]!r} of {self.table.name} is "
+                f"{self._types[position]}, "
                 f"got {found}{list(np.shape(argument))}",
                 remedy=f'Convert it with .astype("{kind}").',
             )
         return np.require(argument, kind, ["C", "A"]).view(np.ndarray)
 
     def _miscounted(self, count: int) -> BindError:
-        names = ", ".join(input_name(v) for v in self._inputs)
+        names = ", ".join(self._names)
         return BindError(
-            f"{self._label} takes {len(self._inputs)} arrays, got {count}",
+            f"{self.table.name} takes {len(self._names)} arrays, got {count}",
             remedy=f"Its inputs are {names}." if names else "It has no inputs.",
         )
 
@@ -184,9 +203,9 @@ class Program:
         """Run a program that writes to some of its arguments."""
         for position in self._updated:
             if not arguments[position].flags.writeable:
-                name = input_name(self._inputs[position])
+                name = self._names[position]
                 raise BindError(
-                    f"{self._label} updates its input {name!r}, got an array that is read-only",
+                    f"{self.table.name} updates its input {name!r}, got an array that is read-only",
                     remedy="Pass a copy of it.",
                 )
         self._part(arrays)
@@ -214,9 +233,9 @@ class Program:
             owner = owners.get(address(array), position)
             if owner != position and array.size:
                 if position in self._updated:
-                    names = [input_name(self._inputs[p]) for p in (position, owner)]
+                    names = [self._names[p] for p in (position, owner)]
                     raise BindError(
-                        f"{self._label} updates {names[0]!r} and {names[1]!r}, got one array "
+                        f"{self.table.name} updates {names[0]!r} and {names[1]!r}, got one array "
                         "for both",
                         remedy="Pass a copy for one of them.",
                     )
@@ -230,20 +249,20 @@ class Program:
     # -- binding -----------------------------------------------------------------------------
 
     def _bind(self, key: tuple[tuple[int, ...], ...]) -> _Binding:
-        sizes = bind_sizes([v.shape for v in self._inputs], key)
+        sizes = bind_sizes([kind.shape for kind in self._types], key)
         if sizes is None:
             raise self._misfit(key)
         blocks, extents = [], []
-        for launch in self.plan.launches:
-            block, extent = _launch_sizes(launch, sizes)
+        for row in self.table.launches:
+            block, extent = _launch_sizes(row, sizes)
             blocks.append(block)
             extents.append(extent)
         outputs = [
-            (tuple(evaluate(d, sizes) for d in value.shape), value.dtype.numpy, positions)
-            for value, positions in zip(self.plan.graph.outputs, self._output_positions)
+            (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy, positions)
+            for (_, kind), positions in zip(self.table.outputs, self._output_positions)
         ]
         parallel = any(extent > chunk for extent, chunk in extents)
-        binding = _Binding(self.plan.memory(sizes), blocks, extents, outputs, parallel)
+        binding = _Binding(self.table.memory(sizes), blocks, extents, outputs, parallel)
         self._remember(key, binding)
         return binding
 
@@ -255,40 +274,38 @@ class Program:
 
     def _misfit(self, key: tuple[tuple[int, ...], ...]) -> BindError:
         """Return the error for shapes that no values of the size variables give."""
+        inputs = list(zip(self._names, self._types, key, strict=True))
         pairs = [
-            f"{input_name(value)!r} is {value.type}, got {shape}"
-            for value, shape in zip(self._inputs, key, strict=True)
-            if bind_sizes([value.shape], [shape]) is None
+            f"{name!r} is {kind}, got {shape}"
+            for name, kind, shape in inputs
+            if bind_sizes([kind.shape], [shape]) is None
         ]
         detail = "; ".join(pairs) or "sizes that must be equal differ: " + ", ".join(
-            f"{input_name(value)} {shape}" for value, shape in zip(self._inputs, key, strict=True)
+            f"{name} {shape}" for name, _, shape in inputs
         )
-        return BindError(f"the arguments of {self._label} do not fit its inputs: {detail}")
+        return BindError(f"the arguments of {self.table.name} do not fit its inputs: {detail}")
 
     def _new_arena(self, binding: _Binding) -> _Arena:
         memory = np.empty(binding.plan.arena_bytes + ALIGNMENT, np.uint8)
         base = -(-address(memory) // ALIGNMENT) * ALIGNMENT
         offsets = {slot.value: base + slot.offset for slot in binding.plan.slots}
-        count = sum(len(s.kernel.params) for s in self.plan.launches)
-        pointers = (ctypes.c_uint64 * max(count, 1))()
-        start = ctypes.addressof(pointers)
-        table = (Launch * max(len(self.plan.launches), 1))()
-        position = 0
-        for row, spec in enumerate(self.plan.launches):
-            extent, chunk = binding.extents[row]
-            table[row].kernel = self.compiled[row].address
-            table[row].buffers = start + 8 * position
-            table[row].sizes = ctypes.addressof(binding.sizes[row])
-            table[row].extent, table[row].chunk = extent, chunk
-            for value in (*spec.node.inputs, *spec.node.outputs):
-                pointers[position] = offsets.get(self.plan.root[value], 0)
-                position += 1
+        rows = self.table.launches
+        places = [place for row in rows for place in row.places]
+        pointers = (ctypes.c_uint64 * max(len(places), 1))(*[offsets.get(p, 0) for p in places])
+        table = (Launch * max(len(rows), 1))()
+        buffers = ctypes.addressof(pointers)
+        for entry, row, kernel, sizes, (extent, chunk) in zip(
+            table, rows, self._addresses, binding.sizes, binding.extents
+        ):
+            entry.kernel, entry.buffers, entry.sizes = kernel, buffers, ctypes.addressof(sizes)
+            entry.extent, entry.chunk = extent, chunk
+            buffers += 8 * len(row.places)
         error = Error()
         places = ctypes.addressof(table), ctypes.addressof(error)
         serial = (
             ctypes.c_void_p(None),
             ctypes.c_void_p(places[0]),
-            ctypes.c_int64(len(self.plan.launches)),
+            ctypes.c_int64(len(rows)),
             ctypes.c_int64(1),
             ctypes.c_void_p(places[1]),
             ctypes.c_void_p(None),
@@ -327,7 +344,7 @@ class Program:
 
     def _walk(self, binding: _Binding, arena: _Arena, options: config.Config) -> int:
         """Run with several threads, or timed."""
-        count = len(self.plan.launches)
+        count = len(self.table.launches)
         times = (ctypes.c_uint64 * max(2 * count, 1))() if options.profile else None
         profile_ns = None if times is None else ctypes.addressof(times)
         if options.threads > 1 and binding.parallel:
@@ -340,37 +357,32 @@ class Program:
                 None, arena.table_address, count, 1, arena.error_address, profile_ns
             )
         if times is not None:
-            profile.record(self._label, self.plan.launches, times)
+            profile.record(self.table.name, self.table.launches, times)
         return int(status)
 
     def _failure(self, error: Error) -> GraphcError:
-        launch = self.plan.launches[error.launch]
-        for node in launch.node.attrs["body"].nodes:
-            if node.op.nests:
-                details = tuple(error.detail)
-                failure: GraphcError = node.op.failure(error.code, details, **node.attrs)
-                return failure.attach(where=launch.node.where)
-        return GraphcError(
-            f"kernel {launch.label} failed with code {error.code}", where=launch.node.where
-        )
+        row = self.table.launches[error.launch]
+        if row.check is None:
+            text = f"kernel {row.label} failed with code {error.code}"
+            return GraphcError(text, where=row.where)
+        op = REGISTRY[row.check.op]
+        failure: GraphcError = op.failure(error.code, tuple(error.detail), **row.check.attrs)
+        return failure.attach(where=row.where)
 
 
-def _positions(plan: Plan, values: Sequence[Value]) -> list[list[int]]:
-    """Return for each value the entries of the pointer blocks that hold its address."""
-    where: dict[Value, list[int]] = {}
-    position = 0
-    for launch in plan.launches:
-        for value in (*launch.node.inputs, *launch.node.outputs):
-            where.setdefault(plan.root[value], []).append(position)
-            position += 1
-    return [where.get(value, []) for value in values]
+def _positions(table: LaunchTable) -> dict[int, list[int]]:
+    """Map each place to the entries of the pointer blocks that hold its address."""
+    found: dict[int, list[int]] = {}
+    places = (place for row in table.launches for place in row.places)
+    for position, place in enumerate(places):
+        found.setdefault(place, []).append(position)
+    return found
 
 
-def _launch_sizes(launch: LaunchSpec, sizes: Mapping[str, int]) -> tuple[Any, tuple[int, int]]:
+def _launch_sizes(row: LaunchRow, sizes: Mapping[str, int]) -> tuple[Any, tuple[int, int]]:
     """Return a launch's size arguments, and its extent and chunk."""
-    names = launch.kernel.sizes
-    known = {n: evaluate(d, sizes) for n, d in zip(names, launch.sizes, strict=True)}
-    block = (ctypes.c_int64 * max(len(names), 1))(*known.values())
-    extent = evaluate(launch.kernel.extent, known)
-    work = max(evaluate(launch.kernel.work, known), 1)
+    known = {name: evaluate(size, sizes) for name, size in row.sizes}
+    block = (ctypes.c_int64 * max(len(known), 1))(*known.values())
+    extent = evaluate(row.extent, known)
+    work = max(evaluate(row.work, known), 1)
     return block, (extent, max(-(-CHUNK_NS // work), 1))

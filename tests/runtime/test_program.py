@@ -385,7 +385,7 @@ def test_profile_times_every_launch() -> None:
         with config.options(profile=True, threads=threads):
             program([floats(9, 8)])
         timings = profile.profile()
-        assert [t.kernel for t in timings] == [s.label for s in program.plan.launches]
+        assert [t.kernel for t in timings] == [row.label for row in program.table.launches]
         assert all(t.program == "model" and t.start_ns <= t.stop_ns for t in timings)
         assert all(a.stop_ns <= b.start_ns for a, b in zip(timings, timings[1:]))
 
