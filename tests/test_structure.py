@@ -40,7 +40,7 @@ ORDER = {
     ),
     "runtime": "random threads profile program saved",
     "frontend": (
-        "formats tree trace execute array tape tracer compiled jit random_key context assign "
+        "formats tree trace build execute array tape tracer compiled jit random_key context assign "
         "ops backward ndarray_methods ndarray creation sampling files autograd symbol functional "
         "initializer lr_scheduler optimizer metric_base metric gluon"
     ),
