@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.cpu import host_target
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, input_name
 from graphc.passes.manager import compile_graph
 from graphc.passes.partition import split
 from graphc.runtime import saved
@@ -27,7 +27,7 @@ def build_program(graph: Graph) -> Program:
     """Return the program of a graph for this machine."""
     key = saved.key_of(graph)
     found = saved.load(key)
-    if found is not None and len(found[0]) == 1:
+    if found is not None and len(found[0]) == 1 and _takes(found[0][0], graph):
         return found[0][0]
     program = Program(compile_graph(graph, host_target()))
     saved.save(key, [program])
@@ -41,7 +41,7 @@ def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) ->
     """
     key = saved.key_of(graph, "halves", repr(wrt), repr(heads))
     found = saved.load(key)
-    halves = None if found is None else _halves(*found)
+    halves = None if found is None else _connected(*found, graph, heads)
     if halves is None:
         cut = split(graph, wrt, heads)
         forward, backward = (
@@ -52,11 +52,28 @@ def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) ->
     return halves
 
 
-def _halves(programs: list[Program], notes: Any) -> Halves | None:
+def _takes(program: Program, graph: Graph) -> bool:
+    """Return whether a program from the disk takes and returns what a graph does."""
+    inputs = tuple((input_name(v), v.type) for v in graph.inputs)
+    return program.table.inputs == inputs and len(program.table.outputs) == len(graph.outputs)
+
+
+def _connected(
+    programs: list[Program], notes: Any, graph: Graph, heads: tuple[bool, ...]
+) -> Halves | None:
     """Return what an entry holds; None where that is not two programs and how they connect."""
     try:
         forward, backward = programs
         reads = tuple((str(kind), int(place)) for kind, place in notes["reads"])
-        return Halves(forward, backward, reads, tuple(map(int, notes["wrt"])))
+        wrt = tuple(map(int, notes["wrt"]))
     except (KeyError, TypeError, ValueError):
         return None
+    n_saved = len(forward.table.outputs) - len(graph.outputs)
+    readable = {"input": range(len(graph.inputs)), "saved": range(n_saved)}
+    fits = (
+        all(place in readable.get(kind, ()) for kind, place in reads)
+        and all(place in readable["input"] for place in wrt)
+        and len(backward.table.inputs) == len(reads) + sum(heads)
+        and len(backward.table.outputs) == len(wrt)
+    )
+    return Halves(forward, backward, reads, wrt) if fits else None

@@ -10,7 +10,6 @@ from graphc.ir.dim import Dim, evaluate
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loop import Kernel
 
-
 ALIGNMENT = 64
 """Bytes that arena offsets are multiples of: a cache line, a full vector."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from graphc.errors import GraphcError, Location
 from graphc.ir.dim import Dim, SizeExpr, parse_dim, symbols
-from graphc.ir.graph import Value, input_name
+from graphc.ir.graph import input_name
 from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import LaunchSpec, Life, MemoryPlan, Plan, arrange
 from graphc.ir.types import TensorType, as_dtype

@@ -29,7 +29,7 @@ _MAKERS = ("ir", "passes", "codegen")
 
 
 def key_of(graph: Graph, *more: str) -> str | None:
-    """Return the key of what is compiled from a graph; None if it has no text.
+    """Return the key of what is compiled from a graph; None without a cache, or without a text.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ def key_of(graph: Graph, *more: str) -> str | None:
     *more : str
         What else decides, such as the inputs to differentiate by.
     """
+    if not config.current().cache:
+        return None
     try:
         text = print_graph(graph)
     except GraphcError:  # an attribute without a form in text
@@ -91,7 +93,7 @@ def load(key: str | None) -> tuple[list[Program], Any] | None:
 
 def save(key: str | None, programs: Sequence[Program], notes: Any = None) -> None:
     """Keep programs, and notes that JSON can hold, for the next process."""
-    if key is None or not config.current().cache:
+    if key is None:
         return
     try:
         content = write_tables([program.table for program in programs], notes)
