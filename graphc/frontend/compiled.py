@@ -128,13 +128,15 @@ def call(
     if mode.recording:
         wrt = tuple(i for i, o in enumerate(operands) if o.on_tape and o.type.dtype.floating)
     if not wrt:
-        results = target.program(arrays)
-        _touch_updated(target, operands)
-        return [cls.wrap(r) for cls, r in zip(classes, results, strict=True)]
+        results = (target._program or target.program)(arrays)
+        if target.updated:
+            _touch_updated(target, operands)
+        return [cls.wrap(r) for cls, r in zip(classes, results)]
     heads = tuple(v.dtype.floating for v in target.graph.outputs)
     halves = target.halves(wrt, heads)
     results = halves.forward(arrays)
-    _touch_updated(target, operands)
+    if target.updated:
+        _touch_updated(target, operands)
     count = len(target.graph.outputs)
     outputs = [cls.wrap(r) for cls, r in zip(classes, results[:count], strict=True)]
     where = user_location()
@@ -147,7 +149,6 @@ def call(
 
 
 def _touch_updated(target: Compiled, operands: Sequence[Array]) -> None:
-    if target.updated:
-        where = user_location()
-        for place in target.updated:
-            operands[place]._storage.touch(where)
+    where = user_location()
+    for place in target.updated:
+        operands[place]._storage.touch(where)

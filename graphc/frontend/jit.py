@@ -48,6 +48,8 @@ class Traced:
         What a call must have in common with it, besides the sizes.
     captured : list of (object, numpy.dtype, tuple of Dim)
         The sources that are neither arguments nor random state, with their types when traced.
+    direct : bool
+        Whether the inputs are the first arguments, in order.
     """
 
     compiled: Compiled
@@ -58,8 +60,10 @@ class Traced:
     where: Location
     key: Any
     captured: list[tuple[Any, Any, tuple[Dim, ...]]] = field(init=False)
+    direct: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self.direct = self.sources == list(range(len(self.sources)))
         self.captured = [
             (source, value.dtype.numpy, value.shape)
             for source, value in zip(self.sources, self.compiled.graph.inputs, strict=True)
@@ -68,8 +72,11 @@ class Traced:
 
     def run(self, arguments: Sequence[Array]) -> Any:
         """Call the program with these arguments and return what the function returns."""
-        seed, counter = random.advance(self.draws) if self.draws else (0, 0)
-        operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
+        if self.direct:
+            operands = arguments[: len(self.sources)]
+        else:
+            seed, counter = random.advance(self.draws) if self.draws else (0, 0)
+            operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
         try:
             handles = call(self.compiled, operands, self.classes)
         except GraphcError as error:
@@ -251,7 +258,11 @@ class Jit:
 def _signature(args: tuple[Any, ...]) -> Any:
     """Return what tells apart calls with arrays only, or None for other calls."""
     try:
-        return tuple([(type(a), a._array.dtype.char, a._array.shape) for a in args])
+        found = []
+        for a in args:
+            array = a._array
+            found += type(a), array.dtype.char, array.shape
+        return tuple(found)
     except AttributeError:
         return None
 

@@ -7,9 +7,10 @@ threads may call it at once. Returned arrays own their memory.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ MOST_BINDINGS = 64
 # takes longer than all the rest of a call.
 _DATA_OFFSET = object.__basicsize__
 _pointer_at = ctypes.c_uint64.from_address
+_empty = np.empty
+_USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
 
 def address(array: np.ndarray) -> int:
@@ -70,7 +73,7 @@ _updating = _BufferLocks()
 class _Arena:
     """Memory for one running call: intermediate values, pointer blocks, the launch table.
 
-    ``serial`` are the arguments of the dispatcher for a run on the calling thread, converted.
+    ``run`` walks the table on the calling thread; its arguments are converted once.
     """
 
     memory: np.ndarray
@@ -79,19 +82,33 @@ class _Arena:
     table_address: int
     error: Error
     error_address: int
-    serial: tuple[Any, ...]
+    run: Callable[[], int]
 
 
 @dataclass(slots=True)
 class _Binding:
-    """A program at concrete sizes; ``outputs`` are shape, dtype and pointers of each."""
+    """A program at concrete sizes.
+
+    Attributes
+    ----------
+    plan : MemoryPlan
+    sizes, extents : list
+        Size arguments of each launch; its extent and chunk.
+    outputs : list of (tuple of int, numpy.dtype)
+    parallel : bool
+        Whether a launch has more than one chunk.
+    free : list of _Arena
+    apart : list of int
+        Addresses of arguments that were found not to share memory with one that is updated.
+    """
 
     plan: MemoryPlan
     sizes: list[Any]
     extents: list[tuple[int, int]]
-    outputs: list[tuple[tuple[int, ...], np.dtype[Any], list[int]]]
+    outputs: list[tuple[tuple[int, ...], np.dtype[Any]]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
+    apart: list[int] = field(default_factory=list)
 
 
 class Program:
@@ -132,9 +149,7 @@ class Program:
         self._names = [name for name, _ in table.inputs]
         self._types = [kind for _, kind in table.inputs]
         self._kinds = [kind.dtype.numpy for kind in self._types]
-        positions = _positions(table)
-        self._input_positions = [positions.get(i, []) for i in range(len(table.inputs))]
-        self._output_positions = [positions.get(place, []) for place, _ in table.outputs]
+        self._stores = _stores(table)
         self._updated = table.updated
         self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
 
@@ -159,23 +174,25 @@ class Program:
             What a check in the program found, for example an index out of range. Nothing has
             been updated then.
         """
-        kinds = self._kinds
-        if len(arguments) != len(kinds):
+        if len(arguments) != len(self._kinds):
             raise self._miscounted(len(arguments))
-        arrays = [
-            a
-            if type(a) is np.ndarray
-            and a.dtype is kind
-            and (flags := a.flags).c_contiguous
-            and flags.aligned
-            else self._converted(a, position)
-            for position, (a, kind) in enumerate(zip(arguments, kinds))
-        ]
-        key = tuple([a.shape for a in arrays])
+        # One loop, no comprehensions: for few arguments that is most of what a call costs.
+        arrays, shapes, places = [], [], []
+        for array, kind in zip(arguments, self._kinds):
+            if (
+                type(array) is not np.ndarray
+                or array.dtype is not kind
+                or array.flags.num & _USABLE != _USABLE
+            ):
+                array = self._converted(array, len(arrays))
+            arrays.append(array)
+            shapes.append(array.shape)
+            places.append(_pointer_at(id(array) + _DATA_OFFSET).value)
+        key = tuple(shapes)
         binding = self._bindings.get(key) or self._bind(key)
         if self._updated:
-            return self._update(binding, arrays, arguments)
-        return self._run(binding, arrays)
+            return self._update(binding, arrays, places, arguments)
+        return self._run(binding, places)
 
     def _converted(self, argument: Any, position: int) -> np.ndarray:
         """Return an argument as the kernels take it: itself, a view or a copy."""
@@ -198,48 +215,71 @@ class Program:
         )
 
     def _update(
-        self, binding: _Binding, arrays: list[np.ndarray], arguments: Sequence[np.ndarray]
+        self,
+        binding: _Binding,
+        arrays: list[np.ndarray],
+        places: list[int],
+        arguments: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
         """Run a program that writes to some of its arguments."""
-        for position in self._updated:
-            if not arguments[position].flags.writeable:
-                name = self._names[position]
-                raise BindError(
-                    f"{self.table.name} updates its input {name!r}, got an array that is read-only",
-                    remedy="Pass a copy of it.",
-                )
-        self._part(arrays)
-        places = [address(arguments[position]) for position in self._updated]
+        self._check_updated(arrays, arguments)
+        if places != binding.apart:
+            places = self._parted(arrays, places)
+            binding.apart = places.copy()
+        targets = [address(arguments[position]) for position in self._updated]
         held: list[threading.Lock] = []
         try:
-            for lock in _updating.of(places):
+            for lock in _updating.of(targets):
                 lock.acquire()
                 held.append(lock)
-            outputs = self._run(binding, arrays)
-            for position, place in zip(self._updated, places):
-                if address(arrays[position]) != place:
+            outputs = self._run(binding, places)
+            for position, target in zip(self._updated, targets):
+                if address(arrays[position]) != target:
                     arguments[position][...] = arrays[position]
         finally:
             for lock in held:
                 lock.release()
         return outputs
 
-    def _part(self, arrays: list[np.ndarray]) -> None:
-        """Copy arguments that are the same memory as one that is updated."""
-        if len({address(a) for a in arrays}) == len(arrays):
-            return
-        owners = {address(arrays[p]): p for p in self._updated if arrays[p].size}
-        for position, array in enumerate(arrays):
-            owner = owners.get(address(array), position)
-            if owner != position and array.size:
+    def _check_updated(
+        self, arrays: Sequence[np.ndarray], arguments: Sequence[np.ndarray]
+    ) -> None:
+        """Raise BindError where results cannot be written back, or would be over one another."""
+        for position in self._updated:
+            argument = arguments[position]
+            if not argument.flags.writeable:
+                raise BindError(
+                    f"{self.table.name} updates its input {self._names[position]!r}, got an array "
+                    "that is read-only",
+                    remedy="Pass a copy of it.",
+                )
+            if arrays[position] is not argument:  # what runs may be a copy: look at the original
+                for other in self._updated:
+                    if other != position and np.shares_memory(argument, arguments[other]):
+                        raise self._shared(other, position)
+
+    def _shared(self, one: int, other: int) -> BindError:
+        return BindError(
+            f"{self.table.name} updates {self._names[one]!r} and {self._names[other]!r}, got one "
+            "array for both, or two that share memory",
+            remedy="Pass a copy for one of them.",
+        )
+
+    def _parted(self, arrays: list[np.ndarray], places: list[int]) -> list[int]:
+        """Copy arguments that share memory with one that is updated; return the new addresses."""
+        spans = [(place, place + array.nbytes) for place, array in zip(places, arrays)]
+        if _apart(spans, frozenset(self._updated)):
+            return places
+        for position, (start, stop) in enumerate(spans):
+            for owner in self._updated:
+                first, last = spans[owner]
+                if owner == position or start >= min(stop, last) or first >= min(stop, last):
+                    continue
                 if position in self._updated:
-                    names = [self._names[p] for p in (position, owner)]
-                    raise BindError(
-                        f"{self.table.name} updates {names[0]!r} and {names[1]!r}, got one array "
-                        "for both",
-                        remedy="Pass a copy for one of them.",
-                    )
-                arrays[position] = array.copy()
+                    raise self._shared(position, owner)
+                arrays[position] = arrays[position].copy()
+                break
+        return [address(array) for array in arrays]
 
     def memory_plan(self, shapes: Sequence[tuple[int, ...]]) -> MemoryPlan:
         """Return the memory plan for inputs of these shapes."""
@@ -258,8 +298,8 @@ class Program:
             blocks.append(block)
             extents.append(extent)
         outputs = [
-            (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy, positions)
-            for (_, kind), positions in zip(self.table.outputs, self._output_positions)
+            (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy)
+            for _, kind in self.table.outputs
         ]
         parallel = any(extent > chunk for extent, chunk in extents)
         binding = _Binding(self.table.memory(sizes), blocks, extents, outputs, parallel)
@@ -301,41 +341,39 @@ class Program:
             entry.extent, entry.chunk = extent, chunk
             buffers += 8 * len(row.places)
         error = Error()
-        places = ctypes.addressof(table), ctypes.addressof(error)
-        serial = (
+        table_address, error_address = ctypes.addressof(table), ctypes.addressof(error)
+        run = functools.partial(
+            dispatcher().run,
             ctypes.c_void_p(None),
-            ctypes.c_void_p(places[0]),
+            ctypes.c_void_p(table_address),
             ctypes.c_int64(len(rows)),
             ctypes.c_int64(1),
-            ctypes.c_void_p(places[1]),
+            ctypes.c_void_p(error_address),
             ctypes.c_void_p(None),
         )
-        return _Arena(memory, pointers, table, places[0], error, places[1], serial)
+        return _Arena(memory, pointers, table, table_address, error, error_address, run)
 
     # -- running -----------------------------------------------------------------------------
 
-    def _run(self, binding: _Binding, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _run(self, binding: _Binding, places: list[int]) -> list[np.ndarray]:
+        """Run on arguments that the caller keeps alive; adds the outputs' addresses to theirs."""
         try:
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
-        pointers = arena.pointers
-        for array, positions in zip(arrays, self._input_positions):
-            place = _pointer_at(id(array) + _DATA_OFFSET).value
-            for position in positions:
-                pointers[position] = place
         outputs = []
-        for shape, kind, positions in binding.outputs:
-            output = np.empty(shape, kind)
-            place = _pointer_at(id(output) + _DATA_OFFSET).value
-            for position in positions:
-                pointers[position] = place
+        for shape, kind in binding.outputs:
+            output = _empty(shape, kind)
             outputs.append(output)
+            places.append(_pointer_at(id(output) + _DATA_OFFSET).value)
+        pointers = arena.pointers
+        for position, number in self._stores:
+            pointers[position] = places[number]
         options = config.current()
         if options.profile or (binding.parallel and options.threads > 1):
             status = self._walk(binding, arena, options)
         else:
-            status = dispatcher().run(*arena.serial)
+            status = arena.run()
         failure = self._failure(arena.error) if status else None
         binding.free.append(arena)
         if failure is not None:
@@ -370,13 +408,29 @@ class Program:
         return failure.attach(where=row.where)
 
 
-def _positions(table: LaunchTable) -> dict[int, list[int]]:
-    """Map each place to the entries of the pointer blocks that hold its address."""
-    found: dict[int, list[int]] = {}
-    places = (place for row in table.launches for place in row.places)
-    for position, place in enumerate(places):
-        found.setdefault(place, []).append(position)
-    return found
+def _stores(table: LaunchTable) -> list[tuple[int, int]]:
+    """Return which entries of the pointer blocks hold the address of which argument or output."""
+    places = [*range(len(table.inputs)), *(place for place, _ in table.outputs)]
+    numbers = {place: number for number, place in enumerate(places)}
+    used = (place for row in table.launches for place in row.places)
+    return [(i, numbers[place]) for i, place in enumerate(used) if place in numbers]
+
+
+def _apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:
+    """Return whether no span of addresses meets one that is updated; one sweep over all."""
+    read_stop = updated_stop = 0
+    for start, stop, position in sorted((*span, i) for i, span in enumerate(spans)):
+        if start == stop:
+            continue
+        if position in updated:
+            if start < max(read_stop, updated_stop):
+                return False
+            updated_stop = stop
+        elif start < updated_stop:
+            return False
+        else:
+            read_stop = max(read_stop, stop)
+    return True
 
 
 def _launch_sizes(row: LaunchRow, sizes: Mapping[str, int]) -> tuple[Any, tuple[int, int]]:
