@@ -15,7 +15,7 @@ from graphc.errors import ArgumentError, GraphcError, Location, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.compiled import Compiled, call
 from graphc.frontend.trace import Specializations, finish
-from graphc.frontend.tracer import Trace, Tracer, tracing
+from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
 from graphc.frontend.tree import LEAF, flatten, unflatten
 from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Value
@@ -24,6 +24,9 @@ from graphc.ir.types import TensorType
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fuse import fuse_with_reasons
 from graphc.runtime import random
+
+MOST_KNOWN = 1024
+"""Signatures of calls that a function remembers; a call of another one only takes longer."""
 
 
 @dataclass(slots=True)
@@ -63,7 +66,8 @@ class Traced:
     direct: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.direct = self.sources == list(range(len(self.sources)))
+        # Not by comparing lists: a source may be an array, which compares by element.
+        self.direct = all(type(s) is int and s == i for i, s in enumerate(self.sources))
         self.captured = [
             (source, value.dtype.numpy, value.shape)
             for source, value in zip(self.sources, self.compiled.graph.inputs, strict=True)
@@ -133,7 +137,9 @@ class Jit:
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function through its compiled program."""
+        """Call the function through its compiled program; inside another trace, as a part of it."""
+        if current_trace() is not None:
+            return self.function(*args, **kwargs)
         signature = _signature(args) if not kwargs else None
         if signature is not None:
             traced = self._known.get((signature, mode.training))
@@ -145,6 +151,8 @@ class Jit:
         arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
         traced = self.trace_for(arguments, structure)
         if signature is not None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
             self._known[signature, mode.training] = traced
         return traced.run(arguments)
 

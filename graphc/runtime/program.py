@@ -177,7 +177,8 @@ class Program:
         if len(arguments) != len(self._kinds):
             raise self._miscounted(len(arguments))
         # One loop, no comprehensions: for few arguments that is most of what a call costs.
-        arrays, shapes, places = [], [], []
+        arrays: list[np.ndarray] = []
+        shapes, places = [], []
         for array, kind in zip(arguments, self._kinds):
             if (
                 type(array) is not np.ndarray
