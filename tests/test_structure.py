@@ -27,7 +27,7 @@ ORDER = {
     "ir": (
         "polynomial size_expr size_bounds dim "
         "sizes types operand graph operations scalar_math expr loop lowering target op pattern "
-        "evaluate ops plan verify text printer kernel_printer scanner parser interp"
+        "evaluate ops plan table verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
         "canonicalize differentiate partition fuse lower schedule polynomials elementary "
@@ -38,9 +38,9 @@ ORDER = {
         "llvm_memory llvm_kernel llvm_compile numba_lowering numba_engine llvm_engine cache "
         "counters dispatch_layout dispatch_ir dispatch compiler"
     ),
-    "runtime": "random threads profile program",
+    "runtime": "random threads profile program saved",
     "frontend": (
-        "formats tree trace execute array tape tracer compiled jit random_key context assign "
+        "formats tree trace build execute array tape tracer compiled jit random_key context assign "
         "ops backward numpy_calls ndarray_methods ndarray creation sampling files autograd symbol "
         "functional initializer lr_scheduler optimizer metric_base metric gluon"
     ),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_COUNTS = ("programs_traced", "kernels_compiled", "kernels_loaded")
+_COUNTS = ("programs_traced", "programs_loaded", "kernels_compiled", "kernels_loaded")
 _TIMES = ("trace_s", "compile_s", "load_s")
 _values: dict[str, float] = {}
 _lock = threading.Lock()

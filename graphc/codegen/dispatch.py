@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 from graphc import lazy
+from graphc.codegen import cache
 from graphc.codegen.dispatch_ir import TICKET_CHUNK_BITS, Platform, build_module
 from graphc.codegen.dispatch_layout import LINE_BYTES, Error, Launch, PoolState
 from graphc.errors import DeviceError
@@ -21,7 +22,6 @@ __all__ = [
     "Dispatcher",
     "Error",
     "Launch",
-    "ObjectCache",
     "PoolState",
     "allocate_pool",
     "dispatcher",
@@ -52,17 +52,8 @@ _WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_
 
 # macOS numbers its clocks in its own way; Python's constant is the C library's.
 _CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", None)
-_DIGEST_BYTES = hashlib.sha256().digest_size
-
-
-class ObjectCache(Protocol):
-    """Where object code may be kept between processes."""
-
-    def get(self, key: str) -> bytes | None:
-        """Return what was put under ``key``, or None."""
-
-    def put(self, key: str, value: bytes) -> None:
-        """Keep ``value`` under ``key``."""
+_SOURCES = ("dispatch.py", "dispatch_ir.py", "dispatch_layout.py")
+"""What decides the object code, beside LLVM and the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,29 +135,28 @@ def object_code(platform: Platform, machine: Any) -> bytes:
 
 
 def _key(platform: Platform) -> str:
-    """Name what the object code depends on."""
+    """Name what the object code depends on, without writing its LLVM IR."""
     binding, llvmlite = lazy.llvmlite_binding(), sys.modules["llvmlite"]
-    parts = [
-        str(build_module(platform)),
+    folder = Path(__file__).parent
+    return cache.key_of(
+        "dispatcher",
+        *((folder / name).read_text(encoding="utf-8") for name in _SOURCES),
+        repr(platform),
         binding.get_host_cpu_name(),
         binding.get_host_cpu_features().flatten(),
         llvmlite.__version__,
         str(binding.llvm_version_info),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    )
 
 
-def _cached_object_code(cache: ObjectCache | None) -> bytes:
-    """Return the object code from the cache, or compile it and keep it there."""
+def _cached_object_code() -> bytes:
+    """Return the object code from the disk cache, or compile it and keep it there."""
     platform = host_platform()
-    if cache is None:
-        return object_code(platform, _host_machine(platform.triple))
     key = _key(platform)
-    found = cache.get(key) or b""
-    digest, code = found[:_DIGEST_BYTES], found[_DIGEST_BYTES:]
-    if hashlib.sha256(code).digest() != digest:  # absent, cut short or damaged
+    code = cache.get(key)
+    if code is None:
         code = object_code(platform, _host_machine(platform.triple))
-        cache.put(key, hashlib.sha256(code).digest() + code)
+        cache.put(key, code)
     return code
 
 
@@ -188,22 +178,13 @@ def _load(code: bytes) -> Dispatcher:
 _loaded: dict[str, Dispatcher] = {}
 
 
-def dispatcher(cache: ObjectCache | None = None) -> Dispatcher:
-    """Return the process's dispatcher, compiling or loading it at the first call.
+def dispatcher() -> Dispatcher:
+    """Return the process's dispatcher, loaded from the disk cache or compiled at the first call.
 
-    Parameters
-    ----------
-    cache : ObjectCache, optional
-        Where to look for object code and where to keep it; used by the first call only.
-        An entry that is damaged counts as absent.
-
-    Returns
-    -------
-    Dispatcher
-        Lives as long as the process.
+    It lives as long as the process.
     """
     found = _loaded.get("dispatcher")
-    return found or _loaded.setdefault("dispatcher", _load(_cached_object_code(cache)))
+    return found or _loaded.setdefault("dispatcher", _load(_cached_object_code()))
 
 
 def allocate_pool() -> PoolState:

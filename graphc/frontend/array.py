@@ -39,11 +39,9 @@ class Storage:
         The line of the last in-place write.
     """
 
-    __slots__ = ("version", "written")
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.written: Location | None = None
+    # Defaults of the class: every result of every operation makes a Storage, few are written to.
+    version = 0
+    written: Location | None = None
 
     def touch(self, where: Location | None = None) -> None:
         """Note an in-place write, by default by the user's current line."""

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphc.codegen.cpu import host_target
 from graphc.errors import user_location
 from graphc.frontend.array import Array, Entry, Saved, mode
+from graphc.frontend.build import Halves, build_halves, build_program
 from graphc.ir.graph import Graph
 from graphc.ir.op import Kind, OpDef
 from graphc.passes.differentiate import cotangent_inputs, gradients
-from graphc.passes.manager import compile_graph
-from graphc.passes.partition import Split, split
 from graphc.runtime.program import Program
-
-
-@dataclass(frozen=True, slots=True)
-class Halves:
-    """The forward and the backward program of one graph."""
-
-    split: Split
-    forward: Program
-    backward: Program
 
 
 class Compiled:
@@ -54,10 +42,7 @@ class Compiled:
         key = (wrt, heads)
         with self._lock:
             if key not in self._halves:
-                cut = split(self.graph, wrt, heads)
-                self._halves[key] = Halves(
-                    cut, build_program(cut.forward), build_program(cut.backward)
-                )
+                self._halves[key] = build_halves(self.graph, wrt, heads)
         return self._halves[key]
 
     def gradient(
@@ -76,11 +61,6 @@ class Compiled:
                 chosen = tuple(i for i, g in zip(wrt, found, strict=True) if g is not None)
                 self._gradients[key] = (Compiled(graph), chosen)
         return self._gradients[key]
-
-
-def build_program(graph: Graph) -> Program:
-    """Compile a graph for this machine."""
-    return Program(compile_graph(graph, host_target()))
 
 
 class Call(OpDef):
@@ -103,14 +83,14 @@ class Call(OpDef):
         ]
         found: list[Any] = [None] * len(inputs)
         if mode.recording:
-            gradient, wrt = target.gradient(halves.split.wrt, heads)
+            gradient, wrt = target.gradient(halves.wrt, heads)
             classes = [Array] * len(gradient.graph.outputs)
             results = call(gradient, [*inputs, *cotangents], classes)
         else:
-            wrt = halves.split.wrt
+            wrt = halves.wrt
             arrays = [
                 inputs[i]._array if kind == "input" else saved[i]
-                for kind, i in halves.split.reads
+                for kind, i in halves.reads
             ]
             arrays += [c._array for c in cotangents]
             results = [Array(a) for a in halves.backward(arrays)]
@@ -148,13 +128,15 @@ def call(
     if mode.recording:
         wrt = tuple(i for i, o in enumerate(operands) if o.on_tape and o.type.dtype.floating)
     if not wrt:
-        results = target.program(arrays)
-        _touch_updated(target, operands)
-        return [cls.wrap(r) for cls, r in zip(classes, results, strict=True)]
+        results = (target._program or target.program)(arrays)
+        if target.updated:
+            _touch_updated(target, operands)
+        return [cls.wrap(r) for cls, r in zip(classes, results)]
     heads = tuple(v.dtype.floating for v in target.graph.outputs)
     halves = target.halves(wrt, heads)
     results = halves.forward(arrays)
-    _touch_updated(target, operands)
+    if target.updated:
+        _touch_updated(target, operands)
     count = len(target.graph.outputs)
     outputs = [cls.wrap(r) for cls, r in zip(classes, results[:count], strict=True)]
     where = user_location()
@@ -167,7 +149,6 @@ def call(
 
 
 def _touch_updated(target: Compiled, operands: Sequence[Array]) -> None:
-    if target.updated:
-        where = user_location()
-        for place in target.updated:
-            operands[place]._storage.touch(where)
+    where = user_location()
+    for place in target.updated:
+        operands[place]._storage.touch(where)

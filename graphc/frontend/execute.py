@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen.cpu import host_target
+from graphc.frontend.build import build_program
 from graphc.frontend.trace import Specializations, trace
 from graphc.ir.op import Kind
 from graphc.ir.types import TensorType, as_dtype
-from graphc.passes.manager import compile_graph
 from graphc.runtime.program import Program
 
 COMPILED_KINDS = (Kind.CONTRACT, Kind.SCATTER)
@@ -74,7 +73,7 @@ def one_op_program(op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any])
             [TensorType(as_dtype(a.dtype), a.shape) for a in arrays],
             op.name,
         )
-        program = found.add(graph, Program(compile_graph(graph, host_target())))
+        program = found.add(graph, build_program(graph))
     return program
 
 

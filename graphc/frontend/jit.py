@@ -15,7 +15,7 @@ from graphc.errors import ArgumentError, GraphcError, Location, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.compiled import Compiled, call
 from graphc.frontend.trace import Specializations, finish
-from graphc.frontend.tracer import Trace, Tracer, tracing
+from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
 from graphc.frontend.tree import LEAF, flatten, unflatten
 from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Value
@@ -24,6 +24,9 @@ from graphc.ir.types import TensorType
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fuse import fuse_with_reasons
 from graphc.runtime import random
+
+MOST_KNOWN = 1024
+"""Signatures of calls that a function remembers; a call of another one only takes longer."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,8 @@ class Traced:
         What a call must have in common with it, besides the sizes.
     captured : list of (object, numpy.dtype, tuple of Dim)
         The sources that are neither arguments nor random state, with their types when traced.
+    direct : bool
+        Whether the inputs are the first arguments, in order.
     """
 
     compiled: Compiled
@@ -58,8 +63,11 @@ class Traced:
     where: Location
     key: Any
     captured: list[tuple[Any, Any, tuple[Dim, ...]]] = field(init=False)
+    direct: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        # Not by comparing lists: a source may be an array, which compares by element.
+        self.direct = all(type(s) is int and s == i for i, s in enumerate(self.sources))
         self.captured = [
             (source, value.dtype.numpy, value.shape)
             for source, value in zip(self.sources, self.compiled.graph.inputs, strict=True)
@@ -68,8 +76,11 @@ class Traced:
 
     def run(self, arguments: Sequence[Array]) -> Any:
         """Call the program with these arguments and return what the function returns."""
-        seed, counter = random.advance(self.draws) if self.draws else (0, 0)
-        operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
+        if self.direct:
+            operands = arguments[: len(self.sources)]
+        else:
+            seed, counter = random.advance(self.draws) if self.draws else (0, 0)
+            operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
         try:
             handles = call(self.compiled, operands, self.classes)
         except GraphcError as error:
@@ -126,7 +137,9 @@ class Jit:
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function through its compiled program."""
+        """Call the function through its compiled program; inside another trace, as a part of it."""
+        if current_trace() is not None:
+            return self.function(*args, **kwargs)
         signature = _signature(args) if not kwargs else None
         if signature is not None:
             traced = self._known.get((signature, mode.training))
@@ -138,6 +151,8 @@ class Jit:
         arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
         traced = self.trace_for(arguments, structure)
         if signature is not None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
             self._known[signature, mode.training] = traced
         return traced.run(arguments)
 
@@ -251,7 +266,11 @@ class Jit:
 def _signature(args: tuple[Any, ...]) -> Any:
     """Return what tells apart calls with arrays only, or None for other calls."""
     try:
-        return tuple([(type(a), a._array.dtype.char, a._array.shape) for a in args])
+        found: list[Any] = []
+        for a in args:
+            array = a._array
+            found += type(a), array.dtype.char, array.shape
+        return tuple(found)
     except AttributeError:
         return None
 

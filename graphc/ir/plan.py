@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from graphc.ir.dim import Dim
+from graphc.ir.dim import Dim, evaluate
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loop import Kernel
+
+ALIGNMENT = 64
+"""Bytes that arena offsets are multiples of: a cache line, a full vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A value that lives in the arena, and from which launch to which.
+
+    Attributes
+    ----------
+    value : hashable
+        The value, or the number that stands for its memory.
+    owner : hashable
+        The value whose memory this one takes over; itself where it has memory of its own.
+    size : Dim
+        Number of elements.
+    item_bytes : int
+        Size of one element.
+    first, last : int
+        Numbers of launches.
+    """
+
+    value: Hashable
+    owner: Hashable
+    size: Dim
+    item_bytes: int
+    first: int
+    last: int
+
+    def n_bytes(self, sizes: Mapping[str, int]) -> int:
+        """Return the bytes of the value; an empty one still has an address of its own."""
+        return max(evaluate(self.size, sizes), 1) * self.item_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Arena memory of one value, live from launch ``first`` to launch ``last``."""
 
-    value: Value
+    value: Any
     offset: int
     n_bytes: int
     first: int
@@ -36,6 +70,48 @@ class MemoryPlan:
     slots: tuple[Slot, ...]
     arena_bytes: int
     unshared_bytes: int
+
+
+def arrange(lives: Sequence[Life], sizes: Mapping[str, int]) -> MemoryPlan:
+    """Give every value of the arena an offset, at concrete sizes.
+
+    Values that take over one another's memory are placed as one; large ones come first, each at
+    the lowest offset that is free while it lives.
+
+    Parameters
+    ----------
+    lives : sequence of Life
+    sizes : mapping of str to int
+        Values of the size variables.
+    """
+    merged: dict[Hashable, list[int]] = {}
+    needs: dict[Hashable, int] = {}
+    for life in lives:
+        span = merged.setdefault(life.owner, [life.first, life.last])
+        span[0], span[1] = min(span[0], life.first), max(span[1], life.last)
+        if life.value == life.owner:
+            needs[life.owner] = life.n_bytes(sizes)
+    placed: list[Slot] = []
+    for owner, (first, last) in sorted(merged.items(), key=lambda m: (-needs[m[0]], m[1][0])):
+        busy = [s for s in placed if s.first <= last and first <= s.last]
+        placed.append(Slot(owner, _first_fit(busy, needs[owner]), needs[owner], first, last))
+    offsets = {slot.value: slot.offset for slot in placed}
+    slots = tuple(
+        Slot(life.value, offsets[life.owner], life.n_bytes(sizes), life.first, life.last)
+        for life in lives
+    )
+    total = max((slot.offset + slot.n_bytes for slot in placed), default=0)
+    return MemoryPlan(slots, total, sum(slot.n_bytes for slot in slots))
+
+
+def _first_fit(busy: Sequence[Slot], n_bytes: int) -> int:
+    """Return the lowest aligned offset that is free of ``busy``."""
+    offset = 0
+    for slot in sorted(busy, key=lambda s: s.offset):
+        if offset + n_bytes <= slot.offset:
+            break
+        offset = max(offset, -(-(slot.offset + slot.n_bytes) // ALIGNMENT) * ALIGNMENT)
+    return offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +140,15 @@ class Plan:
         In the order they run.
     root : mapping of Value to Value
         The value whose memory another one names: an input, an output, or one in the arena.
-    memory : callable
-        Maps the sizes of a call to its MemoryPlan.
+    lives : tuple of Life
+        The values that live in the arena.
     """
 
     graph: Graph
     launches: tuple[LaunchSpec, ...]
     root: Mapping[Value, Value]
-    memory: Callable[[Mapping[str, int]], MemoryPlan]
+    lives: tuple[Life, ...]
+
+    def memory(self, sizes: Mapping[str, int]) -> MemoryPlan:
+        """Return where each value lives at the sizes of a call."""
+        return arrange(self.lives, sizes)

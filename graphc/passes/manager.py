@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from graphc import config
 from graphc.errors import GraphcError
@@ -15,7 +14,7 @@ from graphc.passes.canonicalize import canonicalize
 from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
 from graphc.passes.lower import lower
-from graphc.passes.memory import plan, storage
+from graphc.passes.memory import lifetimes, storage
 from graphc.passes.schedule import cpu
 
 GraphPass = Callable[[Graph], Graph]
@@ -54,7 +53,7 @@ def compile_graph(graph: Graph, target: Target) -> Plan:
     fused = run_graph_passes(graph)
     layout = storage(fused)
     launches = tuple(launch(node, f"k{i}", target) for i, node in enumerate(layout.launches))
-    return Plan(layout.graph, launches, layout.root, partial(plan, layout))
+    return Plan(layout.graph, launches, layout.root, lifetimes(layout))
 
 
 def launch(node: Node, name: str, target: Target) -> LaunchSpec:

@@ -11,15 +11,12 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, evaluate, product
+from graphc.ir.dim import product
 from graphc.ir.graph import Graph, Node, Value, build, placeholder
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY
-from graphc.ir.plan import MemoryPlan, Slot
+from graphc.ir.plan import Life, MemoryPlan, arrange
 from graphc.passes.fuse import ALIASES, WINDOW
-
-ALIGNMENT = 64
-"""Bytes that arena offsets are multiples of: a cache line, a full vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,41 +210,27 @@ def plan(layout: Storage, sizes: Mapping[str, int]) -> MemoryPlan:
     -------
     MemoryPlan
     """
-    lives = _lifetimes(layout)
-    heads = _shared_heads(layout)
-    merged: dict[Value, list[int]] = {}
-    for value, (first, last) in lives.items():
-        head = heads.get(value, value)
-        span = merged.setdefault(head, [first, last])
-        span[0], span[1] = min(span[0], first), max(span[1], last)
-    needs = [(_bytes(v, sizes), span[0], span[1], v) for v, span in merged.items()]
-    placed: list[Slot] = []
-    for n_bytes, first, last, value in sorted(needs, key=lambda n: (-n[0], n[1])):
-        offset = _first_fit([s for s in placed if s.first <= last and first <= s.last], n_bytes)
-        placed.append(Slot(value, offset, n_bytes, first, last))
-    offsets = {s.value: s.offset for s in placed}
-    slots = tuple(
-        Slot(v, offsets[heads.get(v, v)], _bytes(v, sizes), first, last)
-        for v, (first, last) in lives.items()
-    )
-    total = max((s.offset + s.n_bytes for s in placed), default=0)
-    return MemoryPlan(slots, total, sum(_bytes(v, sizes) for v in lives))
+    return arrange(lifetimes(layout), sizes)
 
 
-def _lifetimes(layout: Storage) -> dict[Value, tuple[int, int]]:
+def lifetimes(layout: Storage) -> tuple[Life, ...]:
     """Return first and last launch of every value that lives in the arena."""
     graph = layout.graph
     outside = {layout.root[v] for v in (*graph.outputs, *graph.inputs)}
-    lives: dict[Value, tuple[int, int]] = {}
+    spans: dict[Value, list[int]] = {}
     for i, node in enumerate(layout.launches):
         for value in node.outputs:
             if layout.root[value] == value and value not in outside:
-                lives[value] = (i, i)
+                spans[value] = [i, i]
         for value in node.inputs:
             source = layout.root[value]
-            if source in lives:
-                lives[source] = (lives[source][0], i)
-    return lives
+            if source in spans:
+                spans[source][1] = i
+    heads = _shared_heads(layout)
+    return tuple(
+        Life(v, heads.get(v, v), v.type.size, v.dtype.item_bytes, first, last)
+        for v, (first, last) in spans.items()
+    )
 
 
 def _shared_heads(layout: Storage) -> dict[Value, Value]:
@@ -259,18 +242,3 @@ def _shared_heads(layout: Storage) -> dict[Value, Value]:
                 owner = layout.over[value]
                 heads[value] = heads.get(owner, owner)
     return heads
-
-
-def _bytes(value: Value, sizes: Mapping[str, int]) -> int:
-    size: Dim = value.type.size
-    return max(evaluate(size, sizes), 1) * value.dtype.item_bytes
-
-
-def _first_fit(busy: Sequence[Slot], n_bytes: int) -> int:
-    """Return the lowest aligned offset that is free of ``busy``."""
-    offset = 0
-    for slot in sorted(busy, key=lambda s: s.offset):
-        if offset + n_bytes <= slot.offset:
-            break
-        offset = max(offset, -(-(slot.offset + slot.n_bytes) // ALIGNMENT) * ALIGNMENT)
-    return offset

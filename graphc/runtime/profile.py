@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.ir.plan import LaunchSpec
+from graphc.ir.table import LaunchRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ _timings: list[Timing] = []
 _lock = threading.Lock()
 
 
-def record(program: str, launches: Sequence[LaunchSpec], times: Any) -> None:
+def record(program: str, launches: Sequence[LaunchRow], times: Any) -> None:
     """Keep the start and stop times of one call's launches."""
     rows = [
-        Timing(program, spec.label, str(spec.node.where or ""), times[2 * i], times[2 * i + 1])
-        for i, spec in enumerate(launches)
+        Timing(program, row.label, str(row.where or ""), times[2 * i], times[2 * i + 1])
+        for i, row in enumerate(launches)
     ]
     with _lock:
         _timings.extend(rows)

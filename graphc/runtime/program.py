@@ -7,29 +7,30 @@ threads may call it at once. Returned arrays own their memory.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from graphc import config
-from graphc.codegen.compiler import CompiledKernel, compile_kernels
+from graphc.codegen.compiler import CompiledKernel, compile_kernels, load_cached
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import Error, Launch, dispatcher
 from graphc.errors import BindError, GraphcError
 from graphc.ir.dim import evaluate
-from graphc.ir.graph import Value, input_name
-from graphc.ir.plan import LaunchSpec, MemoryPlan, Plan
+from graphc.ir.operand import REGISTRY
+from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
 from graphc.ir.sizes import bind_sizes
+from graphc.ir.table import LaunchRow, LaunchTable, table_of
 from graphc.runtime import profile
 from graphc.runtime.threads import default_pool
 
 CHUNK_NS = 8_000
 """Estimated nanoseconds of work that a thread claims at once."""
-ALIGNMENT = 64
 MOST_BINDINGS = 64
 """Sets of sizes that a program remembers, with their arenas; the oldest is forgotten first."""
 
@@ -37,6 +38,8 @@ MOST_BINDINGS = 64
 # takes longer than all the rest of a call.
 _DATA_OFFSET = object.__basicsize__
 _pointer_at = ctypes.c_uint64.from_address
+_empty = np.empty
+_USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
 
 def address(array: np.ndarray) -> int:
@@ -70,7 +73,7 @@ _updating = _BufferLocks()
 class _Arena:
     """Memory for one running call: intermediate values, pointer blocks, the launch table.
 
-    ``serial`` are the arguments of the dispatcher for a run on the calling thread, converted.
+    ``run`` walks the table on the calling thread; its arguments are converted once.
     """
 
     memory: np.ndarray
@@ -79,19 +82,33 @@ class _Arena:
     table_address: int
     error: Error
     error_address: int
-    serial: tuple[Any, ...]
+    run: Callable[[], int]
 
 
 @dataclass(slots=True)
 class _Binding:
-    """A program at concrete sizes; ``outputs`` are shape, dtype and pointers of each."""
+    """A program at concrete sizes.
+
+    Attributes
+    ----------
+    plan : MemoryPlan
+    sizes, extents : list
+        Size arguments of each launch; its extent and chunk.
+    outputs : list of (tuple of int, numpy.dtype)
+    parallel : bool
+        Whether a launch has more than one chunk.
+    free : list of _Arena
+    apart : list of int
+        Addresses of arguments that were found not to share memory with one that is updated.
+    """
 
     plan: MemoryPlan
     sizes: list[Any]
     extents: list[tuple[int, int]]
-    outputs: list[tuple[tuple[int, ...], np.dtype[Any], list[int]]]
+    outputs: list[tuple[tuple[int, ...], np.dtype[Any]]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
+    apart: list[int] = field(default_factory=list)
 
 
 class Program:
@@ -109,16 +126,32 @@ class Program:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        kernels = [launch.kernel for launch in plan.launches]
-        self.compiled: list[CompiledKernel] = compile_kernels(kernels, host_target())
-        self._inputs = plan.graph.inputs
+        kernels = compile_kernels([launch.kernel for launch in plan.launches], host_target())
+        self._start(table_of(plan, [kernel.key for kernel in kernels]), kernels)
+
+    @classmethod
+    def loaded(cls, table: LaunchTable) -> Program | None:
+        """Return the program of a table; None if one of its kernels is not in the cache."""
+        target = host_target()
+        kernels = []
+        for row in table.launches:
+            kernel = load_cached(row.kernel, target)
+            if kernel is None:
+                return None
+            kernels.append(kernel)
+        program = cls.__new__(cls)
+        program._start(table, kernels)
+        return program
+
+    def _start(self, table: LaunchTable, kernels: Sequence[CompiledKernel]) -> None:
+        self.table = table
+        self._addresses = [kernel.address for kernel in kernels]
+        self._names = [name for name, _ in table.inputs]
+        self._types = [kind for _, kind in table.inputs]
+        self._kinds = [kind.dtype.numpy for kind in self._types]
+        self._stores = _stores(table)
+        self._updated = table.updated
         self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
-        self._kinds = [v.dtype.numpy for v in self._inputs]
-        self._input_positions = _positions(plan, self._inputs)
-        self._output_positions = _positions(plan, [plan.root[v] for v in plan.graph.outputs])
-        self._updated = [self._inputs.index(target) for target, _ in plan.graph.updates]
-        self._label = plan.graph.name
 
     def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run the program.
@@ -141,86 +174,113 @@ class Program:
             What a check in the program found, for example an index out of range. Nothing has
             been updated then.
         """
-        kinds = self._kinds
-        if len(arguments) != len(kinds):
+        if len(arguments) != len(self._kinds):
             raise self._miscounted(len(arguments))
-        arrays = [
-            a
-            if type(a) is np.ndarray
-            and a.dtype is kind
-            and (flags := a.flags).c_contiguous
-            and flags.aligned
-            else self._converted(a, position)
-            for position, (a, kind) in enumerate(zip(arguments, kinds))
-        ]
-        key = tuple([a.shape for a in arrays])
+        # One loop, no comprehensions: for few arguments that is most of what a call costs.
+        arrays: list[np.ndarray] = []
+        shapes, places = [], []
+        for array, kind in zip(arguments, self._kinds):
+            if (
+                type(array) is not np.ndarray
+                or array.dtype is not kind
+                or array.flags.num & _USABLE != _USABLE
+            ):
+                array = self._converted(array, len(arrays))
+            arrays.append(array)
+            shapes.append(array.shape)
+            places.append(_pointer_at(id(array) + _DATA_OFFSET).value)
+        key = tuple(shapes)
         binding = self._bindings.get(key) or self._bind(key)
         if self._updated:
-            return self._update(binding, arrays, arguments)
-        return self._run(binding, arrays)
+            return self._update(binding, arrays, places, arguments)
+        return self._run(binding, places)
 
     def _converted(self, argument: Any, position: int) -> np.ndarray:
         """Return an argument as the kernels take it: itself, a view or a copy."""
-        value, kind = self._inputs[position], self._kinds[position]
+        kind = self._kinds[position]
         if getattr(argument, "dtype", None) != kind or not isinstance(argument, np.ndarray):
             found = getattr(argument, "dtype", type(argument).__name__)
             raise BindError(
-                f"input {input_name(value)!r} of {self._label} is {value.type}, "
+                f"input {self._names[position]!r} of {self.table.name} is "
+                f"{self._types[position]}, "
                 f"got {found}{list(np.shape(argument))}",
                 remedy=f'Convert it with .astype("{kind}").',
             )
         return np.require(argument, kind, ["C", "A"]).view(np.ndarray)
 
     def _miscounted(self, count: int) -> BindError:
-        names = ", ".join(input_name(v) for v in self._inputs)
+        names = ", ".join(self._names)
         return BindError(
-            f"{self._label} takes {len(self._inputs)} arrays, got {count}",
+            f"{self.table.name} takes {len(self._names)} arrays, got {count}",
             remedy=f"Its inputs are {names}." if names else "It has no inputs.",
         )
 
     def _update(
-        self, binding: _Binding, arrays: list[np.ndarray], arguments: Sequence[np.ndarray]
+        self,
+        binding: _Binding,
+        arrays: list[np.ndarray],
+        places: list[int],
+        arguments: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
         """Run a program that writes to some of its arguments."""
-        for position in self._updated:
-            if not arguments[position].flags.writeable:
-                name = input_name(self._inputs[position])
-                raise BindError(
-                    f"{self._label} updates its input {name!r}, got an array that is read-only",
-                    remedy="Pass a copy of it.",
-                )
-        self._part(arrays)
-        places = [address(arguments[position]) for position in self._updated]
+        self._check_updated(arrays, arguments)
+        if places != binding.apart:
+            places = self._parted(arrays, places)
+            binding.apart = places.copy()
+        targets = [address(arguments[position]) for position in self._updated]
         held: list[threading.Lock] = []
         try:
-            for lock in _updating.of(places):
+            for lock in _updating.of(targets):
                 lock.acquire()
                 held.append(lock)
-            outputs = self._run(binding, arrays)
-            for position, place in zip(self._updated, places):
-                if address(arrays[position]) != place:
+            outputs = self._run(binding, places)
+            for position, target in zip(self._updated, targets):
+                if address(arrays[position]) != target:
                     arguments[position][...] = arrays[position]
         finally:
             for lock in held:
                 lock.release()
         return outputs
 
-    def _part(self, arrays: list[np.ndarray]) -> None:
-        """Copy arguments that are the same memory as one that is updated."""
-        if len({address(a) for a in arrays}) == len(arrays):
-            return
-        owners = {address(arrays[p]): p for p in self._updated if arrays[p].size}
-        for position, array in enumerate(arrays):
-            owner = owners.get(address(array), position)
-            if owner != position and array.size:
+    def _check_updated(
+        self, arrays: Sequence[np.ndarray], arguments: Sequence[np.ndarray]
+    ) -> None:
+        """Raise BindError where results cannot be written back, or would be over one another."""
+        for position in self._updated:
+            argument = arguments[position]
+            if not argument.flags.writeable:
+                raise BindError(
+                    f"{self.table.name} updates its input {self._names[position]!r}, got an array "
+                    "that is read-only",
+                    remedy="Pass a copy of it.",
+                )
+            if arrays[position] is not argument:  # what runs may be a copy: look at the original
+                for other in self._updated:
+                    if other != position and np.shares_memory(argument, arguments[other]):
+                        raise self._shared(other, position)
+
+    def _shared(self, one: int, other: int) -> BindError:
+        return BindError(
+            f"{self.table.name} updates {self._names[one]!r} and {self._names[other]!r}, got one "
+            "array for both, or two that share memory",
+            remedy="Pass a copy for one of them.",
+        )
+
+    def _parted(self, arrays: list[np.ndarray], places: list[int]) -> list[int]:
+        """Copy arguments that share memory with one that is updated; return the new addresses."""
+        spans = [(place, place + array.nbytes) for place, array in zip(places, arrays)]
+        if _apart(spans, frozenset(self._updated)):
+            return places
+        for position, (start, stop) in enumerate(spans):
+            for owner in self._updated:
+                first, last = spans[owner]
+                if owner == position or start >= min(stop, last) or first >= min(stop, last):
+                    continue
                 if position in self._updated:
-                    names = [input_name(self._inputs[p]) for p in (position, owner)]
-                    raise BindError(
-                        f"{self._label} updates {names[0]!r} and {names[1]!r}, got one array "
-                        "for both",
-                        remedy="Pass a copy for one of them.",
-                    )
-                arrays[position] = array.copy()
+                    raise self._shared(position, owner)
+                arrays[position] = arrays[position].copy()
+                break
+        return [address(array) for array in arrays]
 
     def memory_plan(self, shapes: Sequence[tuple[int, ...]]) -> MemoryPlan:
         """Return the memory plan for inputs of these shapes."""
@@ -230,20 +290,20 @@ class Program:
     # -- binding -----------------------------------------------------------------------------
 
     def _bind(self, key: tuple[tuple[int, ...], ...]) -> _Binding:
-        sizes = bind_sizes([v.shape for v in self._inputs], key)
+        sizes = bind_sizes([kind.shape for kind in self._types], key)
         if sizes is None:
             raise self._misfit(key)
         blocks, extents = [], []
-        for launch in self.plan.launches:
-            block, extent = _launch_sizes(launch, sizes)
+        for row in self.table.launches:
+            block, extent = _launch_sizes(row, sizes)
             blocks.append(block)
             extents.append(extent)
         outputs = [
-            (tuple(evaluate(d, sizes) for d in value.shape), value.dtype.numpy, positions)
-            for value, positions in zip(self.plan.graph.outputs, self._output_positions)
+            (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy)
+            for _, kind in self.table.outputs
         ]
         parallel = any(extent > chunk for extent, chunk in extents)
-        binding = _Binding(self.plan.memory(sizes), blocks, extents, outputs, parallel)
+        binding = _Binding(self.table.memory(sizes), blocks, extents, outputs, parallel)
         self._remember(key, binding)
         return binding
 
@@ -255,70 +315,66 @@ class Program:
 
     def _misfit(self, key: tuple[tuple[int, ...], ...]) -> BindError:
         """Return the error for shapes that no values of the size variables give."""
+        inputs = list(zip(self._names, self._types, key, strict=True))
         pairs = [
-            f"{input_name(value)!r} is {value.type}, got {shape}"
-            for value, shape in zip(self._inputs, key, strict=True)
-            if bind_sizes([value.shape], [shape]) is None
+            f"{name!r} is {kind}, got {shape}"
+            for name, kind, shape in inputs
+            if bind_sizes([kind.shape], [shape]) is None
         ]
         detail = "; ".join(pairs) or "sizes that must be equal differ: " + ", ".join(
-            f"{input_name(value)} {shape}" for value, shape in zip(self._inputs, key, strict=True)
+            f"{name} {shape}" for name, _, shape in inputs
         )
-        return BindError(f"the arguments of {self._label} do not fit its inputs: {detail}")
+        return BindError(f"the arguments of {self.table.name} do not fit its inputs: {detail}")
 
     def _new_arena(self, binding: _Binding) -> _Arena:
         memory = np.empty(binding.plan.arena_bytes + ALIGNMENT, np.uint8)
         base = -(-address(memory) // ALIGNMENT) * ALIGNMENT
         offsets = {slot.value: base + slot.offset for slot in binding.plan.slots}
-        count = sum(len(s.kernel.params) for s in self.plan.launches)
-        pointers = (ctypes.c_uint64 * max(count, 1))()
-        start = ctypes.addressof(pointers)
-        table = (Launch * max(len(self.plan.launches), 1))()
-        position = 0
-        for row, spec in enumerate(self.plan.launches):
-            extent, chunk = binding.extents[row]
-            table[row].kernel = self.compiled[row].address
-            table[row].buffers = start + 8 * position
-            table[row].sizes = ctypes.addressof(binding.sizes[row])
-            table[row].extent, table[row].chunk = extent, chunk
-            for value in (*spec.node.inputs, *spec.node.outputs):
-                pointers[position] = offsets.get(self.plan.root[value], 0)
-                position += 1
+        rows = self.table.launches
+        places = [place for row in rows for place in row.places]
+        pointers = (ctypes.c_uint64 * max(len(places), 1))(*[offsets.get(p, 0) for p in places])
+        table = (Launch * max(len(rows), 1))()
+        buffers = ctypes.addressof(pointers)
+        for entry, row, kernel, sizes, (extent, chunk) in zip(
+            table, rows, self._addresses, binding.sizes, binding.extents
+        ):
+            entry.kernel, entry.buffers, entry.sizes = kernel, buffers, ctypes.addressof(sizes)
+            entry.extent, entry.chunk = extent, chunk
+            buffers += 8 * len(row.places)
         error = Error()
-        places = ctypes.addressof(table), ctypes.addressof(error)
-        serial = (
+        table_address, error_address = ctypes.addressof(table), ctypes.addressof(error)
+        run = functools.partial(
+            dispatcher().run,
             ctypes.c_void_p(None),
-            ctypes.c_void_p(places[0]),
-            ctypes.c_int64(len(self.plan.launches)),
+            ctypes.c_void_p(table_address),
+            ctypes.c_int64(len(rows)),
             ctypes.c_int64(1),
-            ctypes.c_void_p(places[1]),
+            ctypes.c_void_p(error_address),
             ctypes.c_void_p(None),
         )
-        return _Arena(memory, pointers, table, places[0], error, places[1], serial)
+        return _Arena(memory, pointers, table, table_address, error, error_address, run)
 
     # -- running -----------------------------------------------------------------------------
 
-    def _run(self, binding: _Binding, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _run(self, binding: _Binding, places: list[int]) -> list[np.ndarray]:
+        """Run on arguments that the caller keeps alive; adds the outputs' addresses to theirs."""
         try:
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
-        pointers = arena.pointers
-        for array, positions in zip(arrays, self._input_positions):
-            place = _pointer_at(id(array) + _DATA_OFFSET).value
-            for position in positions:
-                pointers[position] = place
         outputs = []
-        for shape, kind, positions in binding.outputs:
-            output = np.empty(shape, kind)
-            place = _pointer_at(id(output) + _DATA_OFFSET).value
-            for position in positions:
-                pointers[position] = place
+        for shape, kind in binding.outputs:
+            output = _empty(shape, kind)
             outputs.append(output)
+            places.append(_pointer_at(id(output) + _DATA_OFFSET).value)
+        pointers = arena.pointers
+        for position, number in self._stores:
+            pointers[position] = places[number]
         options = config.current()
         if options.profile or (binding.parallel and options.threads > 1):
             status = self._walk(binding, arena, options)
         else:
-            status = dispatcher().run(*arena.serial)
+            status = arena.run()
         failure = self._failure(arena.error) if status else None
         binding.free.append(arena)
         if failure is not None:
@@ -327,7 +383,7 @@ class Program:
 
     def _walk(self, binding: _Binding, arena: _Arena, options: config.Config) -> int:
         """Run with several threads, or timed."""
-        count = len(self.plan.launches)
+        count = len(self.table.launches)
         times = (ctypes.c_uint64 * max(2 * count, 1))() if options.profile else None
         profile_ns = None if times is None else ctypes.addressof(times)
         if options.threads > 1 and binding.parallel:
@@ -340,37 +396,48 @@ class Program:
                 None, arena.table_address, count, 1, arena.error_address, profile_ns
             )
         if times is not None:
-            profile.record(self._label, self.plan.launches, times)
+            profile.record(self.table.name, self.table.launches, times)
         return int(status)
 
     def _failure(self, error: Error) -> GraphcError:
-        launch = self.plan.launches[error.launch]
-        for node in launch.node.attrs["body"].nodes:
-            if node.op.nests:
-                details = tuple(error.detail)
-                failure: GraphcError = node.op.failure(error.code, details, **node.attrs)
-                return failure.attach(where=launch.node.where)
-        return GraphcError(
-            f"kernel {launch.label} failed with code {error.code}", where=launch.node.where
-        )
+        row = self.table.launches[error.launch]
+        if row.check is None:
+            text = f"kernel {row.label} failed with code {error.code}"
+            return GraphcError(text, where=row.where)
+        op = REGISTRY[row.check.op]
+        failure: GraphcError = op.failure(error.code, tuple(error.detail), **row.check.attrs)
+        return failure.attach(where=row.where)
 
 
-def _positions(plan: Plan, values: Sequence[Value]) -> list[list[int]]:
-    """Return for each value the entries of the pointer blocks that hold its address."""
-    where: dict[Value, list[int]] = {}
-    position = 0
-    for launch in plan.launches:
-        for value in (*launch.node.inputs, *launch.node.outputs):
-            where.setdefault(plan.root[value], []).append(position)
-            position += 1
-    return [where.get(value, []) for value in values]
+def _stores(table: LaunchTable) -> list[tuple[int, int]]:
+    """Return which entries of the pointer blocks hold the address of which argument or output."""
+    places = [*range(len(table.inputs)), *(place for place, _ in table.outputs)]
+    numbers = {place: number for number, place in enumerate(places)}
+    used = (place for row in table.launches for place in row.places)
+    return [(i, numbers[place]) for i, place in enumerate(used) if place in numbers]
 
 
-def _launch_sizes(launch: LaunchSpec, sizes: Mapping[str, int]) -> tuple[Any, tuple[int, int]]:
+def _apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:
+    """Return whether no span of addresses meets one that is updated; one sweep over all."""
+    read_stop = updated_stop = 0
+    for start, stop, position in sorted((*span, i) for i, span in enumerate(spans)):
+        if start == stop:
+            continue
+        if position in updated:
+            if start < max(read_stop, updated_stop):
+                return False
+            updated_stop = stop
+        elif start < updated_stop:
+            return False
+        else:
+            read_stop = max(read_stop, stop)
+    return True
+
+
+def _launch_sizes(row: LaunchRow, sizes: Mapping[str, int]) -> tuple[Any, tuple[int, int]]:
     """Return a launch's size arguments, and its extent and chunk."""
-    names = launch.kernel.sizes
-    known = {n: evaluate(d, sizes) for n, d in zip(names, launch.sizes, strict=True)}
-    block = (ctypes.c_int64 * max(len(names), 1))(*known.values())
-    extent = evaluate(launch.kernel.extent, known)
-    work = max(evaluate(launch.kernel.work, known), 1)
+    known = {name: evaluate(size, sizes) for name, size in row.sizes}
+    block = (ctypes.c_int64 * max(len(known), 1))(*known.values())
+    extent = evaluate(row.extent, known)
+    work = max(evaluate(row.work, known), 1)
     return block, (extent, max(-(-CHUNK_NS // work), 1))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from launch_tables import Table, await_worker, stencil_table
 
-from graphc import lazy
+from graphc import config, lazy
 from graphc.codegen import dispatch
 from graphc.codegen.dispatch import KERNEL_TYPE, Error, Platform, dispatcher
 from graphc.runtime.threads import Pool
@@ -147,44 +147,40 @@ def test_profile_times_every_launch(pool):
     assert profile[6] == 0
 
 
-class DictCache(dict):
-    """An object cache in memory."""
-
-    def put(self, key: str, value: bytes) -> None:
-        self[key] = value
-
-
-@pytest.mark.parametrize("damage", [lambda x: x, lambda x: x[:-9], lambda x: b"", lambda x: b"?"])
-def test_object_code_is_cached_and_damage_is_a_miss(monkeypatch, damage):
+@pytest.mark.parametrize("damage", [None, lambda x: x[:-9], lambda x: b"", lambda x: b"?"])
+def test_object_code_is_cached_and_damage_is_a_miss(monkeypatch, tmp_path, damage):
     compiled = []
     compile_object = dispatch.object_code
     monkeypatch.setattr(
         dispatch, "object_code", lambda *a: compiled.append(1) or compile_object(*a)
     )
-    monkeypatch.setattr(dispatch, "_loaded", {})
-    cache = DictCache()
-    dispatch.dispatcher(cache)
-    ((key, good),) = cache.items()
-    cache[key] = damage(good)
-    monkeypatch.setattr(dispatch, "_loaded", {})
     a = np.zeros(3, dtype=np.int64)
     table = Table().add("index", a, size=2, extent=3)
     native = table.native()
-    loaded = dispatch.dispatcher(cache)
+    with config.options(cache_dir=str(tmp_path)):
+        monkeypatch.setattr(dispatch, "_loaded", {})
+        dispatch.dispatcher()
+        (entry,) = (tmp_path / "entries").iterdir()
+        if damage is not None:
+            entry.write_bytes(damage(entry.read_bytes()))
+        monkeypatch.setattr(dispatch, "_loaded", {})
+        loaded = dispatch.dispatcher()
     assert loaded.run(None, ctypes.addressof(native), 1, 1, None, None) == 0
     assert a.tolist() == [0, 2, 4]
-    assert len(compiled) == (1 if damage(good) == good else 2)
-    assert len(cache[key]) == len(good)
+    assert len(compiled) == (1 if damage is None else 2)
     assert dispatch.dispatcher() is loaded
+
+
+def test_what_is_cached_does_not_need_its_ir(monkeypatch):
+    dispatch._cached_object_code()
+    monkeypatch.setattr(dispatch, "build_module", None)
+    assert dispatch._cached_object_code()
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
 def test_object_code_needs_the_c_library_only(tmp_path):
-    cache = DictCache()
-    dispatch._cached_object_code(cache)
-    (entry,) = cache.values()
     file = tmp_path / "dispatch.o"
-    file.write_bytes(entry[32:])
+    file.write_bytes(dispatch._cached_object_code())
     listed = subprocess.run(["nm", "-u", file], capture_output=True, text=True, check=True)
     undefined = {line.split()[-1].lstrip("_") for line in listed.stdout.splitlines()}
     assert undefined <= {"clock_gettime", "sched_yield", "GLOBAL_OFFSET_TABLE_"}

@@ -12,12 +12,12 @@ from sample_graphs import lenet_step, mlp_step, node, op, random_graph
 from graphc.ir.dim import evaluate, symbol
 from graphc.ir.graph import Graph, Value, placeholder
 from graphc.ir.interp import evaluate_node, interpret
-from graphc.ir.plan import MemoryPlan
+from graphc.ir.plan import ALIGNMENT, MemoryPlan
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, float32, tensor_type
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fuse import ALIASES, fuse
-from graphc.passes.memory import ALIGNMENT, Storage, plan, storage
+from graphc.passes.memory import Storage, plan, storage
 
 B = symbol("B")
 X = placeholder("x", TensorType(float32, (B, 64)))

@@ -236,6 +236,67 @@ def test_one_array_updated_twice() -> None:
         both([w, w])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("offset", [-5, -1, 0, 1, 5])
+def test_an_argument_that_overlaps_one_that_is_updated(offset: int, threads: int) -> None:
+    size = 4000
+    shifted = updating(
+        lambda w, g: (w * 2.0 + g, REGISTRY["sum"](w * g)),
+        [(0, 0)],
+        ("float32", (size,)),
+        ("float32", (size,)),
+    )
+    memory = floats(size + 10)
+    old = memory.copy()
+    w, g = memory[5 : 5 + size], memory[5 + offset : 5 + offset + size]
+    read = g.copy()
+    with config.options(threads=threads):
+        (total,) = shifted([w, g])
+        expected = old.copy()
+        expected[5 : 5 + size] = old[5 : 5 + size] * 2 + read
+        np.testing.assert_array_equal(memory, expected)
+        np.testing.assert_allclose(total, (old[5 : 5 + size] * read).sum(), rtol=1e-3)
+        shifted([w, np.zeros(size, np.float32)])  # other addresses, nothing to part
+    np.testing.assert_array_equal(w, expected[5 : 5 + size] * 2)
+
+
+def test_two_updated_arguments_that_overlap() -> None:
+    both = updating(lambda a, b: (a + 1.0, b + 2.0), [(0, 0), (1, 1)], *KINDS)
+    w = np.zeros(24, np.float32)
+    for a, b in [(w[:6], w[5:11]), (w[5:11], w[:6]), (w[:12:2], w[:6]), (w[:6], w[:12:2]),
+                 (w[:12:2], w[2:14:2])]:  # fmt: skip
+        with pytest.raises(BindError, match="updates 'x[01]' and 'x[01]', got one array for both"):
+            both([a, b])
+    assert not w.any()
+    both([w[:12:2], w[1:13:2]])  # interleaved, no element in common
+    both([w[12:18], w[18:]])
+    np.testing.assert_array_equal(w, [1, 2] * 6 + [1] * 6 + [2] * 6)
+
+
+def test_empty_arguments_overlap_nothing() -> None:
+    step = updating(lambda w, g: (w + 1.0, REGISTRY["sum"](g)), [(0, 0)], *KINDS)
+    w = np.zeros(6, np.float32)
+    for empty in (w[:0], w[3:3], w[6:]):
+        step([w[3:3], empty])
+    assert not w.any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sweep_finds_what_comparing_all_pairs_finds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        starts, lengths = rng.integers(0, 30, 5), rng.integers(0, 6, 5)
+        spans = [(int(a), int(a + n)) for a, n in zip(starts, lengths)]
+        chosen = {i for i in range(5) if rng.random() < 0.4}
+        meeting = any(
+            max(spans[i][0], spans[j][0]) < min(spans[i][1], spans[j][1])
+            for i in chosen
+            for j in range(5)
+            if i != j
+        )
+        assert runtime._apart(spans, chosen) is not meeting
+
+
 def test_swapped_inputs() -> None:
     swap = updating(lambda a, b: (b * 1.0, a * 1.0, a + b), [(0, 0), (1, 1)], *KINDS)
     a, b = floats(6), floats(6) + 1
@@ -385,7 +446,7 @@ def test_profile_times_every_launch() -> None:
         with config.options(profile=True, threads=threads):
             program([floats(9, 8)])
         timings = profile.profile()
-        assert [t.kernel for t in timings] == [s.label for s in program.plan.launches]
+        assert [t.kernel for t in timings] == [row.label for row in program.table.launches]
         assert all(t.program == "model" and t.start_ns <= t.stop_ns for t in timings)
         assert all(a.stop_ns <= b.start_ns for a, b in zip(timings, timings[1:]))
 

@@ -1,0 +1,79 @@
+"""Traced graphs to programs: from the disk cache where they are there, else through every pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.codegen.cpu import host_target
+from graphc.ir.graph import Graph, input_name
+from graphc.passes.manager import compile_graph
+from graphc.passes.partition import split
+from graphc.runtime import saved
+from graphc.runtime.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """The forward and the backward program of one graph; ``reads`` and ``wrt`` as in `Split`."""
+
+    forward: Program
+    backward: Program
+    reads: tuple[tuple[str, int], ...]
+    wrt: tuple[int, ...]
+
+
+def build_program(graph: Graph) -> Program:
+    """Return the program of a graph for this machine."""
+    key = saved.key_of(graph)
+    found = saved.load(key)
+    if found is not None and len(found[0]) == 1 and _takes(found[0][0], graph):
+        return found[0][0]
+    program = Program(compile_graph(graph, host_target()))
+    saved.save(key, [program])
+    return program
+
+
+def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
+    """Return the programs of a graph whose outputs ``heads`` are differentiated by inputs ``wrt``.
+
+    A warm start also skips the cut between the two.
+    """
+    key = saved.key_of(graph, "halves", repr(wrt), repr(heads))
+    found = saved.load(key)
+    halves = None if found is None else _connected(*found, graph, heads)
+    if halves is None:
+        cut = split(graph, wrt, heads)
+        forward, backward = (
+            Program(compile_graph(half, host_target())) for half in (cut.forward, cut.backward)
+        )
+        saved.save(key, [forward, backward], {"reads": cut.reads, "wrt": cut.wrt})
+        halves = Halves(forward, backward, cut.reads, cut.wrt)
+    return halves
+
+
+def _takes(program: Program, graph: Graph) -> bool:
+    """Return whether a program from the disk takes and returns what a graph does."""
+    inputs = tuple((input_name(v), v.type) for v in graph.inputs)
+    return program.table.inputs == inputs and len(program.table.outputs) == len(graph.outputs)
+
+
+def _connected(
+    programs: list[Program], notes: Any, graph: Graph, heads: tuple[bool, ...]
+) -> Halves | None:
+    """Return what an entry holds; None where that is not two programs and how they connect."""
+    try:
+        forward, backward = programs
+        reads = tuple((str(kind), int(place)) for kind, place in notes["reads"])
+        wrt = tuple(map(int, notes["wrt"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    n_saved = len(forward.table.outputs) - len(graph.outputs)
+    readable = {"input": range(len(graph.inputs)), "saved": range(n_saved)}
+    fits = (
+        all(place in readable.get(kind, ()) for kind, place in reads)
+        and all(place in readable["input"] for place in wrt)
+        and len(backward.table.inputs) == len(reads) + sum(heads)
+        and len(backward.table.outputs) == len(wrt)
+    )
+    return Halves(forward, backward, reads, wrt) if fits else None

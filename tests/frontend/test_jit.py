@@ -1,0 +1,56 @@
+"""Compiled functions as they are called: what they refer to, one in another, many shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import nd
+from graphc.frontend import jit
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_an_array_that_the_code_refers_to_is_read_at_each_call(size: int) -> None:
+    w = nd.zeros((size,))  # one element that equals 0 is still no argument number
+    add = graphc.compile(lambda x: w + x)
+    x = nd.ones((size,))
+    for value in (0.0, 5.0):
+        w[:] = value
+        np.testing.assert_array_equal(add(x).asnumpy(), np.full(size, value + 1))
+    w[:] = -1.0
+    np.testing.assert_array_equal(add(x).asnumpy(), np.zeros(size))
+
+
+@pytest.mark.parametrize("called_before", [False, True])
+def test_a_compiled_function_in_another_is_a_part_of_it(called_before: bool) -> None:
+    w, x = nd.ones((3,)), nd.zeros((3,))
+    inner = graphc.compile(lambda a: a * 2)
+    if called_before:
+        inner(w)
+    outer = graphc.compile(lambda x: x + inner(w))
+    for value in (1.0, 5.0):
+        w[:] = value
+        np.testing.assert_array_equal(outer(x).asnumpy(), np.full(3, 2 * value))
+
+
+def test_arguments_that_are_not_used_or_come_in_another_order() -> None:
+    def f(a: Any, b: Any, c: Any) -> Any:
+        return c - a
+
+    compiled = graphc.compile(f)
+    a, b, c = (nd.full((2,), value) for value in (1.0, 2.0, 5.0))
+    for _ in range(2):
+        np.testing.assert_array_equal(compiled(a, b, c).asnumpy(), [4.0, 4.0])
+        np.testing.assert_array_equal(compiled(c, b, a).asnumpy(), [-4.0, -4.0])
+
+
+def test_signatures_are_forgotten_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "MOST_KNOWN", 3)
+    double = graphc.compile(lambda x: x + x)
+    for size in (*range(2, 12), 2):
+        np.testing.assert_array_equal(double(nd.ones((size,))).asnumpy(), np.full(size, 2.0))
+        assert len(double._known) <= 3
+    assert len(double.traces) == 1
