@@ -77,27 +77,33 @@ def tan(x: Expr) -> Expr:
     return E.select(odd, -cosine, sine) / E.select(odd, sine, cosine)
 
 
-def asin_parts(x: Expr) -> tuple[Expr, Expr]:
-    """Return ``(near, p)``: whether |x| <= 1/2, and ``asin(|x|)`` or half of ``acos(|x|)``."""
+def asin_parts(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """Return ``(near, s, rest)``: ``s + rest`` is ``asin(|x|)`` where |x| <= 1/2 (``near``).
+
+    Elsewhere it is half of ``acos(|x|)``.
+    """
     a = magnitude(x)
     near = a <= 0.5
     z = E.select(near, a * a, fma(a, -0.5, 0.5))
     s = E.select(near, a, E.apply("sqrt", z))
-    return near, fma(s * z, polynomial(z, table(polynomials.ASIN, x)), s)
+    return near, s, s * z * polynomial(z, table(polynomials.ASIN, x))
 
 
 def asin(x: Expr) -> Expr:
     """Return the angle in -pi/2 .. pi/2 whose sine is ``x``; NaN beyond 1."""
     high, low, _ = format_of(x).half_pi
-    near, p = asin_parts(x)
-    far = fma(p, -2.0, low) + high
-    return with_sign(E.select(near, p, far), x)
+    near, s, rest = asin_parts(x)
+    first = fma(s, -2.0, high)
+    lost = fma(s, -2.0, number(high, x) - first)
+    far = first + (fma(rest, -2.0, low) + lost)
+    return with_sign(E.select(near, s + rest, far), x)
 
 
 def acos(x: Expr) -> Expr:
     """Return the angle in 0 .. pi whose cosine is ``x``; NaN beyond 1."""
     high, low, _ = format_of(x).half_pi
-    near, p = asin_parts(x)
+    near, s, rest = asin_parts(x)
+    p = s + rest
     side = with_sign(p, x)
     far = E.select(x < 0.0, fma(p, -2.0, 2.0 * low) + 2.0 * high, p + p)
     return E.select(near, (number(low, x) - side) + high, far)
@@ -112,7 +118,7 @@ def atan(x: Expr) -> Expr:
     bottom = E.select(steep, a, E.select(middle, a + one, one))
     t = top / bottom
     z = t * t
-    angle = fma(t * z, polynomial(z, table(polynomials.ATAN, x)), t)
-    rest = E.select(steep, number(low, x), E.select(middle, number(low / 2, x), zero))
-    start = E.select(steep, number(high, x), E.select(middle, number(high / 2, x), zero))
-    return with_sign((angle + rest) + start, x)
+    low = E.select(steep, number(low, x), E.select(middle, number(low / 2, x), zero))
+    high = E.select(steep, number(high, x), E.select(middle, number(high / 2, x), zero))
+    rest = fma(t * z, polynomial(z, table(polynomials.ATAN, x)), low)
+    return with_sign((high + t) + rest, x)
