@@ -47,8 +47,8 @@ class Format:
         The same in two parts; any exponent times the first is exact.
     two_thirds : tuple of float
         As ``ln2``.
-    trigonometric : float
-        Greatest magnitude whose reduction by pi/2 is exact enough.
+    far_angle : float
+        Greatest magnitude that three parts of pi/2 reduce.
     """
 
     dtype: DType
@@ -63,7 +63,7 @@ class Format:
     ln2_head: tuple[float, float]
     half_pi: tuple[float, float, float]
     two_thirds: tuple[float, float]
-    trigonometric: float
+    far_angle: float
 
     @property
     def one(self) -> int:
@@ -93,7 +93,7 @@ FORMATS = {
         (0.693145751953125, 1.4286068e-06),
         (1.5707963, 7.5497894e-08, 5.3903025e-15),
         (0.6666667, -1.9868216e-08),
-        2.0**22,
+        2.0**17,
     ),
     float64: Format(
         float64, int64, 52, -746.0, 710.6, -38.0, 20.0, 5.95,
@@ -101,7 +101,7 @@ FORMATS = {
         (0.6931471805598903, 5.497923018708371e-14),
         (1.5707963267948966, 6.123233995736765e-17, 1.0828566739219139e-32),
         (0.6666666666666666, 3.700743415417188e-17),
-        2.0**50,
+        2.0**46,
     ),
 }  # fmt: skip
 
@@ -167,6 +167,13 @@ def fast_two_sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     """Return the rounded sum and its exact error, for ``|a| >= |b|`` or ``a == 0`` (Dekker)."""
     total = a + b
     return total, b - (total - a)
+
+
+def two_sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """Return the rounded sum and its exact error (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 # -- exponentials ----------------------------------------------------------------------------------
@@ -322,9 +329,7 @@ def log1p(x: Expr, low: Expr | None = None) -> Expr:
     """
     form = format_of(x)
     one = number(1.0, x)
-    u = x + 1.0
-    part = u - one
-    lost = (one - (u - part)) + (x - part)
+    u, lost = two_sum(one, x)
     lost = lost if low is None else lost + low
     e, m = split_exponent(u, 2.0 / 3.0)
     shrink = E.bitcast(E.apply("max", E.const(form.one, form.bits) - e, 0), x.dtype)
