@@ -59,6 +59,11 @@ class Conversions(Arithmetic):
             rows = self._fold_rows(op, value.dtype, tile, rows)
             tile = tile[1:]
         row, lanes = rows[0], value.lanes
+        if value.dtype is bool_ and op in ("and", "or") and lanes > 1:
+            name = f"llvm.vector.reduce.{op}.{suffix(row.type)}"  # any order gives the same
+            return self.scalar(
+                self.builder.call(self.function(name, self.i1, [row.type]), [row]), bool_
+            )
         while lanes > 1:
             half = (lanes + 1) // 2
             row = self._fold_lanes(op, value.dtype, row, lanes, half)

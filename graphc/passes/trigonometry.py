@@ -100,7 +100,7 @@ def window(place: Expr, levels: int, count: int) -> list[Expr]:
     words = [E.const(word, uint64) for word in polynomials.TWO_OVER_PI[: count + 2**levels]]
     for level in reversed(range(levels)):
         skip = (place & (64 << level)).ne(0)
-        pairs = zip(words, words[1 << level :])  # noqa: B905 (the shorter one rules)
+        pairs = zip(words, words[1 << level :])
         words = [E.select(skip, later, word) for word, later in pairs]
     shift = place & 63
     back = E.const(63, uint64) - shift
@@ -267,7 +267,7 @@ def atan(x: Expr) -> Expr:
     bottom = E.select(steep, a, E.select(middle, a + one, one))
     t = top / bottom
     z = t * t
-    low = E.select(steep, number(low, x), E.select(middle, number(low / 2, x), zero))
-    high = E.select(steep, number(high, x), E.select(middle, number(high / 2, x), zero))
-    rest = fma(t * z, polynomial(z, table(polynomials.ATAN, x)), low)
-    return with_sign((high + t) + rest, x)
+    start = E.select(steep, number(high, x), E.select(middle, number(high / 2, x), zero))
+    start_low = E.select(steep, number(low, x), E.select(middle, number(low / 2, x), zero))
+    rest = fma(t * z, polynomial(z, table(polynomials.ATAN, x)), start_low)
+    return with_sign((start + t) + rest, x)
