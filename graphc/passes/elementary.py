@@ -2,9 +2,8 @@
 
 Each function takes register tiles of any shape and returns an expression of machine operations
 without branches: what other code would branch on is selected. All are right at infinities, NaN,
-zeros of both signs, denormal operands and denormal results. Results are at most two steps of the
-type away from the correctly rounded ones (measured: errors below 2.5 units in the last place, those
-of ``exp``, ``log``, ``tanh``, ``erf`` and ``pow`` below 1.6).
+zeros of both signs, denormal operands and denormal results. Errors are below two units in the last
+place of the true value; `docs/numerics.md` has the largest of each function.
 
 Polynomials are in `graphc.passes.polynomials`. Arguments are reduced by Cody and Waite's method
 with fused multiply-adds (W. J. Cody and W. Waite, *Software Manual for the Elementary Functions*,
@@ -40,7 +39,8 @@ class Format:
     exp_low, exp_high : float
         Where ``exp`` has surely underflowed to 0 or overflowed.
     expm1_low, tanh_high, erf_high : float
-        Where ``expm1`` is -1, and ``tanh`` and ``erf`` are 1, after rounding.
+        Where ``expm1`` is -1, and ``tanh`` and ``erf`` are 1, after rounding; ``sigmoid`` is 1 from
+        ``-expm1_low`` on.
     ln2, half_pi : tuple of float
         Parts whose sum is the constant to two or three times the type's precision.
     ln2_head : tuple of float
@@ -182,7 +182,7 @@ def two_sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
 def reduce_exponent(x: Expr, scale: float = 1.0) -> tuple[Expr, Expr]:
     """Return ``(t, r)`` with ``scale * x == n*ln(2) + r``, |r| <= ln(2)/2; ``n`` in the bits of t.
 
-    ``scale`` is a power of two.
+    ``scale`` is a power of two, of either sign.
     """
     form = format_of(x)
     t = fma(x, LOG2_E * scale, form.magic)
@@ -270,7 +270,7 @@ def sigmoid(x: Expr) -> Expr:
     """
     form = format_of(x)
     shift = -64 if form.dtype is float32 else -512
-    t, r = reduce_exponent(at_least(at_most(x, -form.expm1_low * 2.0), form.exp_low), -1.0)
+    t, r = reduce_exponent(at_least(at_most(x, -form.expm1_low), form.exp_low), -1.0)
     power = power_of_two(t, form, shift)
     rest = fma(r * r, polynomial(r, table(polynomials.EXPM1, r)), r)
     total = power + 2.0**shift

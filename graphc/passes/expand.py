@@ -1,4 +1,8 @@
-"""Replace mathematical functions by arithmetic, so that only machine operations reach an engine."""
+"""Replace mathematical functions by arithmetic, so that only machine operations reach an engine.
+
+Most are expressions without branches. The angles of sine, cosine and tangent are reduced by
+statements, so that what only large angles need is computed only where there are some.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +70,7 @@ def _expand(expr: Expr, memo: Memo, of_angle: Callable[[str, Expr], Expr]) -> Ex
 
     def visit(node: Expr) -> Expr | None:
         if isinstance(node, Reduce):  # its axes are known in it only
-            return E.with_children(node, lambda inner: expand_expr(inner), {})
+            return E.with_children(node, expand_expr, {})
         if not isinstance(node, Apply) or OPERATIONS[node.op].machine:
             return None
         if node.dtype not in FORMATS:

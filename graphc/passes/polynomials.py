@@ -1,10 +1,10 @@
-"""Coefficients of the minimax polynomials that `graphc.passes.elementary` evaluates.
+"""Coefficients of minimax polynomials, and the digits of 2/pi.
 
-Each is the result of Remez' exchange algorithm in 50-digit arithmetic, started from equidistant
-nodes, for the function and the interval stated, which is a little wider in the computation. It
-minimises the greatest relative error of the function that is wanted in the end (stated, for float32
-and float64, before coefficients are rounded to the type). Coefficients go from the constant term
-upwards.
+Each polynomial is the result of Remez' exchange algorithm in 50-digit arithmetic, started from
+equidistant nodes, for the function and the interval stated, which is a little wider in the
+computation. It minimises the greatest relative error of the function that is wanted in the end
+(stated, for float32 and float64, before coefficients are rounded to the type). Coefficients go from
+the constant term upwards.
 """
 
 from __future__ import annotations
