@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.codegen.llvm_builder import Builder, Constant, Function, VectorType, undefined, vector
+from graphc.codegen.llvm_builder import (
+    I1,
+    Builder,
+    Constant,
+    Function,
+    VectorType,
+    undefined,
+    vector,
+)
 from graphc.codegen.llvm_values import Arithmetic, Row, Tile, Value, Weak, suffix
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_
@@ -60,6 +68,10 @@ class Conversions(Arithmetic):
             rows = self._fold_rows(op, value.dtype, tile, rows)
             tile = tile[1:]
         row, lanes = rows[0], value.lanes
+        if value.dtype is bool_ and op in ("and", "or") and lanes > 1:
+            name = f"llvm.vector.reduce.{op}.{suffix(row.type)}"  # any order gives the same
+            reduce = self.module.declare(name, I1, [row.type])
+            return self.scalar(self.builder.call(reduce, [row], pure=True), bool_)
         while lanes > 1:
             half = (lanes + 1) // 2
             row = self._fold_lanes(op, value.dtype, row, lanes, half)

@@ -2,9 +2,8 @@
 
 Each function takes register tiles of any shape and returns an expression of machine operations
 without branches: what other code would branch on is selected. All are right at infinities, NaN,
-zeros of both signs, denormal operands and denormal results. Results are at most two steps of the
-type away from the correctly rounded ones (measured: errors below 2.5 units in the last place, those
-of ``exp``, ``log``, ``tanh``, ``erf`` and ``pow`` below 1.6).
+zeros of both signs, denormal operands and denormal results. Errors are below two units in the last
+place of the true value; `docs/numerics.md` has the largest of each function.
 
 Polynomials are in `graphc.passes.polynomials`. Arguments are reduced by Cody and Waite's method
 with fused multiply-adds (W. J. Cody and W. Waite, *Software Manual for the Elementary Functions*,
@@ -40,15 +39,16 @@ class Format:
     exp_low, exp_high : float
         Where ``exp`` has surely underflowed to 0 or overflowed.
     expm1_low, tanh_high, erf_high : float
-        Where ``expm1`` is -1, and ``tanh`` and ``erf`` are 1, after rounding.
+        Where ``expm1`` is -1, and ``tanh`` and ``erf`` are 1, after rounding; ``sigmoid`` is 1 from
+        ``-expm1_low`` on.
     ln2, half_pi : tuple of float
         Parts whose sum is the constant to two or three times the type's precision.
     ln2_head : tuple of float
         The same in two parts; any exponent times the first is exact.
     two_thirds : tuple of float
         As ``ln2``.
-    trigonometric : float
-        Greatest magnitude whose reduction by pi/2 is exact enough.
+    far_angle : float
+        Greatest magnitude that three parts of pi/2 reduce.
     """
 
     dtype: DType
@@ -63,7 +63,7 @@ class Format:
     ln2_head: tuple[float, float]
     half_pi: tuple[float, float, float]
     two_thirds: tuple[float, float]
-    trigonometric: float
+    far_angle: float
 
     @property
     def one(self) -> int:
@@ -93,7 +93,7 @@ FORMATS = {
         (0.693145751953125, 1.4286068e-06),
         (1.5707963, 7.5497894e-08, 5.3903025e-15),
         (0.6666667, -1.9868216e-08),
-        2.0**22,
+        2.0**17,
     ),
     float64: Format(
         float64, int64, 52, -746.0, 710.6, -38.0, 20.0, 5.95,
@@ -101,7 +101,7 @@ FORMATS = {
         (0.6931471805598903, 5.497923018708371e-14),
         (1.5707963267948966, 6.123233995736765e-17, 1.0828566739219139e-32),
         (0.6666666666666666, 3.700743415417188e-17),
-        2.0**50,
+        2.0**46,
     ),
 }  # fmt: skip
 
@@ -169,13 +169,20 @@ def fast_two_sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     return total, b - (total - a)
 
 
+def two_sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """Return the rounded sum and its exact error (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
 # -- exponentials ----------------------------------------------------------------------------------
 
 
 def reduce_exponent(x: Expr, scale: float = 1.0) -> tuple[Expr, Expr]:
     """Return ``(t, r)`` with ``scale * x == n*ln(2) + r``, |r| <= ln(2)/2; ``n`` in the bits of t.
 
-    ``scale`` is a power of two.
+    ``scale`` is a power of two, of either sign.
     """
     form = format_of(x)
     t = fma(x, LOG2_E * scale, form.magic)
@@ -202,11 +209,6 @@ def exp_kernel(r: Expr) -> Expr:
     return fma(fma(polynomial(r, table(polynomials.EXP, r)), r, 1.0), r, 1.0)
 
 
-def expm1_kernel(r: Expr) -> Expr:
-    """Return ``e**r - 1`` for a reduced ``r``."""
-    return fma(r * r, polynomial(r, table(polynomials.EXPM1, r)), r)
-
-
 def exp(x: Expr) -> Expr:
     """Return ``e**x``."""
     form = format_of(x)
@@ -214,41 +216,40 @@ def exp(x: Expr) -> Expr:
     return scaled(exp_kernel(r), t)
 
 
-def exp_not_positive(x: Expr) -> Expr:
-    """Return ``e**x`` for ``x <= 0``: cheaper, since nothing overflows."""
-    form = format_of(x)
-    t, r = reduce_exponent(at_least(x, form.exp_low))
-    shift = 64 if form.dtype is float32 else 512
-    return exp_kernel(r) * power_of_two(t, form, shift) * 2.0**-shift
+def expm1(x: Expr) -> Expr:
+    """Return ``e**x - 1``: ``(2**n - 1 + 2**n * r) + 2**n * r**2 * P(r)``, in quarters.
 
-
-def quarter_expm1(x: Expr) -> Expr:
-    """Return ``(e**x - 1) / 4``, which does not overflow before ``sinh`` does."""
+    A quarter of ``2**n`` does not overflow before the result does.
+    """
     form = format_of(x)
     t, r = reduce_exponent(at_most(at_least(x, form.expm1_low), form.exp_high))
     quarter = power_of_two(t, form, -2)
-    return fma(quarter, expm1_kernel(r), quarter - 0.25)
+    first = fma(quarter, r, quarter - 0.25)
+    total = fma(quarter * (r * r), polynomial(r, table(polynomials.EXPM1, r)), first)
+    tiny = magnitude(x) < 2.0 ** -(form.fraction + 2)
+    return E.select(tiny, x, total * 4.0)
 
 
-def expm1(x: Expr) -> Expr:
-    """Return ``e**x - 1``."""
-    tiny = magnitude(x) < 2.0 ** -(format_of(x).fraction + 2)
-    return E.select(tiny, x, quarter_expm1(x) * 4.0)
+def quarter_exp(a: Expr) -> Expr:
+    """Return ``e**a / 4`` for ``a >= 0``, which does not overflow before ``sinh(a)`` does."""
+    form = format_of(a)
+    t, r = reduce_exponent(at_most(a, form.exp_high))
+    return exp_kernel(r) * power_of_two(t, form, -2)
 
 
 def sinh(x: Expr) -> Expr:
-    """Return the hyperbolic sine: ``u + u / (2u + 1)`` with ``u = expm1(|x|) / 2``."""
-    a = magnitude(x)
-    u = quarter_expm1(a) * 2.0
-    finite = at_most(u, 2.0 ** (format_of(x).fraction + 2))
-    tiny = a < 2.0 ** -(format_of(x).fraction // 2 + 2)
-    return E.select(tiny, x, with_sign(u + finite / fma(finite, 2.0, 1.0), x))
+    """Return the hyperbolic sine: ``x + x**3 * P(x**2)`` up to 1, then from exp(|x|)."""
+    a, z = magnitude(x), x * x
+    near = fma(a * z, polynomial(z, table(polynomials.SINH, x)), a)
+    quarter = quarter_exp(a)
+    far = fma(quarter, 2.0, number(-0.125, x) / quarter)
+    return with_sign(E.select(a < 1.0, near, far), x)
 
 
 def cosh(x: Expr) -> Expr:
-    """Return the hyperbolic cosine: ``v + 1 / (4v)`` with ``v = exp(|x|) / 2``."""
-    half = fma(quarter_expm1(magnitude(x)), 2.0, 0.5)
-    return half + number(0.25, x) / half
+    """Return the hyperbolic cosine, ``(exp(|x|) + exp(-|x|)) / 2``."""
+    quarter = quarter_exp(magnitude(x))
+    return fma(quarter, 2.0, number(0.125, x) / quarter)
 
 
 def tanh(x: Expr) -> Expr:
@@ -262,9 +263,19 @@ def tanh(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    """Return ``1 / (1 + exp(-x))``, also where that is denormal."""
-    small = exp_not_positive(-magnitude(x))
-    return E.select(x < 0, small, 1.0) / (small + 1.0)
+    """Return ``1 / (1 + exp(-x))``, also where that is denormal.
+
+    The denominator, ``1 + 2**n + 2**n * expm1(r)``, is rounded once. Both sides of the division
+    are scaled so far down that nothing overflows.
+    """
+    form = format_of(x)
+    shift = -64 if form.dtype is float32 else -512
+    t, r = reduce_exponent(at_least(at_most(x, -form.expm1_low), form.exp_low), -1.0)
+    power = power_of_two(t, form, shift)
+    rest = fma(r * r, polynomial(r, table(polynomials.EXPM1, r)), r)
+    total = power + 2.0**shift
+    lost = number(2.0**shift, x) - (total - power)
+    return number(2.0**shift, x) / (total + fma(power, rest, lost))
 
 
 # -- logarithms ------------------------------------------------------------------------------------
@@ -311,17 +322,22 @@ def log(x: Expr) -> Expr:
     return log_domain(fma(n, form.ln2[0], log_kernel(m - 1.0)), x, 0.0)
 
 
-def log1p(x: Expr) -> Expr:
-    """Return ``log(1 + x)``; what rounding ``1 + x`` loses is added to the reduced argument."""
+def log1p(x: Expr, low: Expr | None = None) -> Expr:
+    """Return ``log(1 + x + low)``, with a ``low`` that rounding lost from ``x``; none is 0.
+
+    What rounding ``1 + x`` loses goes the same way: into the reduced argument and its own rest.
+    """
     form = format_of(x)
     one = number(1.0, x)
-    u = x + 1.0
-    part = u - one
-    lost = (one - (u - part)) + (x - part)
+    u, lost = two_sum(one, x)
+    lost = lost if low is None else lost + low
     e, m = split_exponent(u, 2.0 / 3.0)
     shrink = E.bitcast(E.apply("max", E.const(form.one, form.bits) - e, 0), x.dtype)
     n = E.cast(e, x.dtype) * 2.0**-form.fraction
-    result = fma(n, form.ln2[0], log_kernel(fma(lost, shrink, m - 1.0)))
+    f, rest = fast_two_sum(m - 1.0, lost * shrink)
+    rest = fma(n, form.ln2[1], rest)
+    tail = fma(f * f, polynomial(f, table(polynomials.LOG, f)), rest)
+    result = fma(n, form.ln2[0], f + tail)
     return E.select(x.eq(0.0), x, log_domain(result, x, -1.0))
 
 
@@ -332,9 +348,9 @@ def asinh(x: Expr) -> Expr:
     safe = E.select(large, number(1.0, x), a)
     square = safe * safe
     root = E.apply("sqrt", square + 1.0)
-    inner = E.select(large, a - 1.0, safe + square / (root + 1.0))
+    inner, low = fast_two_sum(safe, square / (root + 1.0))
     more = E.select(large, number(math.log(2.0), x), number(0.0, x))
-    return with_sign(log1p(inner) + more, x)
+    return with_sign(log1p(E.select(large, a - 1.0, inner), low) + more, x)
 
 
 def acosh(x: Expr) -> Expr:
@@ -342,17 +358,25 @@ def acosh(x: Expr) -> Expr:
     t = E.select(x < 1.0, number(NAN, x), x - 1.0)
     large = t > 2.0 ** (format_of(x).fraction // 2 + 2)
     safe = E.select(large, number(1.0, x), t)
-    inner = E.select(large, t, safe + E.apply("sqrt", fma(safe, safe, safe * 2.0)))
+    inner, low = fast_two_sum(E.apply("sqrt", fma(safe, safe, safe * 2.0)), safe)
     more = E.select(large, number(math.log(2.0), x), number(0.0, x))
-    return log1p(inner) + more
+    return log1p(E.select(large, t, inner), low) + more
 
 
 def atanh(x: Expr) -> Expr:
-    """Return the inverse hyperbolic tangent: ``log1p(2a / (1 - a)) / 2``."""
+    """Return the inverse hyperbolic tangent: ``log1p(2a / (1 - a)) / 2``.
+
+    Up to 1/2 what rounding lost from the divisor and the quotient is recovered; beyond, the divisor
+    is exact and the logarithm large. ``1 / (1 - a)`` is ``1 + q/2`` for the quotient ``q``.
+    """
     a = magnitude(x)
     one = number(1.0, x)
+    divisor, divisor_low = fast_two_sum(one, -a)
+    q = (a + a) / divisor
+    rest = fma(-q, divisor_low, fma(-q, divisor, a + a))
+    low = E.select(a < 0.5, rest * fma(q, 0.5, 1.0), number(0.0, x))
     tiny = a < 2.0 ** -(format_of(x).fraction // 2 + 2)
-    return E.select(tiny, x, with_sign(log1p((a + a) / (one - a)) * 0.5, x))
+    return E.select(tiny, x, with_sign(log1p(q, low) * 0.5, x))
 
 
 # -- powers ----------------------------------------------------------------------------------------

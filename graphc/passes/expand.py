@@ -1,4 +1,8 @@
-"""Replace mathematical functions by arithmetic, so that only machine operations reach an engine."""
+"""Replace mathematical functions by arithmetic, so that only machine operations reach an engine.
+
+Most are expressions without branches. The angles of sine, cosine and tangent are reduced by
+statements, so that what only large angles need is computed only where there are some.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from graphc.errors import CompileError
-from graphc.ir.expr import Apply, Expr, rebuild
+from graphc.ir import expr as E
+from graphc.ir.expr import Apply, Expr, Reduce
 from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.passes import elementary, trigonometry
 from graphc.passes.elementary import FORMATS
+from graphc.passes.trigonometry import OF_ANGLE, Angle, far_angle, is_far, near_angle
 
 Memo = dict[Expr, Expr]
 
@@ -51,50 +57,20 @@ def expand(kernel: Kernel) -> Kernel:
     CompileError
         When a function is applied to a type other than float32 and float64.
     """
-    return replace(kernel, body=expand_body(kernel.body, {}))
+    return replace(kernel, body=_Expansion().body(kernel.body))
 
 
-def expand_body(body: tuple[Stmt, ...], memo: Memo) -> tuple[Stmt, ...]:
-    """Return statements with their expressions expanded."""
-    return tuple(_expand_statement(statement, memo) for statement in body)
+def expand_expr(expr: Expr) -> Expr:
+    """Return an expression of machine operations with the same value, without branches."""
+    return _expand(expr, {}, lambda op, x: FUNCTIONS[op](x))
 
 
-def _expand_statement(statement: Stmt, memo: Memo) -> Stmt:
-    match statement:
-        case For():
-            return replace(
-                statement,
-                start=expand_expr(statement.start, memo),
-                stop=expand_expr(statement.stop, memo),
-                body=expand_body(statement.body, memo),
-            )
-        case If():
-            return replace(
-                statement,
-                condition=expand_expr(statement.condition, memo),
-                body=expand_body(statement.body, memo),
-                otherwise=expand_body(statement.otherwise, memo),
-            )
-        case Let() | Declare() | Assign():
-            return replace(statement, value=expand_expr(statement.value, memo))
-        case Store():
-            return replace(
-                statement,
-                offset=expand_expr(statement.offset, memo),
-                value=expand_expr(statement.value, memo),
-                mask=None if statement.mask is None else expand_expr(statement.mask, memo),
-            )
-        case Fail():
-            details = tuple(expand_expr(d, memo) for d in statement.details)
-            return replace(statement, details=details)
-    return statement
-
-
-def expand_expr(expr: Expr, memo: Memo | None = None) -> Expr:
-    """Return an expression of machine operations with the same value."""
-    memo = {} if memo is None else memo
+def _expand(expr: Expr, memo: Memo, of_angle: Callable[[str, Expr], Expr]) -> Expr:
+    """Expand an expression; ``of_angle(op, x)`` makes what needs a reduced angle."""
 
     def visit(node: Expr) -> Expr | None:
+        if isinstance(node, Reduce):  # its axes are known in it only
+            return E.with_children(node, expand_expr, {})
         if not isinstance(node, Apply) or OPERATIONS[node.op].machine:
             return None
         if node.dtype not in FORMATS:
@@ -102,6 +78,107 @@ def expand_expr(expr: Expr, memo: Memo | None = None) -> Expr:
                 f"{node.op} of {node.dtype.name} values cannot be compiled",
                 remedy="Cast the operand to float32 or float64.",
             )
-        return FUNCTIONS[node.op](*(rebuild(a, visit, memo) for a in node.args))
+        args = [E.rebuild(a, visit, memo) for a in node.args]
+        return of_angle(node.op, *args) if node.op in OF_ANGLE else FUNCTIONS[node.op](*args)
 
-    return rebuild(expr, visit, memo)
+    return E.rebuild(expr, visit, memo)
+
+
+class _Expansion:
+    """The expansion of one kernel's statements.
+
+    Statements in front of the one that needs an angle reduce it: into registers, cheaply, and once
+    more behind a branch, taken if any element of the tile is far from 0.
+
+    Attributes
+    ----------
+    before : list of Stmt
+        Those of the statement at hand.
+    reduced : dict
+        Registers of angles, by the angle and their number. They and ``memo``, which may hold uses
+        of them, serve further statements of the body as long as these change nothing: `Let`.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.memo: Memo = {}
+        self.before: list[Stmt] = []
+        self.reduced: dict[tuple[Expr, int], tuple[Expr, ...]] = {}
+
+    def body(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        """Return statements with their expressions expanded."""
+        expanded = tuple(part for statement in body for part in self.statement(statement))
+        self.forget()
+        return expanded
+
+    def statement(self, statement: Stmt) -> tuple[Stmt, ...]:
+        """Return a statement expanded, behind those that reduce its angles."""
+        self.before = []
+        expanded = self.expressions(statement)
+        before = self.before
+        if not isinstance(statement, Let):
+            self.forget()
+        return (*before, self.nested(expanded))
+
+    def forget(self) -> None:
+        """Use no register of an angle again."""
+        if self.reduced:
+            self.memo, self.reduced = {}, {}
+
+    def nested(self, statement: Stmt) -> Stmt:
+        """Return a loop or a branch with its bodies expanded."""
+        match statement:
+            case For():
+                return replace(statement, body=self.body(statement.body))
+            case If():
+                body, otherwise = self.body(statement.body), self.body(statement.otherwise)
+                return replace(statement, body=body, otherwise=otherwise)
+        return statement
+
+    def expressions(self, statement: Stmt) -> Stmt:
+        """Return a statement with the expressions that it evaluates itself expanded."""
+        match statement:
+            case For():
+                start, stop = self.expr(statement.start), self.expr(statement.stop)
+                return replace(statement, start=start, stop=stop)
+            case If():
+                return replace(statement, condition=self.expr(statement.condition))
+            case Let() | Declare() | Assign():
+                return replace(statement, value=self.expr(statement.value))
+            case Store():
+                mask = None if statement.mask is None else self.expr(statement.mask)
+                offset, value = self.expr(statement.offset), self.expr(statement.value)
+                return replace(statement, offset=offset, value=value, mask=mask)
+            case Fail():
+                return replace(statement, details=tuple(map(self.expr, statement.details)))
+        return statement
+
+    def expr(self, expr: Expr) -> Expr:
+        """Return one expression of the statement at hand expanded."""
+        return _expand(expr, self.memo, self.of_angle)
+
+    def of_angle(self, op: str, x: Expr) -> Expr:
+        """Return a function of the registers of a reduced angle."""
+        parts, function = OF_ANGLE[op]
+        found = self.reduced.get((x, parts))
+        if found is None:
+            found = self.reduced[x, parts] = self.reduce(x, parts)
+        return function(*found)
+
+    def reduce(self, x: Expr, parts: int) -> tuple[Expr, ...]:
+        """Write the statements that reduce an angle; return their registers."""
+        name = f"angle{self.count}"
+        self.count += 1
+        angle = E.use(name, x)
+        far = is_far(angle)
+        near, further = near_angle(angle)[:parts], far_angle(angle)[:parts]
+        registers = [E.use(f"{name}_{part}", e) for part, e in zip(Angle._fields, near)]
+        self.before += [
+            Let(name, x),
+            *(Declare(r.name, e) for r, e in zip(registers, near)),
+            If(
+                E.fold("or", far),
+                tuple(Assign(r.name, E.select(far, e, r)) for r, e in zip(registers, further)),
+            ),
+        ]
+        return tuple(registers)

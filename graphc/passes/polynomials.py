@@ -1,10 +1,10 @@
-"""Coefficients of the minimax polynomials that `graphc.passes.elementary` evaluates.
+"""Coefficients of minimax polynomials, and the digits of 2/pi.
 
-Each is the result of Remez' exchange algorithm in 50-digit arithmetic, started from equidistant
-nodes, for the function and the interval stated, which is a little wider in the computation. It
-minimises the greatest relative error of the function that is wanted in the end (stated, for float32
-and float64, before coefficients are rounded to the type). Coefficients go from the constant term
-upwards.
+Each polynomial is the result of Remez' exchange algorithm in 50-digit arithmetic, started from
+equidistant nodes, for the function and the interval stated, which is a little wider in the
+computation. It minimises the greatest relative error of the function that is wanted in the end
+(stated, for float32 and float64, before coefficients are rounded to the type). Coefficients go from
+the constant term upwards.
 """
 
 from __future__ import annotations
@@ -59,6 +59,26 @@ EXPM1: Table = {
     ),
 }
 """The same function on the same interval; error of exp(r) - 1 below 2**-26 and 2**-55."""
+
+SINH: Table = {
+    float32: (
+        0.16666667,
+        0.0083333505,
+        0.00019836056,
+        2.8175696e-06,
+    ),
+    float64: (
+        0.16666666666666669,
+        0.008333333333333137,
+        0.00019841269841440102,
+        2.75573191543625e-06,
+        2.5052123583096986e-08,
+        1.6057223894929298e-10,
+        7.759868218016568e-13,
+    ),
+}
+"""``(sinh(x) - x) / x**3`` in ``z = x**2`` on |x| <= 1;
+error of sinh below 2**-34 and 2**-63."""
 
 TANH: Table = {
     float32: (
@@ -176,6 +196,37 @@ COS: Table = {
 """``(cos(r) - 1 + r**2/2) / r**4`` in ``z = r**2`` on |r| <= pi/4;
 error of the cosine below 2**-33 and 2**-64."""
 
+TAN: Table = {
+    float32: (
+        0.33333352,
+        0.13332604,
+        0.05406684,
+        0.021245431,
+        0.010933555,
+        -3.7320835e-05,
+        0.0044402285,
+    ),
+    float64: (
+        0.33333333333333387,
+        0.13333333333324215,
+        0.053968253973515776,
+        0.02186948838254353,
+        0.008863238193804359,
+        0.0035920980464529753,
+        0.0014560656953635724,
+        0.0005887639245042054,
+        0.00024411068585792874,
+        8.263632860963946e-05,
+        6.890731587888033e-05,
+        -2.7772673482508495e-05,
+        5.042746577712635e-05,
+        -2.516422285855996e-05,
+        9.997798167567043e-06,
+    ),
+}
+"""``(tan(r) - r) / r**3`` in ``z = r**2`` on |r| <= pi/4;
+error of the tangent below 2**-29 and 2**-59."""
+
 ASIN: Table = {
     float32: (
         0.16666752,
@@ -288,3 +339,13 @@ ERF_LARGE: Table = {
 }
 """``-log(1 - erf(a))`` in ``a`` on 1 <= a <= 3.95 and 5.95;
 error of erf below 2**-29 and 2**-57."""
+
+TWO_OVER_PI = (
+    0x00A2F9836E4E4415, 0x29FC2757D1F534DD, 0xC0DB6295993C4390, 0x41FE5163ABDEBBC5,
+    0x61B7246E3A424DD2, 0xE006492EEA09D192, 0x1CFE1DEB1CB129A7, 0x3EE88235F52EBB44,
+    0x84E99C7026B45F7E, 0x413991D639835339, 0xF49C845F8BBDF928, 0x3B1FF897FFDE0598,
+    0x0FEF2F118B5A0A6D, 0x1F6D367ECF27CB09, 0xB74F463F669E5FEA, 0x2D7527BAC7EBE5F1,
+    0x7B3D0739F78A5292, 0xEA6BFB5FB11F8D5D, 0x0856033046FC7B6B,
+)  # fmt: skip
+"""``floor(2/pi * 2**1208)`` in words of 64 bits, the most significant first: 8 bits of the integer
+part, all 0, and 1208 of the fraction."""
