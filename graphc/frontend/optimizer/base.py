@@ -71,6 +71,13 @@ _BASE = (
 )  # fmt: skip
 
 
+_PLAIN = frozenset(
+    {bool, int, float, str, type(None), np.float32, np.float64, np.int32, np.int64, np.bool_}
+)
+_TAKEN_IN = frozenset({"lr", "wd", "rescale_grad", "num_update", "begin_num_update"})
+"""Attributes that reach a compiled update as arrays, or not at all."""
+
+
 class Optimizer:
     """Base of the optimizers.
 
@@ -175,12 +182,16 @@ class Optimizer:
         return clip(grad, -float(self.clip_gradient), float(self.clip_gradient))
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what a compiled update depends on: all numbers but those that it takes in."""
-        taken = ("lr", "wd", "rescale_grad", "num_update", "begin_num_update")
+        """Return what a compiled update depends on: all numbers but those that it takes in.
+
+        It is asked for at every step: attributes of other types do not count.
+        """
         return tuple(
-            (name, value)
-            for name, value in sorted(vars(self).items())
-            if name not in taken and isinstance(value, (bool, int, float, str, type(None)))
+            [
+                (name, value)
+                for name, value in vars(self).items()
+                if type(value) in _PLAIN and name not in _TAKEN_IN
+            ]
         )
 
     # -- rates -----------------------------------------------------------------------------
