@@ -42,7 +42,7 @@ ORDER = {
     "frontend": (
         "formats tree trace execute array tape tracer compiled jit random_key context assign "
         "ops backward ndarray_methods ndarray creation sampling files autograd symbol functional "
-        "initializer lr_scheduler optimizer metric_base metric gluon"
+        "numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, AutogradError, FileFormatError, user_location
+from graphc.errors import ArgumentError, AutogradError, FileFormatError, scope, user_location
 from graphc.frontend import optimizer as optimizers
 from graphc.frontend.array import Array
 from graphc.frontend.autograd import pause
@@ -274,20 +274,25 @@ class Trainer:
         """
         lr, wd, rescale, *steps = (Tracer(r._value) for r in rates)
         for index, lr_mult, wd_mult, place in entries:
-            parameter = self._params[index]
-            array, states = parameter.current_array(), self.state(index)
-            labels = [f"state{n}.{parameter.name}" for n in range(len(states))]
-            weight = Tracer(trace.current(array, parameter.name, parameter))
-            held = [trace.current(s, n, _State(self, index, i)) for i, (s, n) in enumerate(
-                zip(states, labels, strict=True)
-            )]  # fmt: skip
-            new, changed = apply_update(
-                self.optimizer, weight, gradients[index], tuple(Tracer(v) for v in held),
-                lr * lr_mult, wd * wd_mult, rescale, steps[place],
-            )  # fmt: skip
-            trace.update(array, new._value, parameter.name, parameter)
-            for state, value in zip(states, changed, strict=True):
-                trace.update(state, value._value)
+            with scope(f"{type(self.optimizer).__name__}.{self._params[index].name}"):
+                told = lr * lr_mult, wd * wd_mult, rescale, steps[place]
+                self._trace_one(trace, index, gradients[index], told)
+
+    def _trace_one(
+        self, trace: Trace, index: int, gradient: Tracer, told: tuple[Tracer, ...]
+    ) -> None:
+        """Add the update of one Parameter and its states to a trace."""
+        parameter = self._params[index]
+        array, states = parameter.current_array(), self.state(index)
+        weight = Tracer(trace.current(array, parameter.name, parameter))
+        held = tuple(
+            Tracer(trace.current(s, f"state{n}.{parameter.name}", _State(self, index, n)))
+            for n, s in enumerate(states)
+        )
+        new, changed = apply_update(self.optimizer, weight, gradient, held, *told)
+        trace.update(array, new._value, parameter.name, parameter)
+        for state, value in zip(states, changed, strict=True):
+            trace.update(state, value._value)
 
     def note_fused(self, indices: Iterable[int]) -> None:
         """Note that the gradients of these Parameters were used without being written."""

@@ -24,7 +24,7 @@ class SGD(Optimizer):
 
     def __init__(self, momentum: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.momentum = float(momentum)
+        self.momentum = self._number("momentum", momentum)
 
     def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the momentum, zeros."""
