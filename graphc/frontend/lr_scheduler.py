@@ -174,9 +174,15 @@ class _DecayToFinal(LRScheduler):
     """A schedule that goes from ``base_lr`` to ``final_lr`` until update ``max_update``."""
 
     def __init__(
-        self, max_update: int, base_lr: float, final_lr: float, *warmup: int | float | str
+        self,
+        max_update: int,
+        base_lr: float = 0.01,
+        final_lr: float = 0,
+        warmup_steps: int = 0,
+        warmup_begin_lr: float = 0,
+        warmup_mode: str = "linear",
     ) -> None:
-        super().__init__(base_lr, *warmup)  # type: ignore[arg-type]
+        super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         if not _is_whole(max_update) or max_update < 1:
             raise _invalid(f"max_update must be an integer of 1 or more, not {max_update!r}")
         if max_update <= self.warmup_steps:
@@ -223,8 +229,9 @@ class PolyScheduler(_DecayToFinal):
         warmup_begin_lr: float = 0,
         warmup_mode: str = "linear",
     ) -> None:
-        warmup = (warmup_steps, warmup_begin_lr, warmup_mode)
-        super().__init__(max_update, base_lr, final_lr, *warmup)
+        super().__init__(
+            max_update, base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode
+        )
         self.power = number(type(self).__name__, "pwr", pwr)
 
     def remaining(self, done: float) -> float:
@@ -248,18 +255,6 @@ class CosineScheduler(_DecayToFinal):
     warmup_steps, warmup_begin_lr, warmup_mode
         As in :class:`LRScheduler`.
     """
-
-    def __init__(
-        self,
-        max_update: int,
-        base_lr: float = 0.01,
-        final_lr: float = 0,
-        warmup_steps: int = 0,
-        warmup_begin_lr: float = 0,
-        warmup_mode: str = "linear",
-    ) -> None:
-        warmup = (warmup_steps, warmup_begin_lr, warmup_mode)
-        super().__init__(max_update, base_lr, final_lr, *warmup)
 
     def remaining(self, done: float) -> float:
         """Return ``(1 + cos(pi * done)) / 2``."""
