@@ -85,9 +85,11 @@ def losses(way: str, digits: Any, steps: int, dtype: str, moved: bool = False) -
 def compare(data: str, steps: int) -> None:
     """Print how far the losses of the compiled ways are from the imperative ones.
 
-    Training amplifies roundings, about tenfold every third step: in float32 a change of the first
-    weights by half a unit in the last place moves later losses by more than the tolerance. So what
-    is computed is compared in float64, and float32 stands beside the effect of such a change.
+    Among hundreds of thousands of windows of a max pool some always hold two elements that differ
+    by a rounding of float32 only: which of them is the largest, and gets the gradient, is chance,
+    and Adam makes full steps of small gradients. So in float32 a change of the first weights by
+    one rounding already moves later losses by more than the tolerance. What is computed is
+    therefore compared in float64; float32 stands beside the effect of such a change.
     """
     digits = vision.MNIST(root=data, train=True)
     digits = digits.transform_first(vision.transforms.ToTensor())
