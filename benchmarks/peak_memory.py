@@ -18,27 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from models import lenet
 
 import graphc
 from graphc import gluon, nd
-from graphc.gluon import nn
 
 MEGABYTE = 1e6
 LIMIT = 1.15
-
-
-def lenet() -> nn.HybridSequential:
-    """Return LeNet as in the example."""
-    net = nn.HybridSequential()
-    net.add(
-        nn.Conv2D(20, kernel_size=5, padding=2, activation="relu"),
-        nn.MaxPool2D(2, 2),
-        nn.Conv2D(50, kernel_size=5, padding=2, activation="relu"),
-        nn.MaxPool2D(2, 2),
-        nn.Dense(500, activation="relu"),
-        nn.Dense(10),
-    )
-    return net
 
 
 def resident_bytes(field: str) -> int:
@@ -73,7 +59,10 @@ def measure(batch: int, optimizer: str) -> None:
     grown = resident_bytes("VmHWM") - before
 
     traced, arguments = step.trace(images, labels)
-    operands = [traced._operand(source, arguments, 0, 0) for source in traced.sources]
+    operands = traced.operands()
+    for place, source in enumerate(traced.sources):
+        if isinstance(source, int):
+            operands[place] = arguments[source]
     plan = traced.compiled.program.memory_plan([o.shape for o in operands])
     data = sum(a._array.nbytes for a in (images, labels, loss))
     kept = sum(o._array.nbytes for o in operands) - images._array.nbytes - labels._array.nbytes

@@ -14,15 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 FIRST_BATCH = """
-import numpy as np, graphc
+import graphc
 from graphc import gluon, nd
-from graphc.gluon import nn
-net = nn.HybridSequential()
-net.add(nn.Conv2D(20, kernel_size=5, padding=2, activation="relu"), nn.MaxPool2D(2, 2),
-        nn.Conv2D(50, kernel_size=5, padding=2, activation="relu"), nn.MaxPool2D(2, 2),
-        nn.Dense(500, activation="relu"), nn.Dense(10))
+from models import lenet
+net = lenet()
 net.initialize(graphc.init.Xavier()); net.hybridize()
 trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 1e-3})
 step = gluon.TrainStep(net, gluon.loss.SoftmaxCrossEntropyLoss(), trainer)
@@ -33,7 +31,9 @@ print(float(loss.mean()), graphc.stats())
 
 def seconds(code: str, cache: str) -> float:
     """Run ``code`` in a fresh interpreter and return its wall time."""
-    environment = {**os.environ, "GRAPHC_CACHE_DIR": cache}
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "GRAPHC_CACHE_DIR": cache, "PYTHONPATH": path}
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False

@@ -17,28 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from models import lenet, mlp
 
 import graphc
 from graphc import gluon, nd
-from graphc.gluon import nn
-
-
-def graphc_lenet() -> Any:
-    """Return LeNet as in the example."""
-    net = nn.HybridSequential()
-    net.add(
-        nn.Conv2D(20, kernel_size=5, padding=2, activation="relu"),
-        nn.MaxPool2D(2, 2),
-        nn.Conv2D(50, kernel_size=5, padding=2, activation="relu"),
-        nn.MaxPool2D(2, 2),
-        nn.Dense(500, activation="relu"),
-        nn.Dense(10),
-    )
-    return net
 
 
 def torch_lenet() -> torch.nn.Module:
-    """Return the same network."""
+    """Return the network that `lenet` is."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(1, 20, 5, padding=2), torch.nn.ReLU(), torch.nn.MaxPool2d(2, 2),
         torch.nn.Conv2d(20, 50, 5, padding=2), torch.nn.ReLU(), torch.nn.MaxPool2d(2, 2),
@@ -46,15 +32,8 @@ def torch_lenet() -> torch.nn.Module:
     )  # fmt: skip
 
 
-def graphc_mlp() -> Any:
-    """Return 784-512-256-10."""
-    net = nn.HybridSequential()
-    net.add(nn.Dense(512, activation="relu"), nn.Dense(256, activation="relu"), nn.Dense(10))
-    return net
-
-
 def torch_mlp() -> torch.nn.Module:
-    """Return the same network."""
+    """Return the network that `mlp` is."""
     return torch.nn.Sequential(
         torch.nn.Linear(784, 512), torch.nn.ReLU(), torch.nn.Linear(512, 256), torch.nn.ReLU(),
         torch.nn.Linear(256, 10),
@@ -122,11 +101,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     graphc.configure(threads=options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, medians of {options.repeats}")
-    lenet = steps(graphc_lenet(), torch_lenet(), (100, 1, 28, 28), "sgd")
-    compare("LeNet, batch 100, SGD", lenet, options.repeats)
+    pair = steps(lenet(), torch_lenet(), (100, 1, 28, 28), "sgd")
+    compare("LeNet, batch 100, SGD", pair, options.repeats)
     for optimizer in ("sgd", "adam"):
-        mlp = steps(graphc_mlp(), torch_mlp(), (64, 784), optimizer)
-        compare(f"MLP, batch 64, {optimizer}", mlp, 5 * options.repeats)
+        pair = steps(mlp(), torch_mlp(), (64, 784), optimizer)
+        compare(f"MLP, batch 64, {optimizer}", pair, 5 * options.repeats)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ ORDER = {
     "frontend": (
         "formats tree trace build execute array tape tracer compiled jit random_key context assign "
         "ops backward numpy_calls ndarray_methods ndarray creation sampling files autograd symbol "
-        "functional initializer lr_scheduler optimizer metric_base metric gluon"
+        "functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

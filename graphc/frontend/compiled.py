@@ -151,4 +151,6 @@ def call(
 def _touch_updated(target: Compiled, operands: Sequence[Array]) -> None:
     where = user_location()
     for place in target.updated:
-        operands[place]._storage.touch(where)
+        storage = operands[place]._storage
+        storage.version += 1
+        storage.written = where

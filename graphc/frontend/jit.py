@@ -49,8 +49,9 @@ class Traced:
         The line whose call made this trace.
     key : object
         What a call must have in common with it, besides the sizes.
-    captured : list of (object, numpy.dtype, tuple of Dim)
-        The sources that are neither arguments nor random state, with their types when traced.
+    captured : list of (int, callable, numpy.dtype, tuple of Dim)
+        For sources that are neither arguments nor random state: which input, what gives the array
+        now, and its type when traced.
     direct : bool
         Whether the inputs are the first arguments, in order.
     """
@@ -62,30 +63,48 @@ class Traced:
     draws: int
     where: Location
     key: Any
-    captured: list[tuple[Any, Any, tuple[Dim, ...]]] = field(init=False)
+    captured: list[tuple[int, Callable[[], Array], Any, tuple[Dim, ...]]] = field(init=False)
     direct: bool = field(init=False)
+    _given: list[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Not by comparing lists: a source may be an array, which compares by element.
-        self.direct = all(type(s) is int and s == i for i, s in enumerate(self.sources))
+        self._given = [(p, s) for p, s in enumerate(self.sources) if isinstance(s, int)]
+        self.direct = self._given == [(p, p) for p in range(len(self.sources))]
+        inputs = zip(self.sources, self.compiled.graph.inputs, strict=True)
         self.captured = [
-            (source, value.dtype.numpy, value.shape)
-            for source, value in zip(self.sources, self.compiled.graph.inputs, strict=True)
+            (place, _reader(source), value.dtype.numpy, value.shape)
+            for place, (source, value) in enumerate(inputs)
             if not isinstance(source, (int, str))
         ]
 
     def run(self, arguments: Sequence[Array]) -> Any:
         """Call the program with these arguments and return what the function returns."""
+        found = self.operands()
+        assert found is not None
+        return self.run_with(arguments, found)
+
+    def run_with(self, arguments: Sequence[Array], operands: Sequence[Any]) -> Any:
+        """Call the program with these arguments and with what ``operands`` found just now."""
         if self.direct:
             operands = arguments[: len(self.sources)]
         else:
-            seed, counter = random.advance(self.draws) if self.draws else (0, 0)
-            operands = [self._operand(source, arguments, seed, counter) for source in self.sources]
+            operands = self._filled(arguments, list(operands))
         try:
             handles = call(self.compiled, operands, self.classes)
         except GraphcError as error:
             raise self._placed(error) from None
         return handles[0] if self.structure == LEAF else unflatten(self.structure, handles)
+
+    def _filled(self, arguments: Sequence[Array], operands: list[Any]) -> list[Any]:
+        """Put in the arguments and the random state."""
+        for place, number in self._given:
+            operands[place] = arguments[number]
+        if self.draws:
+            state = dict(zip(("seed", "counter"), random.advance(self.draws), strict=True))
+            for place, source in enumerate(self.sources):
+                if isinstance(source, str):
+                    operands[place] = Array(np.asarray(state[source], np.int64))
+        return operands
 
     def _placed(self, error: GraphcError) -> GraphcError:
         """Give what failed while running the line of this call, where it has that of the trace.
@@ -97,24 +116,28 @@ class Traced:
             error.where = Location(here.file, here.line, there.scope if there else here.scope)
         return error
 
-    @staticmethod
-    def _operand(source: Any, arguments: Sequence[Array], seed: int, counter: int) -> Array:
-        if isinstance(source, int):
-            return arguments[source]
-        if isinstance(source, str):
-            return Array(np.asarray(seed if source == "seed" else counter, np.int64))
-        if isinstance(source, Array):
-            return source
-        array: Array = source.current_array()
-        return array
+    def operands(self) -> list[Any] | None:
+        """Return the operands of a call without the arguments, or None where it no longer fits.
+
+        It does while the arrays that the trace refers to have the types they had.
+        """
+        found: list[Any] = [None] * len(self.sources)
+        for place, current, kind, shape in self.captured:
+            operand = current()
+            array = operand._array
+            if array.dtype != kind or array.shape != shape:
+                return None
+            found[place] = operand
+        return found
 
     def fits(self) -> bool:
         """Return whether the arrays that the trace refers to still have the types they had."""
-        for source, kind, shape in self.captured:
-            array = source._array if isinstance(source, Array) else source.current_array()._array
-            if array.dtype != kind or array.shape != shape:
-                return False
-        return True
+        return self.operands() is not None
+
+
+def _reader(source: Any) -> Callable[[], Array]:
+    """Return what gives the array of a source that is neither an argument nor random state."""
+    return (lambda: source) if isinstance(source, Array) else source.current_array
 
 
 class Jit:
@@ -143,8 +166,8 @@ class Jit:
         signature = _signature(args) if not kwargs else None
         if signature is not None:
             traced = self._known.get((signature, mode.training))
-            if traced is not None and traced.fits():
-                return traced.run(args)
+            if traced is not None and (operands := traced.operands()) is not None:
+                return traced.run_with(args, operands)
         leaves, structure = flatten((args, kwargs), _is_array)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self.function(*args, **kwargs)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from graphc.errors import ArgumentError, nearest, user_location
+from graphc.frontend.numeric import number
 
 _WARMUP_MODES = ("linear", "constant")
 
@@ -41,6 +43,9 @@ class LRScheduler:
         warmup_begin_lr: float = 0,
         warmup_mode: str = "linear",
     ) -> None:
+        owner = type(self).__name__
+        base_lr = number(owner, "base_lr", base_lr)
+        warmup_begin_lr = number(owner, "warmup_begin_lr", warmup_begin_lr)
         if warmup_begin_lr > base_lr:
             raise _invalid(f"warmup_begin_lr {warmup_begin_lr} is above base_lr {base_lr}")
         if not _is_whole(warmup_steps) or warmup_steps < 0:
@@ -115,12 +120,11 @@ class FactorScheduler(LRScheduler):
         warmup_mode: str = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
-        if step < 1:
+        self.step = number(type(self).__name__, "step", step)
+        if self.step < 1:
             raise _invalid(f"step must be 1 update or more, not {step!r}")
-        _check_factor(factor)
-        self.step = step
-        self.factor = factor
-        self.stop_factor_lr = stop_factor_lr
+        self.factor = _falling(self, factor)
+        self.stop_factor_lr = number(type(self).__name__, "stop_factor_lr", stop_factor_lr)
 
     def rate(self, num_update: int) -> float:
         """Return the learning rate after the warm-up."""
@@ -155,11 +159,10 @@ class MultiFactorScheduler(LRScheduler):
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         if not isinstance(step, Sequence) or not step:
             raise _invalid(f"step must be a list of numbers of updates, not {step!r}")
-        if step[0] < 1 or any(left >= right for left, right in zip(step, step[1:], strict=False)):
+        self.step = [number(type(self).__name__, "step", part) for part in step]
+        if self.step[0] < 1 or any(a >= b for a, b in pairwise(self.step)):
             raise _invalid(f"step must increase from 1 or more, not {list(step)!r}")
-        _check_factor(factor)
-        self.step = list(step)
-        self.factor = factor
+        self.factor = _falling(self, factor)
 
     def rate(self, num_update: int) -> float:
         """Return the learning rate after the warm-up."""
@@ -171,9 +174,15 @@ class _DecayToFinal(LRScheduler):
     """A schedule that goes from ``base_lr`` to ``final_lr`` until update ``max_update``."""
 
     def __init__(
-        self, max_update: int, base_lr: float, final_lr: float, *warmup: int | float | str
+        self,
+        max_update: int,
+        base_lr: float = 0.01,
+        final_lr: float = 0,
+        warmup_steps: int = 0,
+        warmup_begin_lr: float = 0,
+        warmup_mode: str = "linear",
     ) -> None:
-        super().__init__(base_lr, *warmup)  # type: ignore[arg-type]
+        super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         if not _is_whole(max_update) or max_update < 1:
             raise _invalid(f"max_update must be an integer of 1 or more, not {max_update!r}")
         if max_update <= self.warmup_steps:
@@ -181,7 +190,7 @@ class _DecayToFinal(LRScheduler):
                 f"max_update {max_update} leaves nothing after {self.warmup_steps} of warm-up"
             )
         self.max_update = int(max_update)
-        self.final_lr = final_lr
+        self.final_lr = number(type(self).__name__, "final_lr", final_lr)
 
     def rate(self, num_update: int) -> float:
         """Return the learning rate after the warm-up."""
@@ -220,9 +229,10 @@ class PolyScheduler(_DecayToFinal):
         warmup_begin_lr: float = 0,
         warmup_mode: str = "linear",
     ) -> None:
-        warmup = (warmup_steps, warmup_begin_lr, warmup_mode)
-        super().__init__(max_update, base_lr, final_lr, *warmup)
-        self.power = pwr
+        super().__init__(
+            max_update, base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode
+        )
+        self.power = number(type(self).__name__, "pwr", pwr)
 
     def remaining(self, done: float) -> float:
         """Return ``(1 - done)^pwr``."""
@@ -246,18 +256,6 @@ class CosineScheduler(_DecayToFinal):
         As in :class:`LRScheduler`.
     """
 
-    def __init__(
-        self,
-        max_update: int,
-        base_lr: float = 0.01,
-        final_lr: float = 0,
-        warmup_steps: int = 0,
-        warmup_begin_lr: float = 0,
-        warmup_mode: str = "linear",
-    ) -> None:
-        warmup = (warmup_steps, warmup_begin_lr, warmup_mode)
-        super().__init__(max_update, base_lr, final_lr, *warmup)
-
     def remaining(self, done: float) -> float:
         """Return ``(1 + cos(pi * done)) / 2``."""
         return (1 + math.cos(math.pi * done)) / 2
@@ -267,9 +265,12 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) or (hasattr(value, "__index__") and not isinstance(value, bool))
 
 
-def _check_factor(factor: float) -> None:
+def _falling(schedule: LRScheduler, factor: float) -> float:
+    """Return the factor of a schedule, which makes its rate fall."""
+    factor = number(type(schedule).__name__, "factor", factor)
     if factor > 1:
         raise _invalid(f"factor must be at most 1 for the rate to fall, not {factor!r}")
+    return factor
 
 
 def _invalid(message: str) -> ArgumentError:

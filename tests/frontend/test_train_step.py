@@ -175,6 +175,62 @@ def test_several_inputs_and_a_sample_weight() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def changed_settings(how: str) -> np.ndarray:
+    """Return the weights after steps between which everything a step depends on was changed."""
+    graphc.random.seed(3)
+    net, _, loss = small()
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1, "momentum": 0.9})
+    step = gluon.TrainStep(net, loss, trainer)
+    changes = [
+        lambda: trainer.set_learning_rate(0.7),
+        lambda: setattr(trainer.optimizer, "momentum", 0.5),
+        lambda: setattr(trainer.optimizer, "wd", 0.1),
+        lambda: setattr(trainer.optimizer, "clip_gradient", 0.05),
+        lambda: setattr(net.bias, "lr_mult", 0.25),
+        lambda: setattr(net.weight, "grad_req", "null"),
+        lambda: setattr(net.weight, "grad_req", "write"),
+        lambda: net.weight.set_data(net.weight.data() * 2),
+    ]
+    for change in changes:
+        change()
+        if how == "step":
+            step(X, Y)
+            continue
+        with autograd.record():
+            value = loss(net(X), Y)
+        value.backward()
+        trainer.step(2)
+    return np.concatenate([p.data().asnumpy().ravel() for p in net.collect_params().values()])
+
+
+def test_whatever_is_changed_between_steps_counts_in_the_next() -> None:
+    np.testing.assert_allclose(
+        changed_settings("step"), changed_settings("trainer"), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_setting_that_comes_back_traces_nothing() -> None:
+    net, trainer, loss = small()
+    step = gluon.TrainStep(net, loss, trainer)
+    assert "not been compiled" in step.explain()
+    for factor in (1.0, 0.5):
+        net.bias.lr_mult = factor
+        step(X, Y)
+    before = graphc.stats()["programs_traced"]
+    for factor in (1.0, 0.5, 1.0):
+        net.bias.lr_mult = factor
+        step(X, Y)
+    assert graphc.stats()["programs_traced"] == before
+    assert "factors of Parameters" in step.explain()
+
+
+def test_graphs_name_the_optimizer_and_the_parameter() -> None:
+    net, trainer, loss = small()
+    traced, _ = gluon.TrainStep(net, loss, trainer).trace(X, Y)
+    scopes = {node.where.scope for node in traced.compiled.graph.nodes if node.where}
+    assert {f"SGD.{p.name}" for p in net.collect_params().values()} <= scopes
+
+
 def test_states_continue_between_step_and_trainer() -> None:
     def run(kinds: str) -> np.ndarray:
         graphc.random.seed(2)

@@ -239,6 +239,52 @@ def test_mistakes() -> None:
         gluon.Trainer([parameter], "sgd").step(0)
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "shown"),
+    [
+        ("sgd", "learning_rate", "0.1", "got '0.1', a str"),
+        ("sgd", "learning_rate", [0.1], "got \\[0.1\\], a list"),
+        ("sgd", "learning_rate", float("nan"), "got nan"),
+        ("sgd", "momentum", None, "got None"),
+        ("sgd", "wd", {}, "got {}, a dict"),
+        ("sgd", "clip_gradient", "1", "got '1', a str"),
+        ("adam", "beta1", "a", "got 'a', a str"),
+        ("rmsprop", "gamma2", None, "got None"),
+        ("adagrad", "eps", "x", "got 'x', a str"),
+    ],
+)
+def test_a_setting_that_is_no_number(name: str, argument: str, value: Any, shown: str) -> None:
+    kind = type(optimizer.create(name)).__name__
+    with pytest.raises(
+        ArgumentError, match=f"^{argument} of {kind} must be a number, {shown} .*test_trainer.py"
+    ):
+        gluon.Trainer([weight()], name, {argument: value})
+
+
+def test_rates_that_are_no_numbers_when_they_are_used() -> None:
+    parameter = weight()
+    trainer = gluon.Trainer([parameter], "sgd")
+    with pytest.raises(ArgumentError, match="learning_rate of SGD must be a number, got None"):
+        trainer.set_learning_rate(None)
+    go_back(parameter, START)
+    parameter.lr_mult = "2"
+    with pytest.raises(ArgumentError, match="lr_mult of weight must be a number, got '2'"):
+        trainer.step(1)
+    forgotten = gluon.Trainer([parameter], "sgd", {"lr_scheduler": lambda n: None})
+    with pytest.raises(ArgumentError, match="the result of function must be a number, got None"):
+        forgotten.learning_rate  # noqa: B018
+
+
+def test_negative_rates_climb_and_limits_that_are_not_positive_limit_nothing() -> None:
+    for limit in (0, -1):
+        parameter = weight()
+        settings = {"learning_rate": -0.5, "clip_gradient": limit}
+        trainer = gluon.Trainer([parameter], "sgd", settings)
+        go_back(parameter, np.full(START.shape, 3.0))
+        trainer.step(1)
+        np.testing.assert_allclose(parameter.data().asnumpy(), START + 1.5)
+
+
 def test_clip_global_norm_and_splitting() -> None:
     arrays = [nd.ones((2, 2)) * 3, nd.ones((4,)) * 4]
     assert gluon.utils.clip_global_norm(arrays, 1.0) == pytest.approx(10)

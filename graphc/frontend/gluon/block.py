@@ -11,8 +11,9 @@ from graphc.errors import ArgumentError, no_attribute, scope, scoped, user_locat
 from graphc.frontend.array import Array
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
 from graphc.frontend.gluon.arguments import check_keywords, unknown_argument, wrong_inputs
+from graphc.frontend.gluon.completions import Completed
 from graphc.frontend.gluon.naming import NameScope
-from graphc.frontend.gluon.parameter import Completed, Parameter
+from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.gluon.parameter_dict import ParameterDict, load_values, strip_kind
 from graphc.frontend.gluon.summary import summary
 from graphc.frontend.tracer import Trace, current_trace, tracing
@@ -27,7 +28,6 @@ class Changes:
     """Counts what was changed on any Block, so that compiled ones see that they must look."""
 
     count = 0
-
 
 
 class HookHandle:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +26,7 @@ from graphc.frontend.array import Array
 from graphc.frontend.assign import assign
 from graphc.frontend.autograd import pause
 from graphc.frontend.context import Context
+from graphc.frontend.gluon.completions import Completed
 from graphc.frontend.initializer import InitDesc
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.symbol.functions import var
@@ -395,6 +395,15 @@ class Parameter:
         gradient = self.current_array()._grad
         return gradient is not None and gradient._storage.version != self._read_version
 
+    @property
+    def grad_fused(self) -> bool:
+        """Whether what used the gradient last was a TrainStep that did not write it."""
+        data = self.current_array()
+        fused, gradient = data._fused, data._grad
+        if fused is None or gradient is None:
+            return False
+        return fused[1] == gradient._storage.version
+
     def use_grad(self, fused: Location | None = None) -> None:
         """Note that an update has used the gradient; ``fused``: it never reached memory."""
         gradient = self.current_array()._grad
@@ -413,31 +422,6 @@ class Parameter:
 
 
 _ENDINGS = ("running_mean", "running_var", "weight", "bias", "gamma", "beta", "alpha", "const")
-
-
-class _Completions(threading.local):
-    """Deferred initializations of the call of a Block that is running, to undo where it fails."""
-
-    def __init__(self) -> None:
-        self._made: list[tuple[Parameter, _Pending]] = []
-
-    def note(self, parameter: Parameter, pending: _Pending) -> None:
-        """Note a Parameter whose shape has become known."""
-        self._made.append((parameter, pending))
-
-    def keep(self) -> None:
-        """Forget what was noted: the call has succeeded."""
-        if self._made:
-            self._made.clear()
-
-    def undo(self) -> None:
-        """Let all that was noted wait again, so that wrong data leaves no shapes behind."""
-        for parameter, pending in self._made:
-            parameter.defer_again(pending)
-        self._made.clear()
-
-
-Completed = _Completions()
 
 
 class Constant(Parameter):

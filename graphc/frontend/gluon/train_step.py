@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from graphc.errors import ArgumentError, AutogradError, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.gluon.block import Changes
 from graphc.frontend.gluon.input_shapes import as_arrays
-from graphc.frontend.gluon.trainer import Plan, Rates, Trainer
+from graphc.frontend.gluon.trainer import Plan, Trainer
 from graphc.frontend.jit import Jit, Traced
 from graphc.frontend.tracer import Tracer, current_trace
 from graphc.frontend.tree import flatten
@@ -62,11 +64,14 @@ class TrainStep:
         self._ignore_stale_grad = ignore_stale_grad
         self._versions: tuple[Any, ...] = ()
         self._seen = -1
-        self._program = Jit(self._traced, f"{getattr(net, 'name', 'net')}_step")
-        self._check_requests()
+        self._name = f"{getattr(net, 'name', 'net')}_step"
+        self._programs: dict[tuple[Plan, int], Jit] = {}
+        self._trained()
 
-    def _check_requests(self) -> None:
-        for index in self.trainer.trained():
+    def _trained(self) -> list[int]:
+        """Return the numbers of the Parameters that are trained."""
+        indices = self.trainer.trained()
+        for index in indices:
             parameter = self.trainer.parameter(index)
             if parameter.grad_req == "add":
                 raise ArgumentError(
@@ -76,6 +81,7 @@ class TrainStep:
                     "trainer.step().",
                     where=user_location(),
                 )
+        return indices
 
     def __call__(self, data: Any, *labels: Any, batch_size: float | None = None) -> Any:
         """Train on one batch.
@@ -94,30 +100,21 @@ class TrainStep:
         NDArray
             What the loss returned, one number for each example.
         """
-        self._check_requests()
-        given = tuple(data) if isinstance(data, (tuple, list)) else (data,)
-        inputs, labels = as_arrays((given, labels))
-        self._complete(inputs)
-        self._drop_outdated()
-        trainer = self.trainer
-        indices = trainer.trained()
-        size = self._batch_size(inputs) if batch_size is None else batch_size
-        rescale = trainer.rescale(size)
-        for index in indices:
-            trainer.state(index)
-        before = dict(trainer.optimizer.counts), trainer.optimizer.num_update
-        rates = Rates(trainer.optimizer, indices, rescale)
+        inputs, labels = self._prepared(data, labels)
+        optimizer = self.trainer.optimizer
+        before = optimizer.counts.copy(), optimizer.num_update
         previous = mode.recording, mode.training
         mode.recording, mode.training = False, True
         try:
-            loss = self._program(rates.plan, rates.arrays, inputs, labels)
+            program, rates, indices = self._program(inputs, batch_size)
+            loss = program(*rates, *inputs, *labels)
         except BaseException:
             # A step that failed, at a wrong label for instance, is no step.
-            trainer.optimizer.counts, trainer.optimizer.num_update = before
+            optimizer.counts, optimizer.num_update = before
             raise
         finally:
             mode.recording, mode.training = previous
-        trainer.note_fused(indices, user_location())
+        self.trainer.note_fused(indices)
         return loss
 
     def trace(self, data: Any, *labels: Any) -> tuple[Traced, list[Array]]:
@@ -128,30 +125,45 @@ class TrainStep:
         data, *labels : NDArray
             As of a call.
         """
-        given = tuple(data) if isinstance(data, (tuple, list)) else (data,)
-        inputs, labels = as_arrays((given, labels))
-        self._complete(inputs)
-        self._drop_outdated()
-        trainer = self.trainer
-        optimizer, indices = trainer.optimizer, trainer.trained()
-        for index in indices:
-            trainer.state(index)
-        before = dict(optimizer.counts), optimizer.num_update
+        inputs, labels = self._prepared(data, labels)
+        optimizer = self.trainer.optimizer
+        before = optimizer.counts.copy(), optimizer.num_update
         previous = mode.recording, mode.training
         mode.recording, mode.training = False, True
         try:
-            rates = Rates(optimizer, indices, trainer.rescale(self._batch_size(inputs)))
-            return self._program.trace(rates.plan, rates.arrays, inputs, labels)
+            program, rates, _ = self._program(inputs, None)
+            return program.trace(*rates, *inputs, *labels)
         finally:
             mode.recording, mode.training = previous
             optimizer.counts, optimizer.num_update = before
 
-    def _complete(self, inputs: tuple[Any, ...]) -> None:
+    def _prepared(self, data: Any, labels: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Return inputs and labels as arrays, once every Parameter has its shape."""
+        inputs = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        if not all([isinstance(x, Array) for x in (*inputs, *labels)]):
+            inputs, labels = as_arrays((inputs, labels))
         previous, mode.training = mode.training, True
         try:
             self.net.complete(*inputs)
         finally:
             mode.training = previous
+        self._drop_outdated()
+        return inputs, labels
+
+    def _program(
+        self, inputs: tuple[Any, ...], batch_size: float | None
+    ) -> tuple[Jit, list[Array], list[int]]:
+        """Count a step; return its program, the rates it is told, which Parameters it trains."""
+        trainer = self.trainer
+        indices = self._trained()
+        size = self._batch_size(inputs) if batch_size is None else batch_size
+        plan, rates = trainer.rates(indices, trainer.rescale(size))
+        program = self._programs.get((plan, len(inputs)))
+        if program is None:
+            trainer.make_states(indices)
+            program = Jit(partial(self._traced, plan, len(inputs)), self._name)
+            program = self._programs.setdefault((plan, len(inputs)), program)
+        return program, rates, indices
 
     def _drop_outdated(self) -> None:
         """Forget the programs if something in the network or the loss was changed."""
@@ -160,12 +172,14 @@ class TrainStep:
         parts = [b for b in (self.net, self.loss_fn) if hasattr(b, "blocks")]
         versions = tuple((id(b), b._version) for part in parts for b in part.blocks())
         if versions != self._versions:
-            self._program.clear()
+            self._programs.clear()
         self._seen, self._versions = Changes.count, versions
 
     @staticmethod
     def _batch_size(inputs: tuple[Any, ...]) -> int:
-        leaves, _ = flatten(inputs, lambda x: hasattr(x, "shape"))
+        leaves: Sequence[Any] = inputs
+        if not inputs or not isinstance(inputs[0], Array):
+            leaves, _ = flatten(inputs, lambda x: isinstance(x, Array))
         if not leaves or not leaves[0].shape:
             raise ArgumentError(
                 "TrainStep cannot tell the batch size: the data has no first axis",
@@ -174,12 +188,11 @@ class TrainStep:
             )
         return int(leaves[0].shape[0])
 
-    def _traced(
-        self, plan: Plan, arrays: list[Any], inputs: tuple[Any, ...], labels: tuple[Any, ...]
-    ) -> Any:
+    def _traced(self, plan: Plan, input_count: int, *arguments: Any) -> Any:
         trace = current_trace()
         assert trace is not None
-        loss = self.loss_fn(self.net(*inputs), *labels)
+        rates, batch = arguments[: plan.rate_count], arguments[plan.rate_count :]
+        loss = self.loss_fn(self.net(*batch[:input_count]), *batch[input_count:])
         heads, _ = flatten(loss, lambda x: isinstance(x, Tracer))
         heads = [h._value for h in heads if isinstance(h, Tracer)]
         parameters = [self.trainer.parameter(entry[0]) for entry in plan.entries]
@@ -194,10 +207,14 @@ class TrainStep:
                 where=user_location(),
             )
         pairs = [(e, Tracer(g)) for e, g in zip(plan.entries, found, strict=True) if g is not None]
-        kept = Plan(tuple(entry for entry, _ in pairs), plan.settings)
-        self.trainer.trace_update(trace, kept, arrays, {entry[0]: g for entry, g in pairs})
+        kept = [entry for entry, _ in pairs]
+        self.trainer.trace_update(trace, kept, rates, {entry[0]: g for entry, g in pairs})
         return loss
 
     def explain(self) -> str:
         """Return a text: which programs were compiled, for which sizes, and why each was needed."""
-        return self._program.explain()
+        programs = list(self._programs.values())
+        if not programs:
+            return f"{self._name} has not been compiled yet: it is when it is first called."
+        why = "\nother settings of the optimizer, factors of Parameters or inputs than before:\n"
+        return why.join(program.explain() for program in programs)

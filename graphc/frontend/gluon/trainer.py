@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, AutogradError, FileFormatError, Location, user_location
+from graphc.errors import ArgumentError, AutogradError, FileFormatError, scope, user_location
 from graphc.frontend import optimizer as optimizers
 from graphc.frontend.array import Array
 from graphc.frontend.autograd import pause
@@ -30,54 +31,42 @@ class _Gradient:
         return self._parameter.grad()
 
 
-@dataclass(frozen=True)
+class _Scalars:
+    """0-d arrays of numbers; only where a number is another than last time a new one is made."""
+
+    def __init__(self) -> None:
+        self._last: list[tuple[float | None, Any]] = []
+
+    def of(self, numbers: Sequence[float]) -> list[Array]:
+        """Return an array for each number. None is ever written, so threads may share them."""
+        last = self._last
+        if len(last) != len(numbers):
+            last = [(None, None)] * len(numbers)
+        self._last = last = [
+            known if known[0] == number else (number, Array(np.array(number, np.float64)))
+            for number, known in zip(numbers, last)
+        ]
+        return [array for _, array in last]
+
+
+Entry = tuple[int, float, float, int]
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """What the program of an update depends on.
+    """What the program of an update depends on; a Trainer makes one object for equal ones.
 
     Attributes
     ----------
     entries : tuple
         For each Parameter its number, its factors of learning rate and weight decay, and which of
         the step numbers is its own.
-    settings : tuple
-        Of the optimizer.
+    rate_count : int
+        How many numbers the program is told: three, and the step numbers.
     """
 
-    entries: tuple[tuple[int, float, float, int], ...]
-    settings: tuple[Any, ...]
-
-
-class Rates:
-    """What one update is told.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    indices : sequence of int
-        Numbers of the Parameters.
-    rescale : float
-        Factor of the gradients.
-
-    Attributes
-    ----------
-    plan : Plan
-    arrays : list of numpy.ndarray
-        What changes from step to step, 0-d, so that a schedule compiles nothing: learning rate,
-        weight decay, rescaling, then the step numbers that occur.
-    """
-
-    def __init__(self, optimizer: Optimizer, indices: Sequence[int], rescale: float) -> None:
-        steps = optimizer.count(indices)
-        distinct = sorted(set(steps))
-        self.plan = Plan(
-            tuple(
-                (index, *optimizer.multipliers(index), distinct.index(step))
-                for index, step in zip(indices, steps, strict=True)
-            ),
-            optimizer.settings(),
-        )
-        numbers = (optimizer.learning_rate, optimizer.wd, rescale, *distinct)
-        self.arrays = [np.asarray(number, np.float64) for number in numbers]
+    entries: tuple[Entry, ...]
+    rate_count: int
 
 
 class Trainer:
@@ -115,7 +104,9 @@ class Trainer:
         self.optimizer.param_dict = dict(enumerate(self._params))
         self._scale = self.optimizer.rescale_grad
         self._states: dict[int, tuple[Array, ...]] = {}
-        self._program = Jit(self._traced_update, "trainer_update")
+        self._scalars = _Scalars()
+        self._plans: dict[Any, Plan] = {}
+        self._programs: dict[Plan, Jit] = {}
 
     # -- rates ---------------------------------------------------------------------------------
 
@@ -155,13 +146,49 @@ class Trainer:
         indices = self._with_fresh_gradients(ignore_stale_grad)
         if not indices:
             return
-        for index in indices:
-            self.state(index)
-        rates = Rates(self.optimizer, indices, self.rescale(batch_size))
+        plan, rates = self.rates(indices, self.rescale(batch_size))
+        program = self._programs.get(plan)
+        if program is None:
+            self.make_states(indices)
+            program = Jit(partial(self._traced_update, plan), "trainer_update")
+            program = self._programs.setdefault(plan, program)
         with pause():
-            self._program(rates.plan, rates.arrays)
+            program(*rates)
         for index in indices:
             self._params[index].use_grad()
+
+    def rates(self, indices: Sequence[int], rescale: float) -> tuple[Plan, list[Array]]:
+        """Count an update of Parameters; return its plan, and the numbers that it is told.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Numbers of the Parameters.
+        rescale : float
+            Factor of the gradients.
+
+        Returns
+        -------
+        Plan
+        list of Array
+            What changes from step to step, 0-d, so that a schedule compiles nothing: learning
+            rate, weight decay, rescaling, then the step numbers that occur.
+        """
+        optimizer = self.optimizer
+        steps = optimizer.count(indices)
+        distinct = sorted(set(steps))
+        entries = tuple(
+            [
+                (index, *optimizer.multipliers(index), distinct.index(step))
+                for index, step in zip(indices, steps)
+            ]
+        )
+        numbers = (optimizer.learning_rate, optimizer.wd, rescale, *distinct)
+        facts = (entries, optimizer.settings())
+        plan = self._plans.get(facts)
+        if plan is None:
+            plan = self._plans.setdefault(facts, Plan(entries, len(numbers)))
+        return plan, self._scalars.of(numbers)
 
     def rescale(self, batch_size: Any) -> float:
         """Return the factor of gradients for a batch size."""
@@ -213,7 +240,12 @@ class Trainer:
             self._states[index] = tuple(Array(np.ascontiguousarray(s)) for s in made)
         return self._states[index]
 
-    def _traced_update(self, plan: Plan, arrays: list[Tracer]) -> None:
+    def make_states(self, indices: Iterable[int]) -> None:
+        """Make the optimizer's states, before a trace in which that would be recorded."""
+        for index in indices:
+            self.state(index)
+
+    def _traced_update(self, plan: Plan, *rates: Tracer) -> None:
         trace = current_trace()
         assert trace is not None
         gradients = {}
@@ -223,42 +255,52 @@ class Trainer:
             gradients[index] = Tracer(
                 trace.current(parameter.grad(), f"grad.{parameter.name}", source)
             )
-        self.trace_update(trace, plan, arrays, gradients)
+        self.trace_update(trace, plan.entries, rates, gradients)
 
     def trace_update(
-        self, trace: Trace, plan: Plan, arrays: Sequence[Any], gradients: Mapping[int, Tracer]
-    ) -> None:
+        self, trace: Trace, entries: Iterable[Entry], rates: Sequence[Any],
+        gradients: Mapping[int, Tracer],
+    ) -> None:  # fmt: skip
         """Add the updates of Parameters and states to a trace.
 
         Parameters
         ----------
         trace : Trace
-        plan : Plan
-        arrays : sequence of Tracer
-            Of `Rates`.
+        entries : sequence
+            Of the `Plan`.
+        rates : sequence of Tracer
+            As `rates` returns them.
         gradients : dict of int to Tracer
         """
-        lr, wd, rescale, *steps = (Tracer(a._value) for a in arrays)
-        for index, lr_mult, wd_mult, place in plan.entries:
-            parameter = self._params[index]
-            array, states = parameter.current_array(), self.state(index)
-            labels = [f"state{n}.{parameter.name}" for n in range(len(states))]
-            weight = Tracer(trace.current(array, parameter.name, parameter))
-            held = [trace.current(s, n, _State(self, index, i)) for i, (s, n) in enumerate(
-                zip(states, labels, strict=True)
-            )]  # fmt: skip
-            new, changed = apply_update(
-                self.optimizer, weight, gradients[index], tuple(Tracer(v) for v in held),
-                lr * lr_mult, wd * wd_mult, rescale, steps[place],
-            )  # fmt: skip
-            trace.update(array, new._value, parameter.name, parameter)
-            for state, value in zip(states, changed, strict=True):
-                trace.update(state, value._value)
+        lr, wd, rescale, *steps = (Tracer(r._value) for r in rates)
+        for index, lr_mult, wd_mult, place in entries:
+            with scope(f"{type(self.optimizer).__name__}.{self._params[index].name}"):
+                told = lr * lr_mult, wd * wd_mult, rescale, steps[place]
+                self._trace_one(trace, index, gradients[index], told)
 
-    def note_fused(self, indices: Iterable[int], where: Location) -> None:
+    def _trace_one(
+        self, trace: Trace, index: int, gradient: Tracer, told: tuple[Tracer, ...]
+    ) -> None:
+        """Add the update of one Parameter and its states to a trace."""
+        parameter = self._params[index]
+        array, states = parameter.current_array(), self.state(index)
+        weight = Tracer(trace.current(array, parameter.name, parameter))
+        held = tuple(
+            Tracer(trace.current(s, f"state{n}.{parameter.name}", _State(self, index, n)))
+            for n, s in enumerate(states)
+        )
+        new, changed = apply_update(self.optimizer, weight, gradient, held, *told)
+        trace.update(array, new._value, parameter.name, parameter)
+        for state, value in zip(states, changed, strict=True):
+            trace.update(state, value._value)
+
+    def note_fused(self, indices: Iterable[int]) -> None:
         """Note that the gradients of these Parameters were used without being written."""
-        for index in indices:
-            self._params[index].use_grad(where)
+        news = [p for p in map(self._params.__getitem__, indices) if not p.grad_fused]
+        if news:
+            where = user_location()
+            for parameter in news:
+                parameter.use_grad(where)
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -322,7 +364,9 @@ class _State:
 
     def current_array(self) -> Array:
         """Return the state's array."""
-        return self._trainer.state(self._index)[self._place]
+        trainer = self._trainer
+        states = trainer._states.get(self._index) or trainer.state(self._index)
+        return states[self._place]
 
 
 def _parameters(params: Any) -> list[Parameter]:

@@ -39,7 +39,9 @@ class Adam(Optimizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
+        self.beta1 = self._number("beta1", beta1)
+        self.beta2 = self._number("beta2", beta2)
+        self.epsilon = self._number("epsilon", epsilon)
 
     def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the two running means, zeros."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontend.optimizer.base import Optimizer, State, register
-from graphc.ir.ops.arithmetic import clip, sqrt
+from graphc.frontend.optimizer.base import Optimizer, State, limited, register
+from graphc.ir.ops.arithmetic import sqrt
 
 
 @register
@@ -43,8 +43,11 @@ class RMSProp(Optimizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.gamma1, self.gamma2, self.epsilon = float(gamma1), float(gamma2), float(epsilon)
-        self.centered, self.clip_weights = bool(centered), clip_weights
+        self.gamma1 = self._number("gamma1", gamma1)
+        self.gamma2 = self._number("gamma2", gamma2)
+        self.epsilon = self._number("epsilon", epsilon)
+        self.centered = bool(centered)
+        self.clip_weights = self._optional("clip_weights", clip_weights)
 
     def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the mean of squares; centered, also the mean and the momentum."""
@@ -58,16 +61,11 @@ class RMSProp(Optimizer):
         square = (1 - self.gamma1) * (grad * grad) + self.gamma1 * state[0]
         if not self.centered:
             new = weight - lr * grad / sqrt(square + self.epsilon)
-            return self._limited(new), (square,)
+            return limited(new, self.clip_weights), (square,)
         mean = (1 - self.gamma1) * grad + self.gamma1 * state[1]
         scale = sqrt(square - mean * mean + self.epsilon)
         moved = self.gamma2 * state[2] - lr * grad / scale
-        return self._limited(weight + moved), (square, mean, moved)
-
-    def _limited(self, weight: Any) -> Any:
-        if not self.clip_weights:
-            return weight
-        return clip(weight, -float(self.clip_weights), float(self.clip_weights))
+        return limited(weight + moved, self.clip_weights), (square, mean, moved)
 
 
 @register
@@ -83,7 +81,7 @@ class AdaGrad(Optimizer):
 
     def __init__(self, eps: float = 1e-7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.eps = float(eps)
+        self.eps = self._number("eps", eps)
 
     def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the sum of squares, zeros."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, UnknownNameError, nearest, user_location
 from graphc.frontend.lr_scheduler import LRScheduler
+from graphc.frontend.numeric import number
 from graphc.ir.ops.arithmetic import clip
 from graphc.ir.ops.basic import cast
 
@@ -71,13 +72,20 @@ _BASE = (
 )  # fmt: skip
 
 
+_PLAIN = frozenset(
+    {bool, int, float, str, type(None), np.float32, np.float64, np.int32, np.int64, np.bool_}
+)
+_TAKEN_IN = frozenset({"lr", "wd", "rescale_grad", "num_update", "begin_num_update"})
+"""Attributes that reach a compiled update as arrays, or not at all."""
+
+
 class Optimizer:
     """Base of the optimizers.
 
     Parameters
     ----------
     learning_rate : float, optional
-        By default 0.01, or the schedule's.
+        By default 0.01, or the schedule's. A negative one climbs, as in MXNet; NaN is an error.
     lr_scheduler : LRScheduler, optional
         Gives the learning rate for the number of updates; ``learning_rate`` is then its base.
     wd : float
@@ -85,7 +93,8 @@ class Optimizer:
     rescale_grad : float
         Factor of every gradient.
     clip_gradient : float, optional
-        Gradients are limited to ``-clip_gradient .. clip_gradient``, element by element.
+        Gradients are limited to ``-clip_gradient .. clip_gradient``, element by element, where
+        it is positive.
     begin_num_update : int
         Number of updates made before.
     param_idx2name : dict of int to str, optional
@@ -110,18 +119,27 @@ class Optimizer:
         for name in unknown:
             if name not in _IGNORED:
                 raise self._unknown_argument(name)
-        self.lr = self.default_learning_rate if learning_rate is None else float(learning_rate)
+        if learning_rate is None:
+            learning_rate = self.default_learning_rate
+        elif lr_scheduler is not None:
+            lr_scheduler.base_lr = self._number("learning_rate", learning_rate)
+        self.lr = self._number("learning_rate", learning_rate)
         self.lr_scheduler = lr_scheduler
-        if lr_scheduler is not None and learning_rate is not None:
-            lr_scheduler.base_lr = float(learning_rate)
-        self.wd, self.rescale_grad = float(wd), float(rescale_grad)
-        self.clip_gradient = clip_gradient
+        self.wd = self._number("wd", wd)
+        self.rescale_grad = self._number("rescale_grad", rescale_grad)
+        self.clip_gradient = self._optional("clip_gradient", clip_gradient)
         self.begin_num_update = self.num_update = int(begin_num_update)
         self.idx2name = dict(param_idx2name or {})
         self.param_dict = dict(param_dict or {})
         self.lr_mult: dict[Any, float] = {}
         self.wd_mult: dict[Any, float] = {}
         self.counts: dict[int, int] = {}
+
+    def _number(self, name: str, value: Any) -> float:
+        return number(type(self).__name__, name, value)
+
+    def _optional(self, name: str, value: Any) -> float | None:
+        return None if value is None else self._number(name, value)
 
     def _unknown_argument(self, name: str) -> ArgumentError:
         own = [n for n in type(self).__init__.__annotations__ if n not in ("return", "kwargs")]
@@ -170,17 +188,19 @@ class Optimizer:
 
     def clipped(self, grad: Any) -> Any:
         """Return a gradient limited by ``clip_gradient``."""
-        if not self.clip_gradient:
-            return grad
-        return clip(grad, -float(self.clip_gradient), float(self.clip_gradient))
+        return limited(grad, self.clip_gradient)
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what a compiled update depends on: all numbers but those that it takes in."""
-        taken = ("lr", "wd", "rescale_grad", "num_update", "begin_num_update")
+        """Return what a compiled update depends on: all numbers but those that it takes in.
+
+        It is asked for at every step: attributes of other types do not count.
+        """
         return tuple(
-            (name, value)
-            for name, value in sorted(vars(self).items())
-            if name not in taken and isinstance(value, (bool, int, float, str, type(None)))
+            [
+                (name, value)
+                for name, value in vars(self).items()
+                if type(value) in _PLAIN and name not in _TAKEN_IN
+            ]
         )
 
     # -- rates -----------------------------------------------------------------------------
@@ -189,7 +209,8 @@ class Optimizer:
     def learning_rate(self) -> float:
         """The learning rate now."""
         if self.lr_scheduler is not None:
-            return float(self.lr_scheduler(self.num_update))
+            rate = self.lr_scheduler(self.num_update)
+            return number(type(self.lr_scheduler).__name__, "the result", rate)
         return self.lr
 
     @learning_rate.setter
@@ -210,7 +231,7 @@ class Optimizer:
                 remedy="Set lr_scheduler.base_lr, or make the optimizer without a schedule.",
                 where=user_location(),
             )
-        self.lr = float(lr)
+        self.lr = self._number("learning_rate", lr)
 
     def set_lr_mult(self, args_lr_mult: dict[Any, float]) -> None:
         """Set factors of the learning rate by parameter name or number."""
@@ -224,11 +245,13 @@ class Optimizer:
         """Return the factors of learning rate and weight decay of parameter ``index``."""
         parameter = self.param_dict.get(index)
         if parameter is not None:
-            return float(parameter.lr_mult), float(parameter.wd_mult)
-        name = self.idx2name.get(index)
-        return tuple(
-            float(table.get(index, table.get(name, 1.0))) for table in (self.lr_mult, self.wd_mult)
-        )  # type: ignore[return-value]
+            owner, lr_mult, wd_mult = parameter.name, parameter.lr_mult, parameter.wd_mult
+        else:
+            owner = self.idx2name.get(index, str(index))
+            lr_mult, wd_mult = (
+                table.get(index, table.get(owner, 1.0)) for table in (self.lr_mult, self.wd_mult)
+            )
+        return number(owner, "lr_mult", lr_mult), number(owner, "wd_mult", wd_mult)
 
     def count(self, indices: Sequence[int]) -> list[int]:
         """Note an update of these parameters; return the number of this update for each."""
@@ -238,6 +261,11 @@ class Optimizer:
             self.num_update = max(self.num_update, self.counts[index])
             found.append(self.counts[index])
         return found
+
+
+def limited(x: Any, limit: float | None) -> Any:
+    """Return ``x`` in ``-limit .. limit``; as in MXNet, no limit where it is not positive."""
+    return x if limit is None or limit <= 0 else clip(x, -limit, limit)
 
 
 def apply_update(

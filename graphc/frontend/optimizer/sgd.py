@@ -24,7 +24,7 @@ class SGD(Optimizer):
 
     def __init__(self, momentum: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.momentum = float(momentum)
+        self.momentum = self._number("momentum", momentum)
 
     def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the momentum, zeros."""
@@ -38,7 +38,11 @@ class SGD(Optimizer):
         if not state:
             return weight - step, ()
         moved = self.momentum * state[0] - step
-        return weight + moved, (moved,)
+        return weight + self.change(moved, step), (moved,)
+
+    def change(self, moved: Any, step: Any) -> Any:
+        """Return what is added to the weight, of the new momentum and the step by itself."""
+        return moved
 
 
 @register
@@ -54,12 +58,6 @@ class NAG(SGD):
         As of :class:`Optimizer`.
     """
 
-    def update(
-        self, weight: Any, grad: Any, state: State, lr: Any, wd: Any, t: Any
-    ) -> tuple[Any, State]:
-        """Step as if the momentum had been taken once more."""
-        step = lr * (self.clipped(grad) + wd * weight)
-        if not state:
-            return weight - step, ()
-        moved = self.momentum * state[0] - step
-        return weight + (self.momentum * moved - step), (moved,)
+    def change(self, moved: Any, step: Any) -> Any:
+        """Return the change as if the momentum had been taken once more."""
+        return self.momentum * moved - step

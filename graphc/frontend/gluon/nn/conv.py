@@ -154,31 +154,13 @@ class _Conv(HybridBlock):
 
 
 class Conv1D(_Conv):
-    """Convolution over the axes after batch and channel, NCW.
-
-    Parameters
-    ----------
-    channels : int
-        Number of output channels.
-    kernel_size : int or sequence of int
-        Size of the window.
-    strides, padding, dilation : int or sequence of int
-    groups : int
-        Channels are split into groups that do not mix.
-    layout : {"NCW"}
-    activation : str, optional
-        As of :class:`Activation`.
-    use_bias : bool
-    weight_initializer, bias_initializer : Initializer or str, optional
-    in_channels : int
-        0 is what the first data has.
-    """
+    """Convolution over one axis of NCW data; arguments as of :class:`Conv2D`."""
 
     axes = 1
 
 
 class Conv2D(_Conv):
-    """Convolution over the axes after batch and channel, NCHW.
+    """Convolution over two axes of NCHW data.
 
     Parameters
     ----------
@@ -202,25 +184,7 @@ class Conv2D(_Conv):
 
 
 class Conv3D(_Conv):
-    """Convolution over the axes after batch and channel, NCDHW.
-
-    Parameters
-    ----------
-    channels : int
-        Number of output channels.
-    kernel_size : int or sequence of int
-        Size of the window.
-    strides, padding, dilation : int or sequence of int
-    groups : int
-        Channels are split into groups that do not mix.
-    layout : {"NCDHW"}
-    activation : str, optional
-        As of :class:`Activation`.
-    use_bias : bool
-    weight_initializer, bias_initializer : Initializer or str, optional
-    in_channels : int
-        0 is what the first data has.
-    """
+    """Convolution over three axes of NCDHW data; arguments as of :class:`Conv2D`."""
 
     axes = 3
 
@@ -230,11 +194,15 @@ class _ConvTranspose(_Conv):
 
     def __init__(
         self, channels: int, kernel_size: Numbers, strides: Numbers = 1, padding: Numbers = 0,
-        output_padding: Numbers = 0, dilation: Numbers = 1, groups: int = 1, **kwargs: Any,
+        output_padding: Numbers = 0, dilation: Numbers = 1, groups: int = 1,
+        layout: str | None = None, activation: str | None = None, use_bias: bool = True,
+        weight_initializer: Any = None, bias_initializer: Any = "zeros", in_channels: int = 0,
+        dtype: Any = "float32", **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(
-            channels, kernel_size, strides, padding, dilation, groups, **kwargs
-        )
+            channels, kernel_size, strides, padding, dilation, groups, layout, activation,
+            use_bias, weight_initializer, bias_initializer, in_channels, dtype, **kwargs,
+        )  # fmt: skip
         self._adjust = per_axis("output_padding", output_padding, self.axes, 0)
 
     def _weight_shape(self, in_channels: int) -> tuple[int, ...]:
@@ -258,31 +226,13 @@ class _ConvTranspose(_Conv):
 
 
 class Conv1DTranspose(_ConvTranspose):
-    """Transposed convolution over the axes after batch and channel, NCW.
-
-    Parameters
-    ----------
-    channels : int
-        Number of output channels.
-    kernel_size : int or sequence of int
-        Size of the window.
-    strides, padding, dilation : int or sequence of int
-    groups : int
-        Channels are split into groups that do not mix.
-    layout : {"NCW"}
-    activation : str, optional
-        As of :class:`Activation`.
-    use_bias : bool
-    weight_initializer, bias_initializer : Initializer or str, optional
-    in_channels : int
-        0 is what the first data has.
-    """
+    """Transposed convolution over one axis of NCW data, as :class:`Conv2DTranspose`."""
 
     axes = 1
 
 
 class Conv2DTranspose(_ConvTranspose):
-    """Transposed convolution over the axes after batch and channel, NCHW.
+    """Transposed convolution over two axes of NCHW data: the gradient of a convolution.
 
     Parameters
     ----------
@@ -291,6 +241,8 @@ class Conv2DTranspose(_ConvTranspose):
     kernel_size : int or sequence of int
         Size of the window.
     strides, padding, dilation : int or sequence of int
+    output_padding : int or sequence of int
+        Elements to add at the end of each axis, fewer than the stride.
     groups : int
         Channels are split into groups that do not mix.
     layout : {"NCHW"}

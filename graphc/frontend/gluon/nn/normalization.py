@@ -17,8 +17,9 @@ class _Normalization(HybridBlock):
     """What the layers share: gamma and beta, along one axis."""
 
     def __init__(
-        self, axis: int, epsilon: float, center: bool, scale: bool, beta_initializer: Any,
-        gamma_initializer: Any, in_channels: int, dtype: Any = "float32", **kwargs: Any,
+        self, axis: int = -1, epsilon: float = 1e-5, center: bool = True, scale: bool = True,
+        beta_initializer: Any = "zeros", gamma_initializer: Any = "ones", in_channels: int = 0,
+        dtype: Any = "float32", **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self._axis, self._epsilon = axis, float(epsilon)
@@ -127,16 +128,6 @@ class LayerNorm(_Normalization):
     in_channels : int
         0 is what the first data has.
     """
-
-    def __init__(
-        self, axis: int = -1, epsilon: float = 1e-5, center: bool = True, scale: bool = True,
-        beta_initializer: Any = "zeros", gamma_initializer: Any = "ones", in_channels: int = 0,
-        **kwargs: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            axis, epsilon, center, scale, beta_initializer, gamma_initializer, in_channels,
-            **kwargs,
-        )  # fmt: skip
 
     def forward(self, x: Any) -> Any:
         """Normalize along the axis."""

@@ -45,6 +45,8 @@ class _Pool(HybridBlock):
 
 
 class _AvgPool(_Pool):
+    """What the averaging pools share."""
+
     kind = "avg"
 
     def __init__(
@@ -57,6 +59,8 @@ class _AvgPool(_Pool):
 
 
 class _GlobalPool(HybridBlock):
+    """What the pools over whole axes share."""
+
     axes, kind = 2, "max"
 
     def __init__(self, layout: str | None = None, **kwargs: Any) -> None:
@@ -70,19 +74,7 @@ class _GlobalPool(HybridBlock):
 
 
 class MaxPool1D(_Pool):
-    """The largest element of each window of NCW data.
-
-    Parameters
-    ----------
-    pool_size : int or sequence of int
-        Size of the window.
-    strides : int or sequence of int, optional
-        By default windows lie side by side.
-    padding : int or sequence of int
-    layout : {"NCW"}
-    ceil_mode : bool
-        Keep a last, incomplete window.
-    """
+    """The largest element of each window of NCW data; arguments as of :class:`MaxPool2D`."""
 
     axes = 1
 
@@ -104,39 +96,13 @@ class MaxPool2D(_Pool):
 
 
 class MaxPool3D(_Pool):
-    """The largest element of each window of NCDHW data.
-
-    Parameters
-    ----------
-    pool_size : int or sequence of int
-        Size of the window.
-    strides : int or sequence of int, optional
-        By default windows lie side by side.
-    padding : int or sequence of int
-    layout : {"NCDHW"}
-    ceil_mode : bool
-        Keep a last, incomplete window.
-    """
+    """The largest element of each window of NCDHW data; arguments as of :class:`MaxPool2D`."""
 
     axes = 3
 
 
 class AvgPool1D(_AvgPool):
-    """The mean of each window of NCW data.
-
-    Parameters
-    ----------
-    pool_size : int or sequence of int
-        Size of the window.
-    strides : int or sequence of int, optional
-        By default windows lie side by side.
-    padding : int or sequence of int
-    layout : {"NCW"}
-    ceil_mode : bool
-        Keep a last, incomplete window.
-    count_include_pad : bool
-        Whether padding counts in the mean.
-    """
+    """The mean of each window of NCW data; arguments as of :class:`AvgPool2D`."""
 
     axes = 1
 
@@ -160,21 +126,7 @@ class AvgPool2D(_AvgPool):
 
 
 class AvgPool3D(_AvgPool):
-    """The mean of each window of NCDHW data.
-
-    Parameters
-    ----------
-    pool_size : int or sequence of int
-        Size of the window.
-    strides : int or sequence of int, optional
-        By default windows lie side by side.
-    padding : int or sequence of int
-    layout : {"NCDHW"}
-    ceil_mode : bool
-        Keep a last, incomplete window.
-    count_include_pad : bool
-        Whether padding counts in the mean.
-    """
+    """The mean of each window of NCDHW data; arguments as of :class:`AvgPool2D`."""
 
     axes = 3
 
