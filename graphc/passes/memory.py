@@ -128,10 +128,11 @@ def _reads_in_place(node: Node, position: int, output: int) -> bool:
             if inner.op.kind not in (Kind.POINTWISE, Kind.REDUCE) or _written_out(inner):
                 return False
             touched.update(inner.outputs)
-    # Pointwise kernels compute all values before they store the first; others may not.
-    return kinds <= {Kind.POINTWISE} or not any(
-        v in touched for i, v in enumerate(body.outputs) if i != output
-    )
+    # Kernels compute all values of one place before they store the first. Those that reduce may
+    # store some outputs in a later loop.
+    others = [v for i, v in enumerate(body.outputs) if i != output and v in touched]
+    at_once = kinds <= {Kind.POINTWISE, Kind.CONTRACT}
+    return not others or (at_once and all(v.shape == result.shape for v in others))
 
 
 def _ordered(graph: Graph) -> list[Node] | None:

@@ -181,6 +181,25 @@ def test_update_in_place():
     np.testing.assert_allclose(w, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(50, 37, 90), (3, 37, 90)])
+def test_updates_that_read_each_other_in_place(sizes):
+    """A weight and its momentum, both written where they were read."""
+
+    def step(w, m, x, g):
+        moved = m * 0.9 + matmul(g, x, transpose_a=True)
+        return w - moved * m, moved + w
+
+    shapes = (N, K), (N, K), (B, K), (B, N)
+    case = Case(step, [TensorType(float32, s) for s in shapes])
+    b, n, k = sizes
+    arrays = [random(float32, *s) for s in ((n, k), (n, k), (b, k), (b, n))]
+    expected = interpret(case.graph, arrays)
+    _, numbers, extent, _ = case.arguments(arrays, B=b, N=n, K=k)
+    case.call([*arrays, *arrays[:2]], numbers, 0, extent)
+    for found, right in zip(arrays[:2], expected, strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-4)
+
+
 def test_operand_with_arithmetic():
     case = Case(
         lambda x, w: matmul(maximum(x, 0.0), w * 2.0, transpose_b=True),

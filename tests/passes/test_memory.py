@@ -152,6 +152,15 @@ def test_an_update_is_written_over_its_input() -> None:
     assert len(layout.launches) == 1
 
 
+def test_updates_fused_into_a_product_need_no_copy() -> None:
+    momentum = placeholder("m", W.type)
+    moved = momentum * 0.9 + op("matmul", X, X, transpose_a=True)
+    updates = ((W, W - moved * momentum), (momentum, moved + W))
+    layout = storage(fuse(canonicalize(Graph("g", (X, W, momentum), (), updates))))
+    assert len(layout.launches) == 1
+    assert [layout.root[new] for _, new in layout.graph.updates] == [W, momentum]
+
+
 def test_every_reader_of_the_old_value_runs_first() -> None:
     output = op("matmul", X, W)
     layout = laid_out(output, updates=((W, W * 0.5),))

@@ -35,7 +35,7 @@ from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.schedule.contraction_match import Match, match, merged
 from graphc.passes.schedule.few_rows import FEW, few_rows
-from graphc.passes.schedule.loops import Body, operations, vector_loop
+from graphc.passes.schedule.loops import Body, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import (
     Names,
@@ -371,7 +371,8 @@ def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
 
             def step(lanes: int, mask: Expr | None) -> Body:
                 sums = E.load(plan.c_scratch, E.index(place), (lanes,), (1,))
-                return tuple(vector_store(s, name, lanes, mask, {holder: sums}) for s in stores)
+                known: dict[Expr, Expr] = {holder: sums}
+                return values_first([vector_store(s, name, lanes, mask, known) for s in stores])
 
             return vector_loop(name, start, stop, lanes, step, cost=cost)
 

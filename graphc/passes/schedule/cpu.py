@@ -31,7 +31,14 @@ from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
 from graphc.passes.schedule import contraction
 from graphc.passes.schedule.lane_groups import runs_along
-from graphc.passes.schedule.loops import flat_loop, operations, over_axes, vector_loop
+from graphc.passes.schedule.loops import (
+    Body,
+    flat_loop,
+    operations,
+    over_axes,
+    values_first,
+    vector_loop,
+)
 from graphc.passes.schedule.nest import (
     Nest,
     collapse,
@@ -272,18 +279,11 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
     return tuple(statements)
 
 
-def _scalar_stores(stores: Sequence[Store], known: dict[Expr, Expr]) -> list[Stmt]:
+def _scalar_stores(stores: Sequence[Store], known: dict[Expr, Expr]) -> Body:
     """Return stores of single elements; all are computed before the first is stored."""
-    values: list[Stmt] = []
-    writes: list[Stmt] = []
-    for store in stores:
-        value = E.rebuild(store.value, lambda e: None, dict(known))
-        if len(stores) > 1:
-            register = f"s{len(values)}"
-            values.append(Let(register, value))
-            value = E.use(register, value)
-        writes.append(replace(store, value=value))
-    return [*values, *writes]
+    memo = dict(known)
+    values = [E.rebuild(store.value, lambda e: None, memo) for store in stores]
+    return values_first([replace(s, value=v) for s, v in zip(stores, values, strict=True)])
 
 
 def _stored(

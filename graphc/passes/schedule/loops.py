@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
 from graphc.ir.expr import Apply, Axis, Expr
-from graphc.ir.loop import BEGIN, END, For, Let, Stmt
+from graphc.ir.loop import BEGIN, END, For, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 
 Body = tuple[Stmt, ...]
@@ -24,6 +25,21 @@ def operations(exprs: Iterable[Expr]) -> int:
         for e in E.walk(expr, seen)
         if isinstance(e, Apply)
     )
+
+
+def values_first(stores: Sequence[Store]) -> Body:
+    """Return stores of one place that compute all values before the first is stored.
+
+    So an output may take the memory of an operand that another one reads as well.
+    """
+    if len(stores) == 1:
+        return tuple(stores)
+    lets = [Let(f"v{position}", store.value) for position, store in enumerate(stores)]
+    writes = [
+        replace(store, value=E.use(let.name, let.value))
+        for store, let in zip(stores, lets, strict=True)
+    ]
+    return (*lets, *writes)
 
 
 def over_axes(axes: Sequence[Axis], body: Body) -> Body:
