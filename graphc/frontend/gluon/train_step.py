@@ -159,7 +159,6 @@ class TrainStep:
         plan, rates = trainer.rates(indices, trainer.rescale(size))
         program = self._programs.get((plan, len(inputs)))
         if program is None:
-            trainer.make_states(indices)
             program = Jit(partial(self._traced, plan, len(inputs)), self._name)
             program = self._programs.setdefault((plan, len(inputs)), program)
         return program, rates, indices
