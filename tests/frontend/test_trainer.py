@@ -209,6 +209,36 @@ def test_states_of_another_network(tmp_path: Path) -> None:
         other.load_states(tmp_path / "a.params")
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a": np.ones(2)},
+        {"num_update": np.ones(1, np.int64), "": np.ones(2)},
+        {"num_update": np.ones(1, np.int64), "1x.0": np.ones(2)},
+        {"num_update": np.ones(1, np.int64), "count.x": np.ones(1, np.int64)},
+        {"num_update": np.ones(1)},
+        {"num_update": np.ones(0, np.int64)},
+        {"num_update": np.ones(1, np.int64), "count.0": np.ones(3, np.int64)},
+    ],
+)
+def test_a_file_that_holds_no_states(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    nd.save(str(tmp_path / "a"), {n: nd.array(a, dtype=a.dtype) for n, a in arrays.items()})
+    with pytest.raises(FileFormatError, match="is no file of optimizer states"):
+        gluon.Trainer([weight()], "adam").load_states(tmp_path / "a")
+
+
+def test_states_take_the_type_of_the_weight(tmp_path: Path) -> None:
+    parameter = weight("float64")
+    trainer = gluon.Trainer([parameter], "adam")
+    go_back(parameter, START)
+    trainer.step(1)
+    trainer.save_states(tmp_path / "a")
+    other = weight("float32")
+    trainer = gluon.Trainer([other], "adam")
+    trainer.load_states(tmp_path / "a")
+    assert {s.dtype.name for s in trainer.state(0)} == {"float32"}
+
+
 def test_create_and_register() -> None:
     @optimizer.register
     class Signs(optimizer.Optimizer):

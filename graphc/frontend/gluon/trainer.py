@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -342,27 +343,14 @@ class Trainer:
         FileFormatError
             When the file does not fit these Parameters and this optimizer; nothing was changed.
         """
-        loaded = load_arrays(fname)
-        if not isinstance(loaded, dict) or "num_update" not in loaded:
-            raise FileFormatError(
-                f"{fname}: is no file of optimizer states", where=user_location()
-            )
-        states: dict[int, tuple[Array, ...]] = {}
-        for index in sorted({int(n.split(".")[0]) for n in loaded if n[0].isdigit()}):
-            states[index] = self._checked_states(fname, index, loaded)
-        counts = {int(n[6:]): int(a[0]) for n, a in loaded.items() if n.startswith("count.")}
-        self._states = states
+        states, counts, num_update = _parsed_states(fname, load_arrays(fname))
+        checked = {index: self._checked_states(fname, index, states[index]) for index in states}
+        self._states = checked
         self.optimizer.counts = counts
-        self.optimizer.num_update = int(loaded["num_update"][0])
+        self.optimizer.num_update = num_update
 
-    def _checked_states(self, fname: Any, index: int, loaded: Mapping[str, Any]) -> Any:
-        given = [loaded[n] for n in sorted(n for n in loaded if n.startswith(f"{index}."))]
-        expected = None
-        if index < len(self._params):
-            parameter = self._params[index]
-            if not parameter.initialized:
-                raise parameter._unreadable()
-            expected = self.optimizer.init_state(parameter.current_array()._array)
+    def _checked_states(self, fname: Any, index: int, given: list[np.ndarray]) -> Any:
+        expected = self._first_state(index) if index < len(self._params) else None
         if expected is None or [a.shape for a in given] != [a.shape for a in expected]:
             shapes = None if expected is None else [a.shape for a in expected]
             raise FileFormatError(
@@ -371,7 +359,37 @@ class Trainer:
                 remedy="The file is of another network or another optimizer.",
                 where=user_location(),
             )
-        return tuple(Array(np.array(a)) for a in given)
+        return tuple(
+            Array(np.array(a, e.dtype)) for a, e in zip(given, expected, strict=True)
+        )
+
+
+# A number of a Parameter and of its state, or of whose updates are counted.
+_STATE_NAME = re.compile(r"(count|[0-9]{1,9})\.([0-9]{1,9})")
+
+
+def _parsed_states(
+    fname: Any, loaded: Any
+) -> tuple[dict[int, list[np.ndarray]], dict[int, int], int]:
+    """Return the states of each Parameter, the numbers of its updates, and the largest of them."""
+    misfit = FileFormatError(f"{fname}: is no file of optimizer states", where=user_location())
+    if not isinstance(loaded, dict) or "num_update" not in loaded:
+        raise misfit
+    states: dict[int, dict[int, np.ndarray]] = {}
+    numbers: dict[int, int] = {}
+    for name, array in loaded.items():
+        found = _STATE_NAME.fullmatch(name)
+        if name == "num_update" or (found and found[1] == "count"):
+            if array.size != 1 or array.dtype.kind not in "iu":
+                raise misfit
+            numbers[int(found[2]) if found else -1] = int(array.ravel()[0])
+        elif found:
+            states.setdefault(int(found[1]), {})[int(found[2])] = array
+        else:
+            raise misfit
+    largest = numbers.pop(-1)
+    ordered = {index: [held[n] for n in sorted(held)] for index, held in sorted(states.items())}
+    return ordered, numbers, largest
 
 
 def _cast(value: Tracer, array: Array) -> Any:
