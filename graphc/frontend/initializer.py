@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphc.errors import ArgumentError, ShapeError, UnknownNameError, nearest, user_location
+from graphc.frontend.numeric import number
 from graphc.runtime.random import host_generator
 
 C = TypeVar("C", bound="type[Initializer]")
@@ -268,7 +269,7 @@ class Uniform(Initializer):
 
     def __init__(self, scale: float = 0.07) -> None:
         super().__init__(scale=scale)
-        self.scale = scale
+        self.scale = number("Uniform", "scale", scale)
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Return uniform draws."""
@@ -288,7 +289,7 @@ class Normal(Initializer):
 
     def __init__(self, sigma: float = 0.01) -> None:
         super().__init__(sigma=sigma)
-        self.sigma = sigma
+        self.sigma = number("Normal", "sigma", sigma)
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Return normal draws."""
@@ -327,7 +328,7 @@ class Xavier(Initializer):
         _check_word("rnd_type", rnd_type, ("uniform", "gaussian"))
         _check_word("factor_type", factor_type, ("avg", "in", "out"))
         self.rnd_type, self.factor_type = rnd_type, factor_type
-        self.magnitude = float(magnitude)
+        self.magnitude = number(type(self).__name__, "magnitude", magnitude)
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Return uniform or normal draws."""
@@ -360,6 +361,7 @@ class MSRAPrelu(Xavier):
     """
 
     def __init__(self, factor_type: str = "avg", slope: float = 0.25) -> None:
+        slope = number("MSRAPrelu", "slope", slope)
         super().__init__("gaussian", factor_type, 2.0 / (1 + slope**2))
         self._kwargs = {"factor_type": factor_type, "slope": slope}
 
@@ -378,7 +380,7 @@ class Orthogonal(Initializer):
     def __init__(self, scale: float = 1.414, rand_type: str = "uniform") -> None:
         super().__init__(scale=scale, rand_type=rand_type)
         _check_word("rand_type", rand_type, ("uniform", "normal"))
-        self.scale, self.rand_type = scale, rand_type
+        self.scale, self.rand_type = number("Orthogonal", "scale", scale), rand_type
 
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Return the orthogonal factor of a random matrix."""
@@ -413,7 +415,7 @@ class LSTMBias(Initializer):
 
     def __init__(self, forget_bias: float = 1.0) -> None:
         super().__init__(forget_bias=forget_bias)
-        self.forget_bias = forget_bias
+        self.forget_bias = number("LSTMBias", "forget_bias", forget_bias)
 
     def _init_bias(self, name: str, arr: Any) -> None:
         self._init_weight(name, arr)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, GraphcError, TraceError, user_location
+from graphc.errors import DTypeError, GraphcError, ShapeError, TraceError, user_location
 from graphc.frontend.array import Array, Handle
 from graphc.frontend.trace import symbolic_input
 from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.graph import Value, build, cast, constant, placeholder, unique_name
 from graphc.ir.operand import is_scalar
-from graphc.ir.sizes import SizeSolver, fix, known_size, resolve
+from graphc.ir.sizes import SizeSolver, fix, known_size, resolve, unify
 from graphc.ir.types import TensorType, as_dtype
 
 
@@ -68,7 +68,18 @@ class Trace:
 
     def update(self, array: Array, new: Value, name: str = "", source: Any = None) -> None:
         """Replace what a captured array holds when the program has run."""
-        self.updates[self.capture(array, name, source)] = new
+        target = self.capture(array, name, source)
+        fits = new.dtype is target.dtype and new.ndim == target.ndim and all(
+            unify(there, size) is not None
+            for there, size in zip(target.shape, new.shape, strict=True)
+        )
+        if not fits:
+            raise ShapeError(
+                f"{name or 'an array'} is {target.type} and cannot become {new.type}",
+                remedy="What replaces it needs its shape and type.",
+                where=user_location(),
+            )
+        self.updates[target] = new
 
     def random_key(self) -> tuple[Value, Value]:
         """Return the seed and counter of the next random draw."""

@@ -296,3 +296,33 @@ def test_a_symbol_composes_the_network() -> None:
 
 def test_public_names() -> None:
     assert nn.Block is gluon.Block and nn.HybridBlock is gluon.HybridBlock
+
+
+def test_a_layer_that_replaces_another_takes_its_place() -> None:
+    net = Net()
+    net.hidden = nn.Dense(6)
+    assert list(net._children) == ["hidden", "output"]
+    net.output = None
+    assert list(net._children) == ["hidden"]
+    scaled = Scaled()
+    scaled.second = scaled.params.get("second", shape=(1,))
+    scaled.factor = scaled.params.get("other", shape=(1,))
+    assert list(scaled._reg_params) == ["factor", "second"]
+
+
+def test_a_second_initialize_that_changes_nothing_warns_at_the_line() -> None:
+    net = Net()
+    net.initialize()
+    net.initialize("zeros")  # Shapes are not known yet: this one counts.
+    net(batch())
+    before = net.hidden.weight.data().asnumpy()
+    with pytest.warns(UserWarning, match="force_reinit=True") as caught:
+        net.initialize("ones")
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(net.hidden.weight.data().asnumpy(), before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.initialize("ones", force_reinit=True)
+        net.add_later = nn.Dense(2, in_units=2)
+        net.initialize("ones")
+    np.testing.assert_array_equal(net.hidden.weight.data().asnumpy(), np.ones_like(before))

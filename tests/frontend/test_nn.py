@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import autograd, nd
+from graphc import autograd, gluon, nd
 from graphc.errors import ArgumentError, IndexRangeError, ShapeError, UnknownNameError
 from graphc.gluon import nn
 
@@ -260,3 +260,20 @@ def test_arguments_are_checked() -> None:
         nn.HybridLambda("sigmod")
     with pytest.raises(ShapeError, match=r"\(N, C, H, W\).*\(2, 3\)"):
         nn.MaxPool2D()(nd.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: graphc.init.Normal("a"), "sigma of Normal must be a number, got 'a', a str"),
+        (lambda: graphc.init.Xavier(magnitude=None), "magnitude of Xavier .*, got None"),
+        (lambda: nn.LeakyReLU("0.1"), "alpha of LeakyReLU .*, got '0.1', a str"),
+        (lambda: nn.BatchNorm(momentum=None), "momentum of BatchNorm .*, got None"),
+        (lambda: nn.LayerNorm(epsilon="x"), "epsilon of LayerNorm .*, got 'x'"),
+        (lambda: gluon.loss.L2Loss(weight="x"), "weight of L2Loss .*, got 'x'"),
+        (lambda: gluon.loss.HingeLoss(margin=[1]), "margin of HingeLoss .*, got .1., a list"),
+    ],
+)
+def test_an_argument_that_is_no_number(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=f"{message}.*test_nn.py"):
+        make()

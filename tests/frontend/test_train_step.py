@@ -157,6 +157,14 @@ def test_unused_parameters() -> None:
     np.testing.assert_array_equal(other.weight.data().asnumpy(), before)
 
 
+def test_what_is_no_network_or_trainer() -> None:
+    net, trainer, loss = small()
+    with pytest.raises(ArgumentError, match="got a function in place of the network"):
+        gluon.TrainStep(lambda x: net(x), loss, trainer)
+    with pytest.raises(ArgumentError, match="got a str in place of the Trainer"):
+        gluon.TrainStep(net, loss, "sgd")
+
+
 def test_several_inputs_and_a_sample_weight() -> None:
     class Sum(nn.HybridBlock):
         def __init__(self) -> None:

@@ -209,6 +209,36 @@ def test_states_of_another_network(tmp_path: Path) -> None:
         other.load_states(tmp_path / "a.params")
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a": np.ones(2)},
+        {"num_update": np.ones(1, np.int64), "": np.ones(2)},
+        {"num_update": np.ones(1, np.int64), "1x.0": np.ones(2)},
+        {"num_update": np.ones(1, np.int64), "count.x": np.ones(1, np.int64)},
+        {"num_update": np.ones(1)},
+        {"num_update": np.ones(0, np.int64)},
+        {"num_update": np.ones(1, np.int64), "count.0": np.ones(3, np.int64)},
+    ],
+)
+def test_a_file_that_holds_no_states(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    nd.save(str(tmp_path / "a"), {n: nd.array(a, dtype=a.dtype) for n, a in arrays.items()})
+    with pytest.raises(FileFormatError, match="is no file of optimizer states"):
+        gluon.Trainer([weight()], "adam").load_states(tmp_path / "a")
+
+
+def test_states_take_the_type_of_the_weight(tmp_path: Path) -> None:
+    parameter = weight("float64")
+    trainer = gluon.Trainer([parameter], "adam")
+    go_back(parameter, START)
+    trainer.step(1)
+    trainer.save_states(tmp_path / "a")
+    other = weight("float32")
+    trainer = gluon.Trainer([other], "adam")
+    trainer.load_states(tmp_path / "a")
+    assert {s.dtype.name for s in trainer.state(0)} == {"float32"}
+
+
 def test_create_and_register() -> None:
     @optimizer.register
     class Signs(optimizer.Optimizer):
@@ -222,6 +252,61 @@ def test_create_and_register() -> None:
     go_back(parameter, -np.ones(START.shape) * 7)
     trainer.step(1)
     np.testing.assert_allclose(parameter.data().asnumpy(), START + 0.5)
+
+
+class Slowing(optimizer.Optimizer):
+    """Divides by the number of the update, which is float64."""
+
+    def init_state(self, weight: np.ndarray) -> tuple[Any, ...]:
+        return (nd.zeros(weight.shape),)
+
+    def update(self, weight: Any, grad: Any, state: Any, lr: Any, wd: Any, t: Any) -> Any:
+        return weight - grad / t, (state[0] + t,)
+
+
+def test_an_update_in_another_type_is_cast_to_the_weight() -> None:
+    parameter = weight("float32")
+    trainer = gluon.Trainer([parameter], Slowing())
+    for _ in range(2):
+        go_back(parameter, np.ones(START.shape, np.float32))
+        trainer.step(1)
+    np.testing.assert_allclose(parameter.data().asnumpy(), START - 1.5, rtol=1e-6)
+    (state,) = trainer.state(0)
+    assert state.dtype.name == "float32"
+    np.testing.assert_array_equal(state._array, np.full(START.shape, 3))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda w, s: (nd.sum(w, axis=0), s), "weight is f64.3, 4. and cannot become f64.4."),
+        (lambda w, s: (w, ()), "Slowing.*returned 0 states, init_state made 1"),
+    ],
+)
+def test_an_update_that_does_not_fit(returned: Any, message: str) -> None:
+    class Slowing2(Slowing):
+        def update(self, weight: Any, grad: Any, state: Any, lr: Any, wd: Any, t: Any) -> Any:
+            return returned(weight, state)
+
+    parameter = weight()
+    go_back(parameter, START)
+    with pytest.raises(graphc.errors.GraphcError, match=message):
+        gluon.Trainer([parameter], Slowing2()).step(1)
+
+
+def test_a_network_is_cast_between_steps() -> None:
+    parameter = weight("float64")
+    trainer = gluon.Trainer([parameter], "adam", {"learning_rate": 0.1})
+    expected, state = START.copy(), {}
+    for t, dtype in enumerate(("float64", "float32", "float64"), 1):
+        parameter.cast(dtype)
+        gradient = slope(expected, t)
+        go_back(parameter, gradient.astype(dtype))
+        trainer.step(1)
+        expected = adam(expected, gradient, state, t, 0.1, 0.0, None)
+        assert parameter.data().dtype is np.dtype(dtype).type
+        np.testing.assert_allclose(parameter.data().asnumpy(), expected, rtol=1e-5, atol=1e-6)
+        assert {s.dtype.name for s in trainer.state(0)} == {dtype}
 
 
 def test_mistakes() -> None:

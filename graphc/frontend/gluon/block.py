@@ -133,8 +133,11 @@ class Block:
                     f"a {type(value).__name__}",
                     where=user_location(),
                 )
-            self._children.pop(name, None)
-            self._reg_params.pop(name, None)
+            # What replaces one of its kind takes its place in the order.
+            if not isinstance(value, Block):
+                self._children.pop(name, None)
+            if not isinstance(value, Parameter):
+                self._reg_params.pop(name, None)
         if isinstance(value, Block):
             self.register_child(value, name)
         elif isinstance(value, Parameter):

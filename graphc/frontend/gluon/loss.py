@@ -9,6 +9,7 @@ from graphc.errors import ShapeError, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
 from graphc.frontend.gluon.input_shapes import shown
+from graphc.frontend.numeric import number
 from graphc.frontend.ops.operator import dims
 from graphc.ir.ops import basic, comparison, indexing, movement
 from graphc.ir.ops import softmax as core
@@ -61,7 +62,8 @@ class Loss(HybridBlock):
 
     def __init__(self, weight: float | None = None, batch_axis: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._weight, self._batch_axis = weight, batch_axis
+        self._weight = None if weight is None else number(type(self).__name__, "weight", weight)
+        self._batch_axis = batch_axis
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_axis={self._batch_axis}, w={self._weight})"
@@ -288,7 +290,7 @@ class HuberLoss(Loss):
         self, rho: float = 1, weight: float | None = None, batch_axis: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(weight, batch_axis, **kwargs)
-        self._rho = float(rho)
+        self._rho = number("HuberLoss", "rho", rho)
 
     def forward(self, pred: Any, label: Any, sample_weight: Any = None) -> Any:
         """Return the loss of each example."""
@@ -311,7 +313,7 @@ class HingeLoss(Loss):
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(weight, batch_axis, **kwargs)
-        self._margin = float(margin)
+        self._margin = number(type(self).__name__, "margin", margin)
 
     def forward(self, pred: Any, label: Any, sample_weight: Any = None) -> Any:
         """Return the loss of each example."""
@@ -348,7 +350,7 @@ class TripletLoss(Loss):
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(weight, batch_axis, **kwargs)
-        self._margin = float(margin)
+        self._margin = number(type(self).__name__, "margin", margin)
 
     def forward(self, pred: Any, positive: Any, negative: Any, sample_weight: Any = None) -> Any:
         """Return the loss of each example."""

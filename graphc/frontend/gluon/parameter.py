@@ -23,14 +23,13 @@ from graphc.errors import (
 from graphc.frontend import context as devices
 from graphc.frontend import initializer as initializers
 from graphc.frontend.array import Array
-from graphc.frontend.assign import assign
 from graphc.frontend.autograd import pause
 from graphc.frontend.context import Context
 from graphc.frontend.gluon.completions import Completed
 from graphc.frontend.initializer import InitDesc
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.symbol.functions import var
-from graphc.frontend.tracer import Tracer, current_trace, tracing
+from graphc.frontend.tracer import current_trace, tracing
 from graphc.ir.types import as_dtype
 from graphc.runtime.random import host_generator
 
@@ -306,16 +305,6 @@ class Parameter:
     def list_data(self) -> list[NDArray]:
         """Return the array on each device."""
         return [self.data()]
-
-    def assign(self, new: Any) -> None:
-        """Replace the values by computed ones: in place at once, in a trace when it has run."""
-        array = self.current_array()
-        trace = current_trace()
-        if trace is not None and isinstance(new, Tracer):
-            trace.update(array, new._value, self._label(), self)
-        else:
-            with pause():
-                assign(array, new)
 
     def set_data(self, data: Any) -> None:
         """Set the values, and with them a shape that was not known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -133,7 +134,20 @@ class ParameterDict(Mapping[str, Parameter]):
     def initialize(
         self, init: Any = None, ctx: Any = None, verbose: bool = False, force_reinit: bool = False
     ) -> None:
-        """Initialize every Parameter; ``init`` is for those without an initializer of their own."""
+        """Initialize every Parameter; ``init`` is for those without an initializer of their own.
+
+        Those that have values already keep them, unless ``force_reinit``; a warning tells where
+        that is all of them.
+        """
+        if self and not force_reinit and all(p.initialized for p in self.values()):
+            where = user_location()
+            warnings.warn_explicit(
+                f"initialize() changes nothing: all {len(self)} parameters have values. Pass "
+                "force_reinit=True for new ones.",
+                UserWarning,
+                where.file,
+                where.line,
+            )
         for parameter in self.values():
             parameter.initialize(None, ctx, init, force_reinit=force_reinit)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.errors import ArgumentError, AutogradError, user_location
 from graphc.frontend.array import Array, mode
-from graphc.frontend.gluon.block import Changes
+from graphc.frontend.gluon.block import Block, Changes
 from graphc.frontend.gluon.input_shapes import as_arrays
 from graphc.frontend.gluon.trainer import Plan, Trainer
 from graphc.frontend.jit import Jit, Traced
@@ -54,12 +54,15 @@ class TrainStep:
     def __init__(
         self, net: Any, loss_fn: Any, trainer: Trainer, ignore_stale_grad: bool = False
     ) -> None:
-        if not isinstance(trainer, Trainer):
-            raise ArgumentError(
-                f"TrainStep takes a network, a loss and a Trainer, got a "
-                f"{type(trainer).__name__} in place of the Trainer",
-                where=user_location(),
-            )
+        for name, kind, given in (("network", Block, net), ("Trainer", Trainer, trainer)):
+            if not isinstance(given, kind):
+                raise ArgumentError(
+                    f"TrainStep takes a network, a loss and a Trainer, got a "
+                    f"{type(given).__name__} in place of the {name}",
+                    remedy="A network is a Block; wrap a function in nn.HybridLambda."
+                    if kind is Block else "Make it with gluon.Trainer(net.collect_params(), ...).",
+                    where=user_location(),
+                )
         self.net, self.loss_fn, self.trainer = net, loss_fn, trainer
         self._ignore_stale_grad = ignore_stale_grad
         self._versions: tuple[Any, ...] = ()
@@ -160,7 +163,6 @@ class TrainStep:
         plan, rates = trainer.rates(indices, trainer.rescale(size))
         program = self._programs.get((plan, len(inputs)))
         if program is None:
-            trainer.make_states(indices)
             program = Jit(partial(self._traced, plan, len(inputs)), self._name)
             program = self._programs.setdefault((plan, len(inputs)), program)
         return program, rates, indices

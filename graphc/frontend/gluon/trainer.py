@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,8 @@ from graphc.frontend.formats.arrays import load_arrays, save_arrays
 from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.jit import Jit
 from graphc.frontend.optimizer.base import Optimizer, apply_update
-from graphc.frontend.tracer import Trace, Tracer, current_trace
+from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
+from graphc.ir.ops.basic import cast
 
 
 class _Gradient:
@@ -149,7 +151,6 @@ class Trainer:
         plan, rates = self.rates(indices, self.rescale(batch_size))
         program = self._programs.get(plan)
         if program is None:
-            self.make_states(indices)
             program = Jit(partial(self._traced_update, plan), "trainer_update")
             program = self._programs.setdefault(plan, program)
         with pause():
@@ -235,15 +236,26 @@ class Trainer:
     def state(self, index: int) -> tuple[Array, ...]:
         """Return the optimizer's state of a Parameter, made when it is first asked for."""
         if index not in self._states:
-            weight = self._params[index].current_array()._array
-            made = self.optimizer.init_state(weight)
-            self._states[index] = tuple(Array(np.ascontiguousarray(s)) for s in made)
+            self._states[index] = tuple(Array(s) for s in self._first_state(index))
         return self._states[index]
 
-    def make_states(self, indices: Iterable[int]) -> None:
-        """Make the optimizer's states, before a trace in which that would be recorded."""
-        for index in indices:
-            self.state(index)
+    def _first_state(self, index: int) -> list[np.ndarray]:
+        weight = self._params[index].current_array()._array
+        # Optimizers may be user code that computes with arrays: at once, whoever is tracing.
+        with tracing(None), pause():  # type: ignore[arg-type]
+            made = self.optimizer.init_state(weight)
+        return [np.array(getattr(state, "_array", state), order="C") for state in made]
+
+    def _fitted_state(self, index: int) -> tuple[Array, ...]:
+        """Return the state with the types that it needs now: the Parameter may have been cast."""
+        found = self.state(index)
+        kinds = [state.dtype for state in self._first_state(index)]
+        if [state._array.dtype for state in found] != kinds:
+            found = tuple(
+                Array(state._array.astype(kind)) for state, kind in zip(found, kinds, strict=True)
+            )
+            self._states[index] = found
+        return found
 
     def _traced_update(self, plan: Plan, *rates: Tracer) -> None:
         trace = current_trace()
@@ -283,16 +295,23 @@ class Trainer:
     ) -> None:
         """Add the update of one Parameter and its states to a trace."""
         parameter = self._params[index]
-        array, states = parameter.current_array(), self.state(index)
+        array, states = parameter.current_array(), self._fitted_state(index)
         weight = Tracer(trace.current(array, parameter.name, parameter))
+        labels = [f"state{n}.{parameter.name}" for n in range(len(states))]
         held = tuple(
-            Tracer(trace.current(s, f"state{n}.{parameter.name}", _State(self, index, n)))
-            for n, s in enumerate(states)
+            Tracer(trace.current(state, label, _State(self, index, n)))
+            for n, (state, label) in enumerate(zip(states, labels, strict=True))
         )
         new, changed = apply_update(self.optimizer, weight, gradient, held, *told)
-        trace.update(array, new._value, parameter.name, parameter)
-        for state, value in zip(states, changed, strict=True):
-            trace.update(state, value._value)
+        trace.update(array, _cast(new, array), parameter.name, parameter)
+        if len(changed) != len(states):
+            raise ArgumentError(
+                f"{type(self.optimizer).__name__}.update returned {len(changed)} states, "
+                f"init_state made {len(states)}",
+                where=user_location(),
+            )
+        for state, value, label in zip(states, changed, labels, strict=True):
+            trace.update(state, _cast(value, state), label)
 
     def note_fused(self, indices: Iterable[int]) -> None:
         """Note that the gradients of these Parameters were used without being written."""
@@ -324,27 +343,14 @@ class Trainer:
         FileFormatError
             When the file does not fit these Parameters and this optimizer; nothing was changed.
         """
-        loaded = load_arrays(fname)
-        if not isinstance(loaded, dict) or "num_update" not in loaded:
-            raise FileFormatError(
-                f"{fname}: is no file of optimizer states", where=user_location()
-            )
-        states: dict[int, tuple[Array, ...]] = {}
-        for index in sorted({int(n.split(".")[0]) for n in loaded if n[0].isdigit()}):
-            states[index] = self._checked_states(fname, index, loaded)
-        counts = {int(n[6:]): int(a[0]) for n, a in loaded.items() if n.startswith("count.")}
-        self._states = states
+        states, counts, num_update = _parsed_states(fname, load_arrays(fname))
+        checked = {index: self._checked_states(fname, index, states[index]) for index in states}
+        self._states = checked
         self.optimizer.counts = counts
-        self.optimizer.num_update = int(loaded["num_update"][0])
+        self.optimizer.num_update = num_update
 
-    def _checked_states(self, fname: Any, index: int, loaded: Mapping[str, Any]) -> Any:
-        given = [loaded[n] for n in sorted(n for n in loaded if n.startswith(f"{index}."))]
-        expected = None
-        if index < len(self._params):
-            parameter = self._params[index]
-            if not parameter.initialized:
-                raise parameter._unreadable()
-            expected = self.optimizer.init_state(parameter.current_array()._array)
+    def _checked_states(self, fname: Any, index: int, given: list[np.ndarray]) -> Any:
+        expected = self._first_state(index) if index < len(self._params) else None
         if expected is None or [a.shape for a in given] != [a.shape for a in expected]:
             shapes = None if expected is None else [a.shape for a in expected]
             raise FileFormatError(
@@ -353,7 +359,42 @@ class Trainer:
                 remedy="The file is of another network or another optimizer.",
                 where=user_location(),
             )
-        return tuple(Array(np.array(a)) for a in given)
+        return tuple(
+            Array(np.array(a, e.dtype)) for a, e in zip(given, expected, strict=True)
+        )
+
+
+# A number of a Parameter and of its state, or of whose updates are counted.
+_STATE_NAME = re.compile(r"(count|[0-9]{1,9})\.([0-9]{1,9})")
+
+
+def _parsed_states(
+    fname: Any, loaded: Any
+) -> tuple[dict[int, list[np.ndarray]], dict[int, int], int]:
+    """Return the states of each Parameter, the numbers of its updates, and the largest of them."""
+    misfit = FileFormatError(f"{fname}: is no file of optimizer states", where=user_location())
+    if not isinstance(loaded, dict) or "num_update" not in loaded:
+        raise misfit
+    states: dict[int, dict[int, np.ndarray]] = {}
+    numbers: dict[int, int] = {}
+    for name, array in loaded.items():
+        found = _STATE_NAME.fullmatch(name)
+        if name == "num_update" or (found and found[1] == "count"):
+            if array.size != 1 or array.dtype.kind not in "iu":
+                raise misfit
+            numbers[int(found[2]) if found else -1] = int(array.ravel()[0])
+        elif found:
+            states.setdefault(int(found[1]), {})[int(found[2])] = array
+        else:
+            raise misfit
+    largest = numbers.pop(-1)
+    ordered = {index: [held[n] for n in sorted(held)] for index, held in sorted(states.items())}
+    return ordered, numbers, largest
+
+
+def _cast(value: Tracer, array: Array) -> Any:
+    """Return a computed value in the element type of the array that it replaces."""
+    return cast(value, array.dtype)._value
 
 
 class _State:

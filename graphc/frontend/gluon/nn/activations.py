@@ -8,6 +8,7 @@ from graphc.errors import UnknownNameError, nearest, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
 from graphc.frontend.initializer import Constant
+from graphc.frontend.numeric import number
 
 ACTIVATIONS = (
     "relu", "sigmoid", "tanh", "softrelu", "softsign", "log_sigmoid", "gelu", "silu", "swish",
@@ -55,7 +56,7 @@ class LeakyReLU(HybridBlock):
 
     def __init__(self, alpha: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._alpha = float(alpha)
+        self._alpha = number("LeakyReLU", "alpha", alpha)
 
     def __repr__(self) -> str:
         return f"LeakyReLU({self._alpha})"
@@ -98,7 +99,7 @@ class ELU(HybridBlock):
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._alpha = float(alpha)
+        self._alpha = number("ELU", "alpha", alpha)
 
     def forward(self, x: Any) -> Any:
         """Apply element by element."""
@@ -131,7 +132,7 @@ class Swish(HybridBlock):
 
     def __init__(self, beta: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._beta = float(beta)
+        self._beta = number("Swish", "beta", beta)
 
     def forward(self, x: Any) -> Any:
         """Apply element by element."""

@@ -8,6 +8,7 @@ from graphc.errors import ShapeError, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
 from graphc.frontend.gluon.input_shapes import expect_axes, shown, sizes
+from graphc.frontend.numeric import number
 from graphc.frontend.ops.operator import dims
 from graphc.ir.sizes import known_size, unify
 from graphc.ir.types import normalize_axis
@@ -22,7 +23,7 @@ class _Normalization(HybridBlock):
         dtype: Any = "float32", **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
-        self._axis, self._epsilon = axis, float(epsilon)
+        self._axis, self._epsilon = axis, number(type(self).__name__, "epsilon", epsilon)
         self._center, self._scale = center, scale
         with self.name_scope():
             self.gamma = self._vector("gamma", in_channels, gamma_initializer, scale, dtype)
@@ -95,7 +96,8 @@ class BatchNorm(_Normalization):
             axis, epsilon, center, scale, beta_initializer, gamma_initializer, in_channels,
             **kwargs,
         )  # fmt: skip
-        self._momentum, self._use_global_stats = float(momentum), bool(use_global_stats)
+        self._momentum = number("BatchNorm", "momentum", momentum)
+        self._use_global_stats = bool(use_global_stats)
         with self.name_scope():
             self.running_mean = self._vector(
                 "running_mean", in_channels, running_mean_initializer, False, "float32"
