@@ -72,18 +72,17 @@ class TrainStep:
 
     def _trained(self) -> list[int]:
         """Return the numbers of the Parameters that are trained."""
-        indices = self.trainer.trained()
-        for index in indices:
-            parameter = self.trainer.parameter(index)
-            if parameter.grad_req == "add":
-                raise ArgumentError(
-                    f"TrainStep cannot add to the gradient of {parameter.name}, whose grad_req is "
-                    "'add': it keeps no gradients",
-                    remedy="Set grad_req to 'write', or use autograd.record(), backward() and "
-                    "trainer.step().",
-                    where=user_location(),
-                )
-        return indices
+        requests = self.trainer.requests()
+        if "add" in requests:
+            name = self.trainer.parameter(requests.index("add")).name
+            raise ArgumentError(
+                f"TrainStep cannot add to the gradient of {name}, whose grad_req is 'add': it "
+                "keeps no gradients",
+                remedy="Set grad_req to 'write', or use autograd.record(), backward() and "
+                "trainer.step().",
+                where=user_location(),
+            )
+        return [index for index, request in enumerate(requests) if request != "null"]
 
     def __call__(self, data: Any, *labels: Any, batch_size: float | None = None) -> Any:
         """Train on one batch.
