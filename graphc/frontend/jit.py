@@ -149,8 +149,7 @@ class Jit:
         signature = _signature(args) if not kwargs else None
         if signature is not None:
             traced = self._known.get((signature, mode.training))
-            operands = traced.operands() if traced is not None else None
-            if operands is not None:
+            if traced is not None and (operands := traced.operands()) is not None:
                 return traced.run_with(args, operands)
         leaves, structure = flatten((args, kwargs), _is_array)
         if any(isinstance(leaf, Tracer) for leaf in leaves):

@@ -177,16 +177,17 @@ class TrainStep:
 
     @staticmethod
     def _batch_size(inputs: tuple[Any, ...]) -> int:
-        leaves = inputs
-        if not inputs or not isinstance(inputs[0], Array):
+        first = inputs[0] if inputs else None
+        if not isinstance(first, Array):
             leaves, _ = flatten(inputs, lambda x: isinstance(x, Array))
-        if not leaves or not leaves[0].shape:
+            first = leaves[0] if leaves else None
+        if first is None or not first.shape:
             raise ArgumentError(
                 "TrainStep cannot tell the batch size: the data has no first axis",
                 remedy="Pass batch_size=.",
                 where=user_location(),
             )
-        return int(leaves[0].shape[0])
+        return int(first.shape[0])
 
     def _traced(self, plan: Plan, input_count: int, *arguments: Any) -> Any:
         trace = current_trace()
