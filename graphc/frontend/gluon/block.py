@@ -92,7 +92,7 @@ class Block:
             "_reg_params": {},
             "_prefix": full,
             "_params": own,
-            "_name_scope": NameScope(full, lambda: self.params),
+            "_name_scope": NameScope(full, self),
             "_version": 0,
             "_hooks": [],
             "_pre_hooks": [],
