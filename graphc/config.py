@@ -13,7 +13,8 @@ from pathlib import Path
 from graphc.errors import ArgumentError, nearest, user_location
 
 
-def _default_threads() -> int:
+def available_cores() -> int:
+    """Return how many threads of this process run at once."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -44,12 +45,12 @@ class Config:
         Time every launch of every program; read by ``graphc.profile()``.
     """
 
-    threads: int = field(default_factory=_default_threads)
+    threads: int = field(default_factory=available_cores)
     engine: str = "llvm"
     cache: bool = True
     cache_dir: str | None = None
     cache_bytes: int = 512 * 1024 * 1024
-    compile_threads: int = field(default_factory=_default_threads)
+    compile_threads: int = field(default_factory=available_cores)
     verify: bool = False
     profile: bool = False
 
