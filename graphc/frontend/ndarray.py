@@ -33,7 +33,9 @@ class NDTracer(NDMethods, Tracer):
         self.is_mask = False
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise self._refuse("writing into an array")
+        raise self._refuse(
+            "writing into an array", "Make a new array (where, concat, a product with a mask)"
+        )
 
     @property
     def context(self) -> Context:

@@ -392,7 +392,7 @@ def alive(pid):
     ("arguments", "message"),
     [
         ({}, "needs batch_size"),
-        ({"batch_size": 0}, "batch_size must be 1"),
+        ({"batch_size": 0}, "batch_size must be an integer of 1"),
         ({"batch_size": 2, "shuffle": True, "sampler": [0]}, "contradicts a sampler"),
         ({"batch_size": 2, "batch_sampler": [[0]]}, "already decides"),
         ({"last_batch": "keep", "batch_sampler": [[0]]}, "already decides"),

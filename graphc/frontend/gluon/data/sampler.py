@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 from graphc.errors import ArgumentError, nearest, user_location
@@ -128,9 +129,11 @@ class BatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Any, batch_size: int, last_batch: str = "keep") -> None:
-        if batch_size < 1:
+        if not isinstance(batch_size, Integral) or batch_size < 1:
             raise ArgumentError(
-                f"batch_size must be 1 or more, not {batch_size}", where=user_location()
+                f"batch_size must be an integer of 1 or more, not {batch_size!r}",
+                remedy="It is the number of items in a batch: batch_size=32.",
+                where=user_location(),
             )
         if last_batch not in LAST_BATCH:
             raise ArgumentError(
