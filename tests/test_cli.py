@@ -390,7 +390,7 @@ def test_cache(run: Run, tmp_path: Path) -> None:
         assert len(listed.splitlines()) >= 2 and "days ago" in listed
         _, cleared, _ = run("cache", "clear")
         assert cleared.startswith("removed ")
-        assert run("cache", "size")[1].startswith("0 in ")
+        assert run("cache", "size")[1].startswith("0 entries in ")
 
 
 def test_shapes_and_bindings() -> None:

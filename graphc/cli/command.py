@@ -16,9 +16,9 @@ OK, USER_ERROR, USAGE_ERROR = 0, 1, 2
 
 _EXAMPLES = """\
 examples:
-  graphc dump lenet.py:net --shape x=f32[64,1,28,28]
+  graphc dump lenet.py:net --shape 'x=f32[64,1,28,28]'
       fusion groups and memory plan of a Block, a Symbol, a function or a compiled one
-  graphc dump lenet.py:net --shape x=f32[64,1,28,28] --stage grad,fuse,plan,kernel --bind B=100
+  graphc dump lenet.py:net --shape 'x=f32[64,1,28,28]' --stage grad,fuse,plan,kernel --bind B=100
       the gradient graph through the stages, memory planned for 100 rows
   graphc dump step.graph --stage source --kernel conv
       the Python text of the kernels whose name has "conv"
@@ -38,9 +38,9 @@ for a Symbol also a dict) in the file or on the object; a Symbol's parameters ge
 Nothing is run: the model is traced only. Later stages show the gradient graph where grad is listed.
 
 examples:
-  graphc dump mlp.py:net --shape x=f32[64,784] --stage trace,canonical,fuse
+  graphc dump mlp.py:net --shape 'x=f32[64,784]' --stage trace,canonical,fuse
   graphc dump mlp.py:net --stage grad,plan --bind B=100
-  graphc dump mlp.py:symbol --shape data=f32[64,784]
+  graphc dump mlp.py:symbol --shape 'data=f32[64,784]'
   graphc dump mlp.py:net --stage kernel,source,llvm,asm --kernel k0 --output listing
   graphc dump mlp.py:net --diff trace,canonical
 """

@@ -167,7 +167,7 @@ def test_interval_and_filter_samplers():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: data.BatchSampler(data.SequentialSampler(7), 0), "batch_size must be an integer of 1"),
+        (lambda: data.BatchSampler(data.SequentialSampler(7), 0), "batch_size must be an integer"),
         (lambda: data.BatchSampler([], 2, "discrad"), "Did you mean 'discard'"),
         (lambda: data.SequentialSampler(-1), "0 or more"),
         (lambda: data.IntervalSampler(3, 4), r"1\.\.3"),

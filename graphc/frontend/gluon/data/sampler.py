@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from graphc.errors import ArgumentError, nearest, user_location
 from graphc.runtime.random import host_generator
@@ -129,7 +130,7 @@ class BatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Any, batch_size: int, last_batch: str = "keep") -> None:
-        if not isinstance(batch_size, Integral) or batch_size < 1:
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ArgumentError(
                 f"batch_size must be an integer of 1 or more, not {batch_size!r}",
                 remedy="It is the number of items in a batch: batch_size=32.",
