@@ -14,7 +14,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mistakes import BLOCKS, FUNCTIONS, as_function, as_network, mistake, unchanged, values  # noqa: E402
+from mistakes import (  # noqa: E402
+    BLOCKS,
+    FUNCTIONS,
+    as_function,
+    as_network,
+    mistake,
+    unchanged,
+    values,
+)
 
 import graphc  # noqa: E402
 from graphc import gluon, nd, sym  # noqa: E402
