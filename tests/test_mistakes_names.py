@@ -332,6 +332,13 @@ def test_the_gradient_by_integers() -> None:
         slope(nd.array([1, 2], dtype="int32"))  # here
 
 
+def test_attaching_a_gradient_to_integers() -> None:
+    x = nd.array([1, 2], dtype="int32")
+    with mistake(DTypeError, "attach_grad()", "int32", remedy='astype("float32")'):
+        x.attach_grad()  # here
+    x.attach_grad("null")
+
+
 def test_predictions_given_first_to_a_metric() -> None:
     accuracy = graphc.metric.Accuracy()
     with mistake(ShapeError, "(2, 3)", "(2,)", remedy="labels first"):
