@@ -32,7 +32,7 @@ class Config:
         What turns loop IR into machine code: ``"llvm"``, or ``"numba"``, which goes through
         Python text.
     cache : bool
-        Keep compiled kernels on disk.
+        Keep compiled kernels and programs on disk.
     cache_dir : str or None
         Folder of the disk cache; None is the platform's cache folder, or ``GRAPHC_CACHE_DIR``.
     cache_bytes : int
@@ -79,14 +79,14 @@ def _check(name: str, value: object) -> None:
         accepted, good = f"an integer of {_LEAST[name]} or more", whole
     elif name == "engine":
         accepted, good = f"one of {', '.join(ENGINES)}", value in ENGINES
-        accepted += nearest(str(value), ENGINES)
     elif name == "cache_dir":
         accepted, good = "a path or None", value is None or isinstance(value, (str, os.PathLike))
     else:
         accepted, good = "True or False", isinstance(value, bool)
     if not good:
         raise ArgumentError(
-            f"option {name} cannot be {value!r}",
+            f"option {name} cannot be {value!r}"
+            + (f".{nearest(str(value), ENGINES)}" if name == "engine" else ""),
             remedy=f"It is {accepted}.",
             where=user_location(),
         )

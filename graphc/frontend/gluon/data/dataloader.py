@@ -191,7 +191,7 @@ def _batches(
     dataset: Any, batch_size: int | None, shuffle: bool, sampler: Any, last_batch: str | None
 ) -> BatchSampler:
     if batch_size is None:
-        raise _invalid("DataLoader needs batch_size, or a batch_sampler")
+        raise _invalid("DataLoader needs batch_size (32 for example), or a batch_sampler")
     if sampler is not None and shuffle:
         raise _invalid("shuffle=True contradicts a sampler: the sampler decides the order")
     if sampler is None:
