@@ -29,7 +29,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import contraction
+from graphc.passes.schedule import contraction, transposed
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
@@ -81,6 +81,10 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     if matched is not None:
         return contraction.schedule(kernel, items, matched, target)
     plan = _plan(items, target)
+    if plan.vector is not None and not plan.groups:
+        across = transposed.find_axis(items, plan.vector, plan.one)
+        if across is not None:
+            return _in_squares(kernel, plan, plan.vector, across)
     body = _by_outputs(plan) if plan.vector is not None else _by_reduction(plan)
     return _in_parallel(kernel, plan, body)
 
@@ -247,6 +251,19 @@ def _accumulate(
     ):
         return E.apply("fma", convert(term.args[0]), convert(term.args[1]), holder)
     return E.apply(combine, holder, convert(term))
+
+
+def _in_squares(kernel: Kernel, plan: _Plan, vector: Axis, across: Axis) -> Kernel:
+    """Return a kernel that reads along ``across`` and stores along ``vector``."""
+    body = transposed.in_squares(plan.items, across, vector, plan.one, partial(_lanes, plan))
+    axes = [transposed.blocks(across) if a == across else a for a in plan.outer]
+    rows = dim_min(across.extent, transposed.BLOCK)
+    return replace(
+        kernel,
+        body=(flat_loop(axes, body),),
+        extent=product(a.extent for a in axes),
+        work=16 + rows * vector.extent * (2 + _cost(plan)) // 8,
+    )
 
 
 # -- lanes are partial results ---------------------------------------------------------------
