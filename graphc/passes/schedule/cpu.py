@@ -8,16 +8,17 @@ depends on which the memory accesses follow, so on the graph only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
-from graphc.ir.expr import Apply, Axis, Expr, Load, Reduce
+from graphc.ir.expr import Apply, Axis, Buffer, Expr, Load, Reduce
 from graphc.ir.loop import (
     BEGIN,
     END,
+    Alloc,
     Assign,
     Bind,
     Declare,
@@ -29,7 +30,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import contraction
+from graphc.passes.schedule import columns, contraction, transposed
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
@@ -81,6 +82,10 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     if matched is not None:
         return contraction.schedule(kernel, items, matched, target)
     plan = _plan(items, target)
+    if plan.vector is not None and not plan.groups:
+        across = transposed.find_axis(items, plan.vector, plan.one)
+        if across is not None:
+            return _in_squares(kernel, plan, plan.vector, across)
     body = _by_outputs(plan) if plan.vector is not None else _by_reduction(plan)
     return _in_parallel(kernel, plan, body)
 
@@ -120,7 +125,9 @@ class _Plan:
     @property
     def block(self) -> int:
         """Elements of the vector axis in one iteration of the parallel axis."""
-        return self.lanes if self.groups else BLOCK
+        if not self.groups:
+            return BLOCK
+        return columns.COLUMNS if columns.fit(self.groups) else self.lanes
 
 
 def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
@@ -182,6 +189,8 @@ def _by_outputs(plan: _Plan) -> tuple[Stmt, ...]:
     assert vector is not None
     start = symbol("block") * plan.block
     stop = dim_min(vector.extent, start + plan.block)
+    if columns.fit(plan.groups):
+        return _by_columns(plan, vector.name, start, stop)
     emit = partial(_lanes, plan)
     return vector_loop(vector.name, start, stop, plan.lanes, emit, plan.one, _cost(plan))
 
@@ -213,6 +222,41 @@ def _lanes(plan: _Plan, lanes: int, mask: Expr | None) -> tuple[Stmt, ...]:
         statements.extend(over_axes(axes, tuple(steps)))
     statements.extend(_lane_stores(plan, lanes, mask, known))
     return tuple(statements)
+
+
+def _by_columns(plan: _Plan, name: str, start: Dim, stop: Dim) -> tuple[Stmt, ...]:
+    """Return the loops over a block of columns, whose reductions wait in scratch."""
+    known: dict[Expr, Expr] = {}
+    sums: list[Buffer] = []
+    body: list[Stmt] = []
+
+    def combine(
+        axes: Sequence[Axis],
+        reduce: Reduce,
+        holder: Expr,
+        row: Mapping[str, Dim],
+        mask: Expr | None,
+    ) -> Expr:
+        term = substituted(_body_over(reduce, axes), dict(row), {})
+        return _accumulate(
+            reduce.combine, holder, term,
+            lambda e: vectorize(e, name, plan.one, mask, known, aligned=True),
+        )  # fmt: skip
+
+    for group in plan.groups:
+        buffers = [columns.scratch(r, len(sums) + k) for k, r in enumerate(group)]
+        sums.extend(buffers)
+        over = partial(combine, group[0].axes)
+        body.extend(columns.combined_rows(group, buffers, (name, start, stop), plan.one, over))
+        place = E.index(symbol(name) - start)
+        for reduce, buffer in zip(group, buffers, strict=True):
+            known[reduce] = E.load(buffer, place, (plan.one,), (1,))
+
+    def emit(lanes: int, mask: Expr | None) -> Body:
+        return tuple(_lane_stores(plan, lanes, mask, dict(known)))
+
+    stores = vector_loop(name, start, stop, plan.one, emit, cost=_cost(plan))
+    return (*map(Alloc, sums), *body, *stores)
 
 
 def _lane_stores(
@@ -247,6 +291,19 @@ def _accumulate(
     ):
         return E.apply("fma", convert(term.args[0]), convert(term.args[1]), holder)
     return E.apply(combine, holder, convert(term))
+
+
+def _in_squares(kernel: Kernel, plan: _Plan, vector: Axis, across: Axis) -> Kernel:
+    """Return a kernel that reads along ``across`` and stores along ``vector``."""
+    body = transposed.in_squares(plan.items, across, vector, plan.one, partial(_lanes, plan))
+    axes = [transposed.blocks(across) if a == across else a for a in plan.outer]
+    rows = dim_min(across.extent, transposed.BLOCK)
+    return replace(
+        kernel,
+        body=(flat_loop(axes, body),),
+        extent=product(a.extent for a in axes),
+        work=16 + rows * vector.extent * (2 + _cost(plan)) // 8,
+    )
 
 
 # -- lanes are partial results ---------------------------------------------------------------

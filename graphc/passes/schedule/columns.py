@@ -1,0 +1,92 @@
+"""Reductions along columns: whole rows are read one after another, sums wait in scratch.
+
+One vector of columns at a time would jump a whole row from read to read. A block of columns reads
+stretches of neighbouring memory instead; several rows at once, so that a sum is loaded and stored
+once for all of them. Each column is still combined row by row, first to last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, product, symbol
+from graphc.ir.expr import Buffer, Expr, Reduce
+from graphc.ir.loop import For, Stmt, Store
+from graphc.ir.operations import IDENTITY
+from graphc.passes.schedule.loops import Body, over_axes, vector_loop
+
+COLUMNS = 512
+"""Columns of a block: two kilobytes of each row."""
+ROWS = 8
+"""Rows that are combined between a sum's load and its store."""
+
+Combine = Callable[[Reduce, Expr, Mapping[str, Dim], Expr | None], Expr]
+
+
+def fit(groups: Sequence[Sequence[Reduce]]) -> bool:
+    """Return whether reductions run over rows, not over windows of a few elements."""
+    extents = [product(a.extent for a in group[0].axes) for group in groups]
+    return bool(extents) and not any(isinstance(e, int) for e in extents)
+
+
+def scratch(reduce: Reduce, position: int) -> Buffer:
+    """Return the memory of one reduction's results for a block of columns."""
+    return Buffer(f"sums{position}", reduce.dtype, (COLUMNS,), "stack")
+
+
+def combined_rows(
+    group: Sequence[Reduce],
+    sums: Sequence[Buffer],
+    columns: tuple[str, Dim, Dim],
+    lanes: int,
+    combine: Combine,
+) -> Body:
+    """Return the loops that leave the results of a group of reductions in ``sums``.
+
+    Parameters
+    ----------
+    group : sequence of Reduce
+        Over equal extents.
+    sums : sequence of Buffer
+        As of `scratch`, one for each reduction.
+    columns : (str, Dim, Dim)
+        Loop variable, first column of the block, and the one behind its last.
+    lanes : int
+    combine : callable
+        ``combine(reduce, holder, row, mask)`` returns the next value of ``holder``; ``row`` maps
+        the innermost reduction axis of the group to the row.
+    """
+    name, start, stop = columns
+    *outer, last = group[0].axes
+    place = E.index(symbol(name) - start)
+
+    def begin(lanes: int, _: Expr | None) -> Body:
+        return tuple(
+            Store(buffer, place, E.splat(_identity(reduce), (lanes,)), (1,))
+            for reduce, buffer in zip(group, sums, strict=True)
+        )
+
+    def pass_over(rows: int) -> Body:
+        def step(lanes: int, mask: Expr | None) -> Body:
+            stores: list[Stmt] = []
+            for reduce, buffer in zip(group, sums, strict=True):
+                total = E.load(buffer, place, (lanes,), (1,))
+                for row in range(rows):
+                    place_in_rows = {last.name: symbol(last.name) + row}
+                    total = combine(reduce, total, place_in_rows, mask)
+                stores.append(Store(buffer, place, total, (1,)))
+            return tuple(stores)
+
+        return vector_loop(name, start, stop, lanes, step)
+
+    whole = last.extent // ROWS * ROWS
+    loops = (
+        For(last.name, E.index(0), E.index(whole), pass_over(ROWS), ROWS),
+        For(last.name, E.index(whole), E.index(last.extent), pass_over(1)),
+    )
+    return (*vector_loop(name, start, stop, lanes, begin), *over_axes(outer, loops))
+
+
+def _identity(reduce: Reduce) -> Expr:
+    return E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype)

@@ -1,0 +1,64 @@
+"""Reductions along columns read whole rows, and combine each column row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from group_kernels import GroupKernel
+
+from graphc.codegen.python_text import source
+from graphc.ir.dim import symbol
+from graphc.ir.graph import Graph, placeholder
+from graphc.ir.interp import interpret
+from graphc.ir.ops.reduction import max as max_over
+from graphc.ir.ops.reduction import sum as sum_over
+from graphc.ir.types import TensorType, float32
+from graphc.passes.schedule import columns
+
+SIZES = [(0, 5), (1, 1), (7, 16), (8, 17), (20, 511), (23, 513), (9, 1100), (40, 0)]
+
+
+def matrix() -> tuple:
+    """Return a placeholder with rows and columns of any number."""
+    return placeholder("x", TensorType(float32, (symbol("m"), symbol("n"))))
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+def test_sums_have_the_bits_of_adding_row_by_row(shape: tuple[int, int]) -> None:
+    x = matrix()
+    case = GroupKernel(Graph("case", (x,), (sum_over(x, (0,), True),)))
+    assert "sums0" in source(case.kernel)
+    rows = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected = np.zeros((1, shape[1]), np.float32)
+    for row in rows:
+        expected += row
+    bindings = dict(zip("mn", shape, strict=True))
+    for found in (
+        case.run([rows], **bindings),
+        case.run([rows], alone=True, **bindings),
+        case.run_as_python([rows], **bindings),
+    ):
+        np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize("shape", SIZES[1:-1], ids=str)
+def test_reductions_that_read_others(shape: tuple[int, int]) -> None:
+    x = matrix()
+    peak = max_over(x, (0,), True)
+    below = x - peak
+    case = GroupKernel(
+        Graph("case", (x,), (sum_over(below * below, (0,), True) + peak, sum_over(x, (0,), True)))
+    )
+    rows = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    bindings = dict(zip("mn", shape, strict=True))
+    expected = interpret(case.graph, [rows], bindings)
+    for found in (case.run([rows], **bindings), case.run_as_python([rows], **bindings)):
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_small_windows_keep_their_registers() -> None:
+    x = placeholder("x", TensorType(float32, (5, symbol("n"))))
+    case = GroupKernel(Graph("case", (x,), (sum_over(x, (0,), True),)))
+    assert "sums0" not in source(case.kernel)
+    assert columns.COLUMNS % 16 == 0
