@@ -29,9 +29,7 @@ def softmax(x: Array) -> Array:
     return jax.nn.softmax(x)
 
 
-def layer_norm_gradient(
-    x: Array, gamma: Array, beta: Array, cotangent: Array
-) -> tuple[Array, ...]:
+def layer_norm_gradient(x: Array, gamma: Array, beta: Array, cotangent: Array) -> tuple[Array, ...]:
     def forward(x: Array, gamma: Array, beta: Array) -> Array:
         unit = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
         return unit * gamma + beta

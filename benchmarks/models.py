@@ -136,9 +136,7 @@ def mobilenet_v2() -> HybridSequential:
         for place in range(depth):
             layers.append(inverted_residual(inputs, channels, 1 if place else first, factor))
             inputs = channels
-    return sequential(
-        *layers, *convolution(1280, 1), ReLU6(), nn.GlobalAvgPool2D(), nn.Dense(1000)
-    )
+    return sequential(*layers, *convolution(1280, 1), ReLU6(), nn.GlobalAvgPool2D(), nn.Dense(1000))
 
 
 class Attention(HybridBlock):

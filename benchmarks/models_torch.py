@@ -69,9 +69,7 @@ def resnet(block: Any, depths: tuple[int, ...], classes: int, large: bool) -> nn
             widen = not place and (stage > 0 or block is bottleneck)
             made, width = block(width, 64 << stage, stride, widen)
             layers.append(made)
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
-    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
 def resnet18_small() -> nn.Module:

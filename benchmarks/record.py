@@ -85,6 +85,11 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     not_yet: str = ""
 
+    def data(self, sizes: Mapping[str, int]) -> Arrays:
+        """Return the arrays that every side gets, the same at each call."""
+        assert self.workload is not None
+        return self.workload.data(np.random.default_rng(0), **sizes)
+
 
 @dataclass(frozen=True)
 class Side:
@@ -104,12 +109,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row's figures: seconds of each side, and against what they are held."""
+    """A row's figures: seconds of each side, and against what they are held.
+
+    Parameters
+    ----------
+    seconds : mapping of str to sequence of float
+        All samples by side.
+    limit_s : float
+        The least time that the machine can take.
+    problem : str
+        Why there are no figures, ``""`` where there are.
+    """
 
     row: Row
     seconds: Mapping[str, Sequence[float]]
     limit_s: float
-    problems: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
 
     def median_s(self, side: str) -> float | None:
         """Return the median time of a call, None for a side that did not run."""

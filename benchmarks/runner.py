@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks import side_graphc
 from benchmarks.machine import Machine
 from benchmarks.record import Arrays, Measured, Row, Side
-from benchmarks.sides import GRAPHC, REFERENCE, Framework
+from benchmarks.sides import REFERENCE, Framework
 
 SAMPLE_S = 2e-3
 CHECKED_STEPS = 3
@@ -21,25 +22,15 @@ class Disagreement(AssertionError):
     """Two sides of a row computed different values."""
 
 
-def data_of(row: Row, sizes: Mapping[str, int]) -> Arrays:
-    """Return the arrays that every side of a row gets."""
-    assert row.workload is not None
-    return row.workload.data(np.random.default_rng(0), **sizes)
-
-
 def starting_weights(row: Row, data: Arrays) -> Arrays:
     """Return the parameters that every side of a network's row starts from."""
-    from benchmarks import side_graphc
-
     return side_graphc.weights(row, data) if "model" in row.options else []
 
 
-def prepare(
-    row: Row, sizes: Mapping[str, int], frameworks: Sequence[Framework]
-) -> dict[str, Side]:
+def prepare(row: Row, sizes: Mapping[str, int], frameworks: Sequence[Framework]) -> dict[str, Side]:
     """Return a row's sides: those frameworks that have it."""
     assert row.workload is not None
-    data = data_of(row, sizes)
+    data = row.data(sizes)
     values = starting_weights(row, data)
     sides: dict[str, Side] = {}
     for framework in frameworks:
@@ -112,9 +103,7 @@ def elapsed_s(side: Side, calls: int) -> float:
     return (time.perf_counter() - started) / calls
 
 
-def times_of(
-    sides: Mapping[str, Side], repeats: int, budget_s: float
-) -> dict[str, list[float]]:
+def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[str, list[float]]:
     """Return times of every side, taken in turn, so that all meet the same state of the machine.
 
     A sample is as many calls as fill two milliseconds, after one that is not counted: it finds
@@ -140,13 +129,16 @@ def times_of(
 def measure(
     row: Row, frameworks: Sequence[Framework], machine: Machine, repeats: int, budget_s: float
 ) -> Measured:
-    """Return a row's figures; every side was compared with graphc before."""
+    """Return a row's figures; every side is compared with graphc before any is timed.
+
+    A row of which one side fails has no figures but its problem, and the others still run.
+    """
     assert row.workload is not None
-    sides = prepare(row, row.sizes, [*frameworks, REFERENCE])
-    verify(row, sides)
-    sides.pop(REFERENCE.name, None)
-    seconds = times_of(sides, repeats, budget_s)
-    return Measured(row, seconds, machine.limit_s(row.workload.work(**row.sizes)))
-
-
-__all__ = ["GRAPHC", "Disagreement", "agreement", "measure", "prepare", "verify"]
+    limit_s = machine.limit_s(row.workload.work(**row.sizes))
+    try:
+        sides = prepare(row, row.sizes, [*frameworks, REFERENCE])
+        verify(row, sides)
+        sides.pop(REFERENCE.name, None)
+        return Measured(row, times_of(sides, repeats, budget_s), limit_s)
+    except Exception as error:  # whatever a framework may raise
+        return Measured(row, {}, limit_s, f"{type(error).__name__}: {error}")

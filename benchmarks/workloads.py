@@ -154,9 +154,7 @@ FUNCTIONS = {
     )
 }  # fmt: skip
 
-ADAM = Workload(
-    "adam", tensors, lambda count, elements: Work(0, 28 * count * elements), "update"
-)
+ADAM = Workload("adam", tensors, lambda count, elements: Work(0, 28 * count * elements), "update")
 GPT = Workload("gpt", sequences, gpt_work, "training", 2e-3)
 BERT = Workload(
     "bert_layer",
