@@ -165,11 +165,16 @@ class BatchSampler(Sampler):
         return total // self._batch_size
 
 
+EXAMPLES = {"batch_size": 32, "length": 100, "num_workers": 2}
+"""Usual values of arguments, for remedies."""
+
+
 def whole(name: str, value: Any, least: int) -> int:
     """Return an integer argument; raise ArgumentError unless it is ``least`` or more."""
     if not hasattr(value, "__index__") or operator.index(value) < least:
         raise ArgumentError(
             f"{name} must be an integer of {least} or more, not {value!r:.80}",
+            remedy=f"Pass a whole number, as in {name}={max(least, EXAMPLES.get(name, 1))}.",
             where=user_location(),
         )
     return operator.index(value)
