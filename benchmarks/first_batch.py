@@ -1,10 +1,13 @@
 """The first trained batch of a network, in a process of its own that imports one framework.
 
+The network ``import`` trains nothing: it is the import alone.
+
 ``python -m benchmarks.first_batch NETWORK FRAMEWORK THREADS`` trains and prints its peak memory.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -18,6 +21,7 @@ if sys.platform != "win32":
 
 ALL = ("graphc", "torch", "jax", "torch.compile")
 NETWORKS = {
+    "import": ("graphc", "torch", "jax"),
     "mlp": ALL,
     "lenet": ALL,
     "resnet18_small": ("graphc", "torch", "torch.compile"),
@@ -78,14 +82,21 @@ def main(network: str, framework: str, threads: int) -> None:
     """Train and print."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    row = row_of(network)
+    if network == "import":
+        importlib.import_module(framework)
+    else:
+        train(row_of(network), framework, threads)
+    print(json.dumps({"peak_bytes": peak_bytes()}))
+
+
+def train(row: Row, framework: str, threads: int) -> None:
+    """Train a batch."""
     if framework == "graphc":
         train_graphc(row, threads)
     elif framework == "jax":
         train_jax(row)
     else:
         train_torch(row, threads, framework == "torch.compile")
-    print(json.dumps({"peak_bytes": peak_bytes()}))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from benchmarks.record import Arrays, Measured, Row, Side
 from benchmarks.sides import REFERENCE, Framework
 
 SAMPLE_S = 2e-3
+REST_S = 5e-3
 CHECKED_STEPS = 3
 
 
@@ -106,8 +107,8 @@ def elapsed_s(side: Side, calls: int) -> float:
 def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[str, list[float]]:
     """Return times of every side, taken in turn, so that all meet the same state of the machine.
 
-    A sample is as many calls as fill two milliseconds, after one that is not counted: it finds
-    caches and sleeping threads as another side left them.
+    A sample is as many calls as fill two milliseconds. Before it comes a rest, in which the threads
+    of the side before stop waiting for work, and some calls that are not counted.
     """
     calls = {name: max(1, int(SAMPLE_S / elapsed_s(side, 2))) for name, side in sides.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -119,7 +120,8 @@ def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[s
             if turn >= 3 and time.perf_counter() > end:
                 break
             for name, side in sides.items():
-                side.run()
+                time.sleep(REST_S)
+                elapsed_s(side, calls[name] // 4 + 1)
                 times[name].append(elapsed_s(side, calls[name]))
     finally:
         gc.enable()
