@@ -11,6 +11,7 @@ from graphc.ir.plan import LaunchSpec, Plan
 from graphc.ir.target import Target
 from graphc.ir.verify import verify, verify_kernel
 from graphc.passes.canonicalize import canonicalize
+from graphc.passes.cost import cost
 from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
 from graphc.passes.lower import lower
@@ -65,4 +66,4 @@ def launch(node: Node, name: str, target: Target) -> LaunchSpec:
         raise error.attach(where=node.where) from None
     if config.current().verify:
         verify_kernel(kernel)
-    return LaunchSpec(node, kernel, lowered.sizes)
+    return LaunchSpec(node, kernel, lowered.sizes, cost(lowered.kernel))

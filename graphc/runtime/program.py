@@ -130,6 +130,8 @@ class Binding:
     sizes, extents : list
         Size arguments of each launch; its extent and chunk.
     outputs : list of (tuple of int, numpy.dtype)
+    costs : list of (int, int)
+        Floating-point operations and bytes of each launch.
     parallel : bool
         Whether a launch has more than one chunk.
     free : list of _Arena
@@ -141,6 +143,7 @@ class Binding:
     sizes: list[Any]
     extents: list[tuple[int, int]]
     outputs: list[tuple[tuple[int, ...], np.dtype[Any]]]
+    costs: list[tuple[int, int]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
     apart: list[int] = field(default_factory=list)
@@ -334,17 +337,18 @@ class Program:
         sizes = bind_sizes([kind.shape for kind in self._types], key)
         if sizes is None:
             raise self._misfit(key)
-        blocks, extents = [], []
+        blocks, extents, costs = [], [], []
         for row in self.table.launches:
-            block, extent = _launch_sizes(row, sizes)
+            block, extent, cost = _launch_sizes(row, sizes)
             blocks.append(block)
             extents.append(extent)
+            costs.append(cost)
         outputs = [
             (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy)
             for _, kind in self.table.outputs
         ]
         parallel = any(extent > chunk for extent, chunk in extents)
-        binding = Binding(self.table.memory(sizes), blocks, extents, outputs, parallel)
+        binding = Binding(self.table.memory(sizes), blocks, extents, outputs, costs, parallel)
         self._remember(key, binding)
         return binding
 
@@ -445,7 +449,7 @@ class Program:
             status = arena.run()
         if times is not None:
             call.profile = None
-            profile.record(self.table.name, self.table.launches, times)
+            profile.record(self.table.name, self.table.launches, times, binding.costs)
         return int(status)
 
     def _failure(self, error: Error) -> GraphcError:
@@ -484,10 +488,13 @@ def _apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:
     return True
 
 
-def _launch_sizes(row: LaunchRow, sizes: Mapping[str, int]) -> tuple[Any, tuple[int, int]]:
-    """Return a launch's size arguments, and its extent and chunk."""
+def _launch_sizes(
+    row: LaunchRow, sizes: Mapping[str, int]
+) -> tuple[Any, tuple[int, int], tuple[int, int]]:
+    """Return a launch's size arguments, its extent and chunk, and what it costs."""
     known = {name: evaluate(size, sizes) for name, size in row.sizes}
     block = (ctypes.c_int64 * max(len(known), 1))(*known.values())
     extent = evaluate(row.extent, known)
     work = max(evaluate(row.work, known), 1)
-    return block, (extent, max(-(-CHUNK_NS // work), 1))
+    cost = evaluate(row.cost.flops, known), evaluate(row.cost.n_bytes, known)
+    return block, (extent, max(-(-CHUNK_NS // work), 1)), cost
