@@ -13,14 +13,16 @@ from group_kernels import TARGET, GroupKernel
 from graphc.ir.dim import evaluate, symbol
 from graphc.ir.graph import Graph, placeholder
 from graphc.ir.interp import interpret
+from graphc.ir.kernel_printer import print_kernel
 from graphc.ir.ops.arithmetic import maximum
 from graphc.ir.ops.contraction import matmul
 from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad
 from graphc.ir.ops.reduction import sum as sum_
+from graphc.ir.ops.transcendental import exp
 from graphc.ir.target import Target
 from graphc.ir.types import DType, TensorType, float32, float64, int32
 from graphc.ir.verify import verify_kernel
-from graphc.passes.schedule import contraction
+from graphc.passes.schedule import contraction, cpu
 from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
 
 B, M, N, K = map(symbol, "BMNK")
@@ -198,6 +200,18 @@ def test_updates_that_read_each_other_in_place(sizes):
     case.call([*arrays, *arrays[:2]], numbers, 0, extent)
     for found, right in zip(arrays[:2], expected, strict=True):
         np.testing.assert_allclose(found, right, atol=1e-4)
+
+
+def test_what_is_the_same_for_all_elements_is_computed_ahead_of_the_loops():
+    case = Case(
+        lambda x, w, rate: matmul(x, w) * (exp(rate) - 1.0),
+        [TensorType(float32, s) for s in ((M, K), (K, N), ())],
+    )
+    scheduled = print_kernel(cpu.schedule(case.lowered.kernel, TARGET)).splitlines()
+    (line,) = (text for text in scheduled if "p2[" in text)
+    assert line == "    same0 = exp(p2[0]) - 1.0"
+    arrays = [random(float32, 20, 50), random(float32, 50, 30), np.float32(0.5)[...]]
+    check(case, arrays, M=20, N=30, K=50)
 
 
 def test_operand_with_arithmetic():

@@ -35,7 +35,7 @@ from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.schedule.contraction_match import Match, match, merged
 from graphc.passes.schedule.few_rows import FEW, few_rows
-from graphc.passes.schedule.loops import Body, operations, values_first, vector_loop
+from graphc.passes.schedule.loops import Body, hoisted, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import (
     Names,
@@ -365,6 +365,7 @@ def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
     lanes, pitch = plan.blocks.lanes, plan.c_scratch.shape[1]
     holder = E.use("sum", plan.matched.reduce)
     rows, columns, stores = _merged_stores(plan.matched, items, holder)
+    same, stores = hoisted(stores, {holder.name, *(a.name for a in items[0].axes)})
     name = columns[-1].name
     cost = operations(s.value for s in stores)
 
@@ -383,7 +384,7 @@ def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
 
     before, down = touched(Stretch(rows, symbol("row0"), symbol("rows")), names)
     more, across = touched(Stretch(columns, symbol("column0"), symbol("columns")), names)
-    return (*before, *more, *over(down, names, row))
+    return (*same, *before, *more, *over(down, names, row))
 
 
 def _merged_stores(
