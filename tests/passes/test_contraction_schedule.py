@@ -23,6 +23,7 @@ from graphc.ir.target import Target
 from graphc.ir.types import DType, TensorType, float32, float64, int32
 from graphc.ir.verify import verify_kernel
 from graphc.passes.schedule import contraction, cpu
+from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
 
 B, M, N, K = map(symbol, "BMNK")
@@ -113,7 +114,7 @@ def test_deep_sums_are_shared_out_in_narrow_blocks(columns):
 
 def test_blocks_cover_the_output_once():
     case = matrices(False, False)
-    plan = contraction.Plan(case.matched, contraction.blocking(TARGET, float32))
+    plan = contraction.Plan(case.matched, TARGET)
     for _ in range(300):
         names = {n: int(10 ** np.random.uniform(0, 4)) for n in case.kernel.sizes}
         count = dict(names)
@@ -347,9 +348,10 @@ def test_typical_layers_have_work_for_several_threads():
 @pytest.mark.parametrize("registers", [16, 32])
 @pytest.mark.parametrize("l2_bytes", [256 << 10, 1 << 20, 4 << 20])
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
-def test_blocks_fit_caches_and_registers(dtype, l2_bytes, registers, vector_bytes):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_blocks_fit_caches_and_registers(in_place, dtype, l2_bytes, registers, vector_bytes):
     target = replace(TARGET, vector_bytes=vector_bytes, registers=registers, l2_bytes=l2_bytes)
-    b = contraction.blocking(target, dtype)
+    b = blocking(target, dtype, in_place)
     assert b.tile_rows * b.tile_vectors <= registers - b.tile_vectors - 1
     assert b.rows % b.tile_rows == 0 and b.columns % b.tile_columns == 0
     elements = b.rows * b.depth + b.depth * b.columns + b.rows * b.columns
