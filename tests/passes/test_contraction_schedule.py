@@ -25,6 +25,7 @@ from graphc.ir.verify import verify_kernel
 from graphc.passes.schedule import contraction, cpu
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
+from graphc.passes.schedule.register_tiles import strips
 
 B, M, N, K = map(symbol, "BMNK")
 SIZES = [
@@ -125,6 +126,17 @@ def test_blocks_cover_the_output_once():
         assert (names["width_blocks"] - 1) * names["width_step"] < count["n2"]
         assert names["width_blocks"] * names["width_step"] >= count["n2"]
         assert names["width_step"] <= plan.blocks.columns
+
+
+@pytest.mark.parametrize("vectors", [2, 3])
+def test_strips_cover_all_columns_once(vectors):
+    for columns in range(200):
+        starts = []
+        for width, start, stop in strips(symbol("columns"), vectors, 8):
+            first, last = (evaluate(d, {"columns": columns}) for d in (start, stop))
+            for j in range(first, last, 8 * width):
+                starts += range(j, j + 8 * width, 8)
+        assert starts == [*range(0, columns, 8)]
 
 
 def test_sums_are_exact_where_floats_are():

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
-from graphc.ir.expr import Axis, Buffer, Expr
+from graphc.ir.expr import Buffer
 from graphc.ir.loop import (
     BEGIN,
     END,
@@ -27,29 +27,26 @@ from graphc.ir.loop import (
     Kernel,
     Let,
     Stmt,
-    Store,
 )
 from graphc.ir.target import Target
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.contraction_match import Match, match, merged
+from graphc.passes.schedule.epilogue import Sums, epilogue, turn
 from graphc.passes.schedule.few_rows import FEW, few_rows
-from graphc.passes.schedule.loops import Body, hoisted, operations, values_first, vector_loop
+from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import (
     Names,
     Stretch,
     clear_rows,
     has_masks,
-    over,
-    over_runs,
     pack,
     pack_turned,
     pack_window,
-    touched,
+    scratch,
     unit_loads,
 )
 from graphc.passes.schedule.register_tiles import Factor, in_place, tiles
-from graphc.passes.schedule.vectorize import vector_store
 
 __all__ = ["Match", "match", "schedule"]
 
@@ -77,11 +74,11 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     """
     plan = Plan(matched, target)
     names = Names()
-    scratch = tuple(map(Alloc, (plan.a_scratch, plan.b_scratch, plan.c_scratch)))
+    allocs = tuple(map(Alloc, plan.buffers))
     sizes = tuple(Let(name, E.index(value)) for name, value in plan.sizes().items())
-    block = (*plan.place(), *_either(plan, names), *_epilogue(plan, items, names))
+    block = (*plan.place(), *_either(plan, names), *_results(plan, items, names))
     loop = For("p", E.index(symbol(BEGIN)), E.index(symbol(END)), block)
-    return replace(kernel, body=(*scratch, *sizes, loop), extent=plan.extent(), work=plan.work())
+    return replace(kernel, body=(*allocs, *sizes, loop), extent=plan.extent(), work=plan.work())
 
 
 class Plan:
@@ -92,6 +89,12 @@ class Plan:
     """
 
     def __init__(self, matched: Match, target: Target) -> None:
+        self.original = matched
+        turned = _reads_rows_in_place(matched)
+        if turned:
+            matched = replace(
+                matched, a=matched.b, b=matched.a, rows=matched.columns, columns=matched.rows
+            )
         self.matched = matched
         self.b_columns, (b,) = merged(matched.columns, [matched.b])
         self.b_depth, (self.b,) = merged(matched.depth, [b])
@@ -103,18 +106,28 @@ class Plan:
         dtype = matched.reduce.dtype
         self.blocks = blocking(target, dtype, self.in_place is not None)
         self.a_by_depth = unit_loads(self.a, self.a_depth[-1]) >= unit_loads(self.a, a_rows[-1])
-        self._scratch()
+        self._scratch(turned)
 
-    def _scratch(self) -> None:
+    def _scratch(self, turned: bool) -> None:
         dtype, b = self.matched.reduce.dtype, self.blocks
-        # A row more than needed in lanes keeps rows off each other's cache sets.
         a_rows = b.tile_rows if self.in_place else b.rows
         a_shape = (a_rows, b.depth) if self.a_by_depth else (b.depth, a_rows)
-        shapes = {"a": a_shape, "b": (b.depth, b.columns), "c": (b.rows, b.columns)}
-        self.a_scratch, self.b_scratch, self.c_scratch = (
-            Buffer(f"{name}_block", dtype, (rows, columns + b.lanes), "stack")
-            for name, (rows, columns) in shapes.items()
-        )
+        c_rows = -(-b.rows // b.lanes) * b.lanes
+        self.a_scratch = scratch("a_block", dtype, a_shape, b.lanes)
+        self.b_scratch = scratch("b_block", dtype, (b.depth, b.columns), b.lanes)
+        self.c_scratch = scratch("c_block", dtype, (c_rows, b.columns), b.lanes)
+        self.strip = scratch("turned_block", dtype, (b.lanes, c_rows), b.lanes) if turned else None
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All scratch."""
+        found = self.a_scratch, self.b_scratch, self.c_scratch
+        return found if self.strip is None else (*found, self.strip)
+
+    @property
+    def output_rows(self) -> Dim:
+        """Rows of the output, along which it is not contiguous."""
+        return product(a.extent for a in self.original.rows)
 
     @property
     def whole_rows(self) -> Dim:
@@ -151,13 +164,9 @@ class Plan:
         # A whole number of rounds of `count` blocks, since the cores wait for the last one.
         share = name("share", ceil_div(column_count * row_blocks * matrices, b.lanes * b.count))
         rounds = dim_max(ceil_div(share, b.columns // b.lanes), 1)
-        even = name("even", dim_max(ceil_div(share, rounds) * b.lanes, least))
-        # Whole tiles are fastest, but narrow blocks had better be equal.
-        wide = dim_min(even // (2 * b.tile_columns), 1)
-        piece = name("piece", b.lanes + wide * (b.tile_columns - b.lanes))
-        limit = name("column_limit", ceil_div(even, piece) * piece)
+        limit = name("column_limit", dim_max(ceil_div(share, rounds) * b.lanes, least))
         width_blocks = name("width_blocks", ceil_div(width, limit))
-        aligned = piece if len(columns) == 1 else 1
+        aligned = b.lanes if len(columns) == 1 else 1
         width_step = name("width_step", _balanced(width, width_blocks, aligned))
         fitting = dim_max(limit // dim_max(width_step, 1), 1)
         outer_blocks = name("outer_blocks", ceil_div(outer, fitting))
@@ -211,6 +220,23 @@ class Plan:
         return tuple(lets)
 
 
+def _reads_rows_in_place(matched: Match) -> bool:
+    """Return whether to compute a product turned, its columns as the rows of blocks.
+
+    Where both factors are contiguous along the depth, one is read in place and the other copied.
+    The latter should be the smaller one; a layer's inputs are, next to its weights. Products of a
+    batch have no such side, and get shallow.
+    """
+    if matched.batch:
+        return False
+    for factor, axes in ((matched.a, matched.rows), (matched.b, matched.columns)):
+        merged_axes, (factor,) = merged(axes, [factor])
+        depth, (factor,) = merged(matched.depth, [factor])
+        if in_place(factor, Stretch(merged_axes, 0, 0), Stretch(depth, 0, 0)) is None:
+            return False
+    return True
+
+
 def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
     """Return the size of ``blocks`` blocks of about equal size, a multiple of ``multiple``.
 
@@ -223,19 +249,20 @@ def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
 
 
 def _either(plan: Plan, names: Names) -> Body:
-    """Return the sums of a block; a size decides between many rows and few."""
-    row_count = product(a.extent for a in plan.matched.rows)
+    """Return the sums of a block; a size decides between many rows of the output and few."""
+    count = plan.output_rows
     simple = len(plan.a_depth) == len(plan.b_depth) == len(plan.b_columns) == 1
-    if not simple or (isinstance(row_count, int) and row_count > FEW):
+    if not simple or (isinstance(count, int) and count > FEW):
         return _sums(plan, names)
     columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
+    sides = [(plan.row_stretch, plan.a), (columns, plan.b)]
+    (rows, a), (columns, b) = sides if plan.strip is None else reversed(sides)
     few = few_rows(
-        plan.c_scratch, plan.row_stretch, columns, plan.b_depth[0], plan.a, plan.b,
-        plan.blocks.lanes, names,
-    )  # fmt: skip
-    if isinstance(row_count, int):
+        plan.strip or plan.c_scratch, rows, columns, plan.b_depth[0], a, b, plan.blocks.lanes, names
+    )
+    if isinstance(count, int):
         return few
-    return (If(E.index(row_count) <= FEW, few, _sums(plan, names)),)
+    return (If(E.index(count) <= FEW, few, _sums(plan, names)),)
 
 
 def _sums(plan: Plan, names: Names) -> Body:
@@ -292,47 +319,24 @@ def _tiles(plan: Plan) -> Body:
     )
 
 
-# -- what the stores apply to the sums -------------------------------------------------------
+def _results(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
+    """Return loops that apply the stores to the sums of a block, turned back if they lie turned."""
+    rows, columns = (symbol("row0"), symbol("rows")), (symbol("column0"), symbol("columns"))
+    if plan.strip is None:
+        ahead, loops = epilogue(
+            plan.original, items, Sums(plan.c_scratch, rows, columns), plan.blocks.lanes, names
+        )
+        return (*ahead, *loops)
+    lanes, strip = plan.blocks.lanes, symbol("strip")
+    down = columns[0] + strip, dim_min(columns[1] - strip, lanes)
+    ahead, loops = epilogue(
+        plan.original, items, Sums(plan.strip, down, rows), lanes, names
+    )
+    turned = turn(plan.c_scratch, plan.strip, symbol("rows"), strip, lanes)
+    return (*ahead, For("strip", E.index(0), E.index(columns[1]), (
+        *_unless_few(plan.output_rows, turned), *loops
+    ), step=lanes))  # fmt: skip
 
 
-def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
-    """Return loops that compute the stores of a block from the sums in scratch."""
-    lanes, pitch = plan.blocks.lanes, plan.c_scratch.shape[1]
-    holder = E.use("sum", plan.matched.reduce)
-    rows, columns, stores = _merged_stores(plan.matched, items, holder)
-    same, stores = hoisted(stores, {holder.name, *(a.name for a in items[0].axes)})
-    name = columns[-1].name
-    cost = operations(s.value for s in stores)
-
-    def row(position: Dim) -> Body:
-        def run(base: Dim, start: Dim, stop: Dim) -> Body:
-            place = (position - symbol("row0")) * pitch + base - symbol("column0") + symbol(name)
-
-            def step(lanes: int, mask: Expr | None) -> Body:
-                sums = E.load(plan.c_scratch, E.index(place), (lanes,), (1,))
-                known: dict[Expr, Expr] = {holder: sums}
-                return values_first([vector_store(s, name, lanes, mask, known) for s in stores])
-
-            return vector_loop(name, start, stop, lanes, step, cost=cost)
-
-        return over_runs(across, names, run)
-
-    before, down = touched(Stretch(rows, symbol("row0"), symbol("rows")), names)
-    more, across = touched(Stretch(columns, symbol("column0"), symbol("columns")), names)
-    return (*same, *before, *more, *over(down, names, row))
-
-
-def _merged_stores(
-    matched: Match, items: Sequence[Nest], holder: Expr
-) -> tuple[tuple[Axis, ...], tuple[Axis, ...], list[Store]]:
-    """Return the stores over the sums, with axes that they walk as one merged."""
-    memo: dict[Expr, Expr] = {matched.reduce: holder}
-    values = [E.rebuild(item.store.value, lambda e: None, memo) for item in items]
-    exprs = values + [item.store.offset for item in items]
-    rows, exprs = merged(matched.rows, exprs)
-    columns, exprs = merged(matched.columns, exprs)
-    stores = [
-        replace(item.store, value=value, offset=offset)
-        for item, value, offset in zip(items, exprs, exprs[len(items) :])
-    ]
-    return rows, columns, stores
+def _unless_few(count: Dim, body: Body) -> Body:
+    return body if isinstance(count, int) else (If(E.index(count) > FEW, body),)

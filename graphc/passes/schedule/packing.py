@@ -15,6 +15,7 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, dim_max, dim_min, linear, symbol, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, If, Let, Stmt, Store
+from graphc.ir.types import DType
 from graphc.passes.schedule.loops import Body, vector_loop
 from graphc.passes.schedule.nest import free_names, stride
 from graphc.passes.schedule.vectorize import vectorize
@@ -48,6 +49,15 @@ class Names:
         names = f"from{number}", f"to{number}"
         lets = tuple(Let(n, E.index(d)) for n, d in zip(names, (start, stop), strict=True))
         return lets, symbol(names[0]), symbol(names[1])
+
+
+def scratch(name: str, dtype: DType, shape: tuple[int, int], lanes: int) -> Buffer:
+    """Return scratch of a block.
+
+    Its rows are longer by a vector: `pack` spills so much behind them, and they stay off each
+    other's cache sets.
+    """
+    return Buffer(name, dtype, (shape[0], shape[1] + lanes), "stack")
 
 
 def touched(stretch: Stretch, names: Names) -> tuple[Body, Stretch]:

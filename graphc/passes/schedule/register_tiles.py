@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, linear, substitute, symbol, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, substitute, symbol, symbols
 from graphc.ir.expr import Buffer, Expr, Index, Load
 from graphc.ir.loop import Assign, Declare, For, If, Store
 from graphc.passes.schedule.blocking import Blocking
@@ -76,46 +76,51 @@ def tiles(
     """
     lanes, full = blocks.lanes, blocks.tile_rows
     small = full // 2
-    rows, columns = symbol("rows"), symbol("columns")
+    rows = symbol("rows")
     many = (rows + small - 1) // full * full if whole_rows is None else whole_rows
 
-    def over_rows(vectors: int, number: int) -> Body:
-        def emit(count: int, factor: Factor, number: int) -> Body:
-            return _multiply((count, vectors, lanes), factor, b, sums, f"sum{number}")
+    def over_rows(vectors: int) -> Body:
+        """Return the loops over whole tiles, and over smaller ones in the rows behind them."""
+        whole = _multiply((full, vectors, lanes), main, b, sums)
+        part = _multiply((small, vectors, lanes), rest or main, b, sums)
+        return (
+            For("i", E.index(0), E.index(many), whole, step=full),
+            For("i", E.index(many), E.index(rows), part, step=small),
+        )
 
-        return _two_steps("i", (many, rows), (full, small), (
-            emit(full, main, number), emit(small, rest or main, number + 1)
-        ))  # fmt: skip
-
-    wide = blocks.tile_columns
-    most = (columns + lanes - 1) // wide * wide
-    bodies = over_rows(blocks.tile_vectors, 0), over_rows(1, 2)
-    return _two_steps("j", (most, columns), (wide, lanes), bodies)
-
-
-def _two_steps(
-    name: str, ends: tuple[Dim, Dim], steps: tuple[int, int], bodies: tuple[Body, Body]
-) -> Body:
-    """Return a loop in large steps to the first end, and one in small steps to the second."""
-    starts = 0, ends[0]
     return tuple(
-        For(name, E.index(start), E.index(end), body, step=step)
-        for start, end, body, step in zip(starts, ends, bodies, steps, strict=True)
+        For("j", E.index(start), E.index(stop), over_rows(vectors), step=vectors * lanes)
+        for vectors, start, stop in strips(symbol("columns"), blocks.tile_vectors, lanes)
     )
 
 
-def _multiply(
-    tile: tuple[int, int, int], a: Factor, b: Buffer, sums: Buffer, register: str
-) -> Body:
+def strips(columns: Dim, vectors: int, lanes: int) -> tuple[tuple[int, Dim, Dim], ...]:
+    """Return which columns get tiles of how many vectors: their width, and from where to where.
+
+    A tile of one vector waits for loads, so beside tiles of three there are those of two: four
+    vectors are two twos. One vector alone is what is left for narrow blocks.
+    """
+    count = ceil_div(columns, lanes)
+    if vectors == 2:
+        even = count // 2 * 2 * lanes
+        return (2, 0, even), (1, even, columns)
+    assert vectors == 3, "tiles are two or three vectors wide"
+    threes = dim_max(count - count * 2 % 3 * 2, 0) * lanes
+    alone = count * dim_min(count - 1, 1) * lanes
+    return (3, 0, threes), (2, threes, columns - lanes), (1, alone, columns)
+
+
+def _multiply(tile: tuple[int, int, int], a: Factor, b: Buffer, sums: Buffer) -> Body:
     """Return the sums of one register tile over the block's depth."""
-    _, vectors, lanes = tile
+    rows, vectors, lanes = tile
+    register = f"sum{rows}x{vectors}"
     i, j, k = symbol("i"), symbol("j"), symbol("k")
     start = E.splat(E.const(0, sums.dtype), tile)
     holder = E.use(register, start)
     strip = E.load(b, E.index(k * b.shape[1] + j), (1, vectors, lanes), (0, lanes, 1))
     place, strides = E.index(i * sums.shape[1] + j), (sums.shape[1], lanes, 1)
     before = E.load(sums, place, tile, strides)
-    term = Assign(register, E.apply("fma", a.load(tile[0]), strip, holder))
+    term = Assign(register, E.apply("fma", a.load(rows), strip, holder))
     return (
         Declare(register, start),
         If(E.index(symbol("depth_block")) > 0, (Assign(register, before),)),
