@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks import side_graphc
-from benchmarks.machine import Machine
 from benchmarks.record import Arrays, Measured, Row, Side
 from benchmarks.sides import REFERENCE, Framework
+from graphc.runtime.limits import Limits
 
 SAMPLE_S = 5e-3
 REST_S = 5e-3
@@ -133,14 +133,15 @@ def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[s
 
 
 def measure(
-    row: Row, frameworks: Sequence[Framework], machine: Machine, repeats: int, budget_s: float
+    row: Row, frameworks: Sequence[Framework], limits: Limits, repeats: int, budget_s: float
 ) -> Measured:
     """Return a row's figures; every side is compared with graphc before any is timed.
 
     A row of which one side fails has no figures but its problem, and the others still run.
     """
     assert row.workload is not None
-    limit_s = machine.limit_s(row.workload.work(**row.sizes))
+    work = row.workload.work(**row.sizes)
+    limit_s = limits.least_s(work.flops, work.bytes)
     try:
         sides = prepare(row, row.sizes, [*frameworks, REFERENCE])
         verify(row, sides)

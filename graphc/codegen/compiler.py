@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as remember
 from pathlib import Path
 from types import ModuleType
@@ -71,12 +71,17 @@ def compile_kernels(kernels: Sequence[Kernel], target: Target) -> list[CompiledK
         If a kernel holds what no machine runs, or the target lacks an instruction it needs.
     """
     engine, threads = current_engine(), config.current().compile_threads
+    known: dict[Kernel, str] = {}
     keys: list[str] = []
     jobs: dict[str, Future[bytes]] = {}
     with _collector_paused(), ThreadPoolExecutor(threads, "graphc-compile") as pool:
         for kernel in kernels:
+            nameless = replace(kernel, name="")
+            if nameless in known:
+                keys.append(known[nameless])
+                continue
             text = engine.source(kernel, target)
-            key = kernel_key(text, target)
+            key = known[nameless] = kernel_key(text, target)
             keys.append(key)
             if key not in jobs and load_cached(key, target) is None:
                 # LLVM, where most of the time goes, runs without Python's lock.

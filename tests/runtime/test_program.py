@@ -449,6 +449,9 @@ def test_profile_times_every_launch() -> None:
         assert [t.kernel for t in timings] == [row.label for row in program.table.launches]
         assert all(t.program == "model" and t.start_ns <= t.stop_ns for t in timings)
         assert all(a.stop_ns <= b.start_ns for a, b in zip(timings, timings[1:]))
+        assert [t.number for t in timings] == list(range(len(timings)))
+        assert timings[-1].flops == 2 * 9 * 9 * 8
+        assert timings[-1].n_bytes == 4 * (9 * 8 + 9 * 8 + 9 * 9)
 
 
 def test_a_chain_of_products_takes_two_buffers() -> None:
