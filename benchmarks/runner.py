@@ -14,8 +14,9 @@ from benchmarks.record import Arrays, Measured, Row, Side
 from benchmarks.sides import REFERENCE, Framework
 from graphc.runtime.limits import Limits
 
-SAMPLE_S = 2e-3
+SAMPLE_S = 5e-3
 REST_S = 5e-3
+WARM_S = 1e-2
 CHECKED_STEPS = 3
 
 
@@ -107,10 +108,13 @@ def elapsed_s(side: Side, calls: int) -> float:
 def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[str, list[float]]:
     """Return times of every side, taken in turn, so that all meet the same state of the machine.
 
-    A sample is as many calls as fill two milliseconds. Before it comes a rest, in which the threads
-    of the side before stop waiting for work, and some calls that are not counted.
+    A sample is as many calls as fill five milliseconds. Before it comes a rest, in which the
+    threads of the side before stop waiting for work, and calls that are not counted: a system that
+    saves power gives threads that woke a processor of their own only after some milliseconds.
     """
-    calls = {name: max(1, int(SAMPLE_S / elapsed_s(side, 2))) for name, side in sides.items()}
+    lasting = {name: elapsed_s(side, 2) for name, side in sides.items()}
+    calls = {name: max(1, int(SAMPLE_S / each)) for name, each in lasting.items()}
+    warming = {name: int(WARM_S / each) + 1 for name, each in lasting.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     end = time.perf_counter() + budget_s
     gc.collect()
@@ -121,7 +125,7 @@ def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[s
                 break
             for name, side in sides.items():
                 time.sleep(REST_S)
-                elapsed_s(side, calls[name] // 4 + 1)
+                elapsed_s(side, warming[name])
                 times[name].append(elapsed_s(side, calls[name]))
     finally:
         gc.enable()
