@@ -1,6 +1,6 @@
 """Generated matrix products and convolutions on one thread, beside NumPy's matrix product.
 
-Run ``python benchmarks/contraction.py [ENGINE] [WORD ...]``; only rows that contain one of the
+Run ``python -m benchmarks.contraction [ENGINE] [WORD ...]``; only rows that contain one of the
 words run, or all.
 Prints GFLOP/s (best of several runs), the time to compile a kernel, and the machine's peak: the
 rate of independent multiply-adds in registers, measured by a generated kernel too.
@@ -21,15 +21,14 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
+from benchmarks.machine import KERNEL, peak_flops_per_s  # noqa: E402
 from graphc import config  # noqa: E402
 from graphc.codegen import compiler  # noqa: E402
 from graphc.codegen.compiler import compile_kernels  # noqa: E402
 from graphc.codegen.cpu import host_target  # noqa: E402
-from graphc.ir import expr as E  # noqa: E402
 from graphc.ir.dim import Dim, evaluate, symbol  # noqa: E402
-from graphc.ir.expr import Buffer  # noqa: E402
 from graphc.ir.graph import Graph, placeholder  # noqa: E402
-from graphc.ir.loop import Assign, Declare, For, Kernel, Store  # noqa: E402
+from graphc.ir.loop import Kernel  # noqa: E402
 from graphc.ir.ops.contraction import matmul  # noqa: E402
 from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad  # noqa: E402
 from graphc.ir.types import TensorType, float32  # noqa: E402
@@ -38,10 +37,6 @@ from graphc.passes.schedule.cpu import schedule  # noqa: E402
 
 TARGET = host_target()
 SECONDS = 0.3
-_NATIVE = ctypes.CFUNCTYPE(
-    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
-    ctypes.c_void_p,
-)  # fmt: skip
 
 M, N, K, BATCH = map(symbol, ("M", "N", "K", "B"))
 
@@ -135,7 +130,7 @@ def runner(
 ) -> Callable[[], int]:
     """Return a call of the compiled kernel over all its iterations."""
     (compiled,) = compile_kernels([kernel], TARGET)
-    native = _NATIVE(compiled.address)
+    native = KERNEL(compiled.address)
     pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
     numbers = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
     kept = list(arrays)
@@ -145,27 +140,6 @@ def runner(
         return native(pointers, numbers, 0, extent, None)
 
     return call
-
-
-def peak_gflops() -> float:
-    """Return the rate of 24 chains of multiply-adds that never leave the registers."""
-    tile, steps = (8, 3, TARGET.lanes(float32)), 1 << 20
-    if TARGET.registers < 32:
-        tile = (6, 2, tile[2])
-    buffer = Buffer("p0", float32, (symbol("n0"),))
-    start = E.load(buffer, E.index(0), tile, (0, 0, 0))
-    factor = E.load(buffer, E.index(1), (1, 1, tile[2]), (0, 0, 0))
-    held = E.use("sum", start)
-    term = Assign("sum", E.apply("fma", held, factor, held))
-    body = (
-        Declare("sum", start),
-        For("k", E.index(0), E.index(steps), (term,)),
-        Store(buffer, E.index(0), held, (tile[1] * tile[2], tile[2], 1)),
-    )
-    kernel = Kernel("peak", (buffer,), 1, ("n0",), body)
-    memory = np.full(4096, 1e-6, np.float32)
-    seconds = best_s(runner(kernel, [memory], [memory.size], 1))
-    return 2 * steps * int(np.prod(tile)) / seconds / 1e9
 
 
 def measure(row: Row) -> None:
@@ -202,7 +176,7 @@ def main(words: Sequence[str]) -> None:
     if words and words[0] in compiler.ENGINES:
         config.configure(engine=words[0])
         words = words[1:]
-    print(f"{'peak of one core':58} {peak_gflops():8.1f} GFLOP/s")
+    print(f"{'peak of one core':58} {peak_flops_per_s(threads=1) / 1e9:8.1f} GFLOP/s")
     for row in table():
         if not words or any(word in row.name for word in words):
             measure(row)

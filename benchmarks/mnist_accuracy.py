@@ -1,7 +1,7 @@
 """LeNet on the full MNIST: test accuracy after 3 epochs, for several seeds.
 
-    python benchmarks/mnist_accuracy.py --data DIR [--seeds 5]
-    python benchmarks/mnist_accuracy.py --data DIR --compare [--steps 50]
+    python -m benchmarks.mnist_accuracy --data DIR [--seeds 5]
+    python -m benchmarks.mnist_accuracy --data DIR --compare [--steps 50]
 
 Batch 100, Xavier, Adam at 1e-3 and at 2e-4 in the third epoch, compiled. With ``--compare``, the
 losses of the first steps instead: the same training imperatively, hybridized and by TrainStep.
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import lenet
 
 import graphc
+from benchmarks.models import lenet
 from graphc import autograd, gluon, nd
 from graphc.gluon.data import vision
 
@@ -43,7 +43,7 @@ def accuracies(data: str, seeds: int) -> None:
 
 def network(dtype: str, moved: bool) -> Any:
     """Return LeNet with values; ``moved`` changes each of them by about one rounding."""
-    net = lenet()
+    net = lenet(pad=2)
     net.initialize(graphc.init.Xavier())
     net.cast(dtype)
     net.complete(nd.zeros((1, 1, 28, 28), dtype=dtype))

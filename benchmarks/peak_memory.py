@@ -1,6 +1,6 @@
 """Peak memory of a LeNet training step against what the printed plan says.
 
-    python benchmarks/peak_memory.py [--batch 1000] [--optimizer sgd]
+    python -m benchmarks.peak_memory [--batch 1000] [--optimizer sgd]
 
 A fresh process loads and compiles everything and trains on a batch of two; then its peak is reset,
 and it trains on the large batch. What its resident memory grew by at the peak is compared with the
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import lenet
 
 import graphc
+from benchmarks.models import lenet
 from graphc import gluon, nd
 
 MEGABYTE = 1e6
@@ -46,7 +46,7 @@ def batch_of(size: int) -> tuple[Any, Any]:
 
 def measure(batch: int, optimizer: str) -> None:
     """Train one step of this size in this process and print the figures."""
-    net = lenet()
+    net = lenet(pad=2)
     net.initialize(graphc.init.Xavier())
     trainer = gluon.Trainer(net.collect_params(), optimizer)
     step = gluon.TrainStep(net, gluon.loss.SoftmaxCrossEntropyLoss(), trainer)
@@ -89,7 +89,8 @@ def main() -> None:
     if options.inner:
         measure(options.batch, options.optimizer)
         return
-    command = [sys.executable, __file__, "--inner", f"--optimizer={options.optimizer}"]
+    command = [sys.executable, "-m", "benchmarks.peak_memory", "--inner"]
+    command.append(f"--optimizer={options.optimizer}")
     subprocess.run([*command, "--batch=2"], check=False, capture_output=True)
     raise SystemExit(subprocess.run([*command, f"--batch={options.batch}"], check=False).returncode)
 

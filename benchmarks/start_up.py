@@ -1,65 +1,86 @@
-"""From process start to the first trained LeNet batch: empty cache, warm cache; and imports.
+"""From process start to the first trained batch: empty and filled cache, and the memory it took.
 
-    python benchmarks/start_up.py [--repeats 5]
-
-Each figure is the median over fresh processes, in seconds.
+Each figure comes from fresh processes that run `benchmarks.first_batch`.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-FIRST_BATCH = """
-import graphc
-from graphc import gluon, nd
-from models import lenet
-net = lenet()
-net.initialize(graphc.init.Xavier()); net.hybridize()
-trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 1e-3})
-step = gluon.TrainStep(net, gluon.loss.SoftmaxCrossEntropyLoss(), trainer)
-loss = step(nd.random.normal(shape=(100, 1, 28, 28)), nd.zeros((100,)))
-print(float(loss.mean()), graphc.stats())
-"""
+import numpy as np
+
+from benchmarks.first_batch import NETWORKS
+from benchmarks.sides import Framework
+
+# Where each framework keeps what it compiled.
+CACHES = ("GRAPHC_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+ALWAYS = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
-def seconds(code: str, cache: str) -> float:
-    """Run ``code`` in a fresh interpreter and return its wall time."""
-    here = str(Path(__file__).parent)
-    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "GRAPHC_CACHE_DIR": cache, "PYTHONPATH": path}
+@dataclass(frozen=True)
+class Started:
+    """A network's start in one framework.
+
+    Parameters
+    ----------
+    cold_s, warm_s : sequence of float
+        Wall time of each process.
+    peak_bytes : int
+        Peak resident size of the processes with a warm cache, median.
+    """
+
+    network: str
+    framework: str
+    cold_s: Sequence[float]
+    warm_s: Sequence[float]
+    peak_bytes: int
+
+    def median_s(self, state: str) -> float:
+        """Return the median of the ``"cold"`` or ``"warm"`` times."""
+        return float(np.median(self.cold_s if state == "cold" else self.warm_s))
+
+
+def run_once(network: str, framework: str, threads: int, cache: str) -> tuple[float, int]:
+    """Train one batch in a process of its own; return its wall time and peak resident bytes."""
+    root = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, **ALWAYS, **dict.fromkeys(CACHES, cache), "PYTHONPATH": path}
+    command = [sys.executable, "-m", "benchmarks.first_batch", network, framework, str(threads)]
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
     if done.returncode:
-        raise SystemExit(done.stderr)
-    return time.perf_counter() - started
+        raise RuntimeError(f"first batch of {network} in {framework}:\n{done.stderr}")
+    return seconds, json.loads(done.stdout.splitlines()[-1])["peak_bytes"]
 
 
-def main() -> None:
-    """Print every figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    cold, warm, numpy, both = [], [], [], []
+def measure(
+    network: str, frameworks: Sequence[Framework], threads: int, repeats: int
+) -> list[Started]:
+    """Return the figures of one network; frameworks take turns."""
+    taking_part = [f.name for f in frameworks if f.name in NETWORKS[network]]
+    cold: dict[str, list[float]] = {name: [] for name in taking_part}
+    warm: dict[str, list[float]] = {name: [] for name in taking_part}
+    peaks: dict[str, list[int]] = {name: [] for name in taking_part}
     for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as cache:
-            cold.append(seconds(FIRST_BATCH, cache))
-            warm.append(seconds(FIRST_BATCH, cache))
-            numpy.append(seconds("import numpy", cache))
-            both.append(seconds("import numpy, graphc", cache))
-    added = statistics.median(both) - statistics.median(numpy)
-    print(f"first trained LeNet batch, empty cache  {statistics.median(cold):.2f} s")
-    print(f"first trained LeNet batch, warm cache   {statistics.median(warm):.2f} s")
-    print(f"import graphc, beyond import numpy      {added:.3f} s")
-
-
-if __name__ == "__main__":
-    main()
+        for name in taking_part:
+            with tempfile.TemporaryDirectory() as cache:
+                cold[name].append(run_once(network, name, threads, cache)[0])
+                seconds, peak = run_once(network, name, threads, cache)
+            warm[name].append(seconds)
+            peaks[name].append(peak)
+    return [
+        Started(network, name, cold[name], warm[name], int(np.median(peaks[name])))
+        for name in taking_part
+    ]

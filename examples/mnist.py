@@ -10,6 +10,7 @@ The last line is ``test accuracy: 0.xxxx``.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -118,6 +119,12 @@ def draw(history: list[dict[str, float]], data: Any, predicted: np.ndarray, out:
     figure.savefig(out / "misread.png", dpi=120)
 
 
+def from_here(path: str) -> str:
+    """Return a path as one types it in the current folder."""
+    whole, here = Path(path).absolute(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+
+
 def main() -> None:
     """Train, save, draw, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -141,12 +148,16 @@ def main() -> None:
 
     options.out.mkdir(parents=True, exist_ok=True)
     net.save_parameters(str(options.out / "lenet.params"))
-    draw(history, test, predicted, options.out)
+    if importlib.util.find_spec("matplotlib"):
+        draw(history, test, predicted, options.out)
+    else:
+        print("no pictures, for these need matplotlib: pip install matplotlib")
     counts = graphc.stats()
     compiled, loaded = counts["kernels_compiled"], counts["kernels_loaded"]
     print(f"trained in {seconds:.1f} s; kernels: {compiled:.0f} compiled, {loaded:.0f} loaded")
-    print(f"model and pictures are in {options.out}{'/' if options.out.name else ''}")
-    print("next: `graphc dump examples/mnist.py:lenet --shape x=f32[100,1,28,28] --stage fuse`")
+    print(f"what was made is in {options.out}{'/' if options.out.name else ''}")
+    dump = f"{from_here(sys.executable)} -m graphc dump {from_here(__file__)}:lenet"
+    print(f"next: {dump} --shape 'x=f32[100,1,28,28]' --stage fuse")
     print(f"test accuracy: {accuracy:.4f}")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from graphc.errors import ArgumentError, nearest, user_location
 
 
-def _default_threads() -> int:
+def available_cores() -> int:
+    """Return how many threads of this process run at once."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -31,7 +32,7 @@ class Config:
         What turns loop IR into machine code: ``"llvm"``, or ``"numba"``, which goes through
         Python text.
     cache : bool
-        Keep compiled kernels on disk.
+        Keep compiled kernels and programs on disk.
     cache_dir : str or None
         Folder of the disk cache; None is the platform's cache folder, or ``GRAPHC_CACHE_DIR``.
     cache_bytes : int
@@ -44,12 +45,12 @@ class Config:
         Time every launch of every program; read by ``graphc.profile()``.
     """
 
-    threads: int = field(default_factory=_default_threads)
+    threads: int = field(default_factory=available_cores)
     engine: str = "llvm"
     cache: bool = True
     cache_dir: str | None = None
     cache_bytes: int = 512 * 1024 * 1024
-    compile_threads: int = field(default_factory=_default_threads)
+    compile_threads: int = field(default_factory=available_cores)
     verify: bool = False
     profile: bool = False
 
@@ -78,14 +79,14 @@ def _check(name: str, value: object) -> None:
         accepted, good = f"an integer of {_LEAST[name]} or more", whole
     elif name == "engine":
         accepted, good = f"one of {', '.join(ENGINES)}", value in ENGINES
-        accepted += nearest(str(value), ENGINES)
     elif name == "cache_dir":
         accepted, good = "a path or None", value is None or isinstance(value, (str, os.PathLike))
     else:
         accepted, good = "True or False", isinstance(value, bool)
     if not good:
         raise ArgumentError(
-            f"option {name} cannot be {value!r}",
+            f"option {name} cannot be {value!r}"
+            + (f".{nearest(str(value), ENGINES)}" if name == "engine" else ""),
             remedy=f"It is {accepted}.",
             where=user_location(),
         )

@@ -237,7 +237,7 @@ ERRORS = [
     ((f"{MLP}:net.hiden",), 1, ["has no 'hiden'"]),
     ((f"{MLP}:net", "--shape", "y=f32[2,3]"), 1, ["no argument 'y'", "Its arguments are x."]),
     ((f"{MLP}:net", "--shape", "x=f32(2,3)"), 1, ["is not a shape", "x=f32[64,1,28,28]"]),
-    ((f"{MLP}:net", "--shape", "x=float33[2]"), 1, ["there is no dtype 'float33'", "float32"]),
+    ((f"{MLP}:net", "--shape", "x=float33[2]"), 1, ["--shape 'x=float33[2]': there is no dtype"]),
     ((f"{MLP}:add", "--shape", "a=f32[2]"), 1, ["does not say what 'b' of add is"]),
     ((f"{MLP}:add", "--shape", "a=f32[2]", "--shape", "b=f32[3]"), 1, ["do not broadcast"]),
     ((f"{MLP}:add", *["--shape", "f32[2]"] * 3), 1, ["takes 2 arguments, --shape gives more"]),
@@ -384,13 +384,13 @@ def test_info(run: Run) -> None:
 def test_cache(run: Run, tmp_path: Path) -> None:
     with graphc.options(cache_dir=str(tmp_path)):
         status, out, _ = run("cache", "size")
-        assert status == 0 and out.startswith("0 in ")
+        assert status == 0 and out.startswith("0 entries in ")
         graphc.compile(lambda x: x * 2.0 + 1.0)(graphc.nd.ones((3,)))
         _, listed, _ = run("cache", "list")
         assert len(listed.splitlines()) >= 2 and "days ago" in listed
         _, cleared, _ = run("cache", "clear")
         assert cleared.startswith("removed ")
-        assert run("cache", "size")[1].startswith("0 in ")
+        assert run("cache", "size")[1].startswith("0 entries in ")
 
 
 def test_shapes_and_bindings() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib.util
 import os
 import re
 import shlex
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from graphc.config import Config
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -31,14 +33,11 @@ def identity(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MPLBACKEND": "Agg"}
-    if "home" in options:
-        environment["HOME"] = str(options["home"])
+def run(arguments: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=options.pop("cwd", ROOT),
-        env=environment,
+        cwd=cwd,
+        env={**os.environ, "MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -94,25 +93,44 @@ def blocks(page: Path) -> list[str]:
     return [m["code"] for m in _BLOCK.finditer(text) if m["before"].strip() != NO_RUN]
 
 
-def write_digits(folder: Path, count: int) -> None:
-    """Write a training set in MNIST's format, for examples that train on it."""
-    folder.mkdir(parents=True)
-    images = np.random.default_rng(0).integers(0, 255, (count, 28, 28), np.uint8)
-    head = struct.pack(">4i", 2051, count, 28, 28)
-    (folder / "train-images-idx3-ubyte").write_bytes(head + images.tobytes())
-    labels = (np.arange(count) % 10).astype(np.uint8)
-    head = struct.pack(">2i", 2049, count)
-    (folder / "train-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
-
-
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=identity)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     # One process for a page: blocks build on those before, and may register ops.
     script = tmp_path / "page.py"
     script.write_text("\n\n".join(blocks(page)), encoding="utf-8")
-    write_digits(tmp_path / ".graphc" / "data" / "mnist", 200)
-    done = run([str(script)], cwd=tmp_path, home=tmp_path)
+    done = run([str(script)], cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=identity)
+def test_python_blocks_use_what_they_import(page: Path) -> None:
+    code = "\n\n".join(blocks(page))
+    imported = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    assert imported <= used, f"{identity(page)} imports {imported - used} and does not use it"
+
+
+def commands(page: Path) -> list[str]:
+    """Return the ``graphc`` commands that a page shows, without their prompt."""
+    return re.findall(r"^\$ graphc (.+)$", page.read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=identity)
+def test_commands_run(page: Path) -> None:
+    for command in commands(page):
+        done = run(["-m", "graphc", *shlex.split(command)])
+        assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def test_every_option_is_described() -> None:
+    text = (DOCS / "jit.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert described == [field.name for field in dataclasses.fields(Config)]
 
 
 def test_only_what_cannot_run_is_skipped() -> None:

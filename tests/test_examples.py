@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def test_mnist(tmp_path: Path) -> None:
     assert last is not None and float(last[1]) > 0.85
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {"lenet.params", "learning_curve.png", "misread.png"}
+    command = next(line for line in lines if line.startswith("next: ")).removeprefix("next: ")
+    assert run(*shlex.split(command)[1:])[0] == "graph @lenet("
 
 
 def test_symbol() -> None:

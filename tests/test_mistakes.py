@@ -253,6 +253,18 @@ def test_a_label_out_of_range_outside_of_a_step(mode: str) -> None:
         loss(X, nd.array([0, 3]))  # here
 
 
+@BLOCKS
+def test_a_label_or_an_index_that_is_nan(mode: str) -> None:
+    loss, net = gluon.loss.SoftmaxCrossEntropyLoss(), as_network(mode, nn.Embedding(5, 2))
+    loss.hybridize(mode == "hybridized")
+    missing = nd.array([0, float("nan")])
+    for run, what in ((lambda: loss(X, missing), "label"), (lambda: net(missing), "index")):
+        with pytest.raises(IndexRangeError, match=f"{what} nan at position 1 is out of range"):
+            run()
+    kept = loss(X, missing, nd.array([[1], [0]])).asnumpy()  # weight 0: the label does not count
+    assert kept[1] == 0
+
+
 @NETWORKS
 def test_an_embedding_index_out_of_range(mode: str) -> None:
     net = sequence(nn.Embedding(5, 2))

@@ -14,7 +14,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mistakes import FUNCTIONS, as_function, as_network, mistake, unchanged, values  # noqa: E402
+from mistakes import (  # noqa: E402
+    BLOCKS,
+    FUNCTIONS,
+    as_function,
+    as_network,
+    mistake,
+    unchanged,
+    values,
+)
 
 import graphc  # noqa: E402
 from graphc import gluon, nd, sym  # noqa: E402
@@ -277,6 +285,69 @@ def test_items_that_are_no_numbers() -> None:
 def test_a_batchify_function_that_is_none() -> None:
     with mistake(ArgumentError, "batchify_fn", "3", remedy="batchify.Pad()"):
         gluon.data.DataLoader([1, 2], batch_size=2, batchify_fn=3)  # here
+
+
+def test_a_batch_size_that_is_no_integer() -> None:
+    with mistake(ArgumentError, "batch_size", "2.5", remedy="batch_size=32"):
+        gluon.data.DataLoader([1, 2, 3], batch_size=2.5)  # here
+
+
+# -- values of the wrong kind ------------------------------------------------------------------
+
+
+def test_compiling_what_is_no_function() -> None:
+    with mistake(ArgumentError, "a NDArray", remedy="the function itself"):
+        graphc.compile(X * 2)  # here
+
+
+class Forgets(nn.HybridBlock):
+    def forward(self, x: Any) -> Any:
+        x * 2
+
+
+@BLOCKS
+def test_a_loss_of_a_forward_that_returns_nothing(mode: str) -> None:
+    net, loss = as_network(mode, Forgets()), gluon.loss.SoftmaxCrossEntropyLoss()
+    with mistake(ArgumentError, "SoftmaxCrossEntropyLoss got None", "'pred'", remedy="return"):
+        loss(net(X), nd.zeros((2,)))  # here
+
+
+@BLOCKS
+def test_a_layer_behind_a_forward_that_returns_nothing(mode: str) -> None:
+    net = nn.HybridSequential()
+    net.add(Forgets(), nn.Dense(2))
+    net = as_network(mode, net)
+    with mistake(ArgumentError, "Dense got None for its input 'x'", remedy="return"):
+        net(X)  # here
+
+
+def test_a_shape_in_two_arguments() -> None:
+    with mistake(ArgumentError, "device type 3", remedy="nd.ones((2, 3))"):
+        nd.ones(2, 3)  # here
+
+
+def test_the_gradient_by_integers() -> None:
+    slope = graphc.grad(lambda x: (x * 2).sum())
+    with mistake(DTypeError, "argument 0 holds int32", remedy="floating-point"):
+        slope(nd.array([1, 2], dtype="int32"))  # here
+
+
+def test_attaching_a_gradient_to_integers() -> None:
+    x = nd.array([1, 2], dtype="int32")
+    with mistake(DTypeError, "attach_grad()", "int32", remedy='astype("float32")'):
+        x.attach_grad()  # here
+    x.attach_grad("null")
+
+
+def test_predictions_given_first_to_a_metric() -> None:
+    accuracy = graphc.metric.Accuracy()
+    with mistake(ShapeError, "(2, 3)", "(2,)", remedy="labels first"):
+        accuracy.update(X, nd.zeros((2,)))  # here
+
+
+def test_a_misspelt_engine() -> None:
+    with mistake(ArgumentError, "'lvm'. Did you mean 'llvm'?", remedy="one of llvm, numba."):
+        graphc.configure(engine="lvm")  # here
 
 
 # -- symbols and devices -----------------------------------------------------------------------

@@ -16,17 +16,18 @@ OK, USER_ERROR, USAGE_ERROR = 0, 1, 2
 
 _EXAMPLES = """\
 examples:
-  graphc dump lenet.py:net --shape x=f32[64,1,28,28]
+  graphc dump lenet.py:net --shape 'x=f32[64,1,28,28]'
       fusion groups and memory plan of a Block, a Symbol, a function or a compiled one
-  graphc dump lenet.py:net --stage trace,grad,fuse,plan,kernel --bind B=100
+  graphc dump lenet.py:net --shape 'x=f32[64,1,28,28]' --stage grad,fuse,plan,kernel --bind B=100
       the gradient graph through the stages, memory planned for 100 rows
   graphc dump step.graph --stage source --kernel conv
-      the Python source that runs, of the kernels whose name has "conv"
+      the Python text of the kernels whose name has "conv"
   graphc dump lenet.py:net --diff            what each pass changed
   graphc dump lenet.py:net --stage fuse --dot | dot -Tsvg > lenet.svg
   graphc info                                versions, processor, cache
-  graphc cache clear                         remove all compiled kernels
+  graphc cache clear                         remove all that was compiled
 
+Without --shape the file defines example_inputs(): see graphc dump --help.
 exit status: 0 done, 1 the model or file has a fault, 2 wrong usage of the command
 """
 _DUMP_EXAMPLES = """\
@@ -37,9 +38,9 @@ for a Symbol also a dict) in the file or on the object; a Symbol's parameters ge
 Nothing is run: the model is traced only. Later stages show the gradient graph where grad is listed.
 
 examples:
-  graphc dump mlp.py:net --shape x=f32[64,784] --stage trace,canonical,fuse
+  graphc dump mlp.py:net --shape 'x=f32[64,784]' --stage trace,canonical,fuse
   graphc dump mlp.py:net --stage grad,plan --bind B=100
-  graphc dump mlp.py:symbol --shape data=f32[64,784]
+  graphc dump mlp.py:symbol --shape 'data=f32[64,784]'
   graphc dump mlp.py:net --stage kernel,source,llvm,asm --kernel k0 --output listing
   graphc dump mlp.py:net --diff trace,canonical
 """
@@ -83,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_dump(commands)
     shown = commands.add_parser("info", help="versions, processor, threads, cache, GPU")
     shown.set_defaults(run=lambda options: print(info(), end=""))
-    kept = commands.add_parser("cache", help="list, size or clear the compiled kernels on disk")
+    kept = commands.add_parser("cache", help="list, size or clear compiled kernels and programs")
     kept.add_argument("action", choices=("list", "size", "clear"))
     kept.set_defaults(run=lambda options: print(cache_command(options.action), end=""))
     return parser

@@ -58,7 +58,7 @@ def cache_line() -> str:
         return "not kept on disk (option cache)"
     used, count = cache.size_bytes(), len(cache.entries())
     bound = bytes_text(options.cache_bytes)
-    return f"{count} in {config.cache_dir()}, {bytes_text(used)} of at most {bound}"
+    return f"{count} entries in {config.cache_dir()}, {bytes_text(used)} of at most {bound}"
 
 
 def gpu_line() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, DTypeError
 from graphc.ir.types import TensorType, as_dtype, tensor_type
 
 _SHAPE = re.compile(r"(?:(?P<name>[^=\[\]]+)=)?(?P<dtype>[A-Za-z0-9_]*)\[(?P<sizes>[^\[\]]*)\]")
@@ -27,7 +27,10 @@ def parse_shape(text: str) -> tuple[str, TensorType]:
             f"--shape {text!r} is not a shape",
             remedy="Write it as x=f32[64,1,28,28]: the argument's name, its dtype, its sizes.",
         )
-    dtype = as_dtype(found["dtype"] or "float32")
+    try:
+        dtype = as_dtype(found["dtype"] or "float32")
+    except DTypeError as error:  # which has the line that called as_dtype, and no line is to blame
+        raise ArgumentError(f"--shape {text!r}: {error.message}", remedy=error.remedy) from None
     return (found["name"] or "").strip(), tensor_type(dtype, [int(size) for size in sizes])
 
 

@@ -9,7 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from graphc import lazy
+from graphc import config, lazy
 from graphc.ir.target import Target
 
 _LINUX_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -60,6 +60,7 @@ def host_target() -> Target:
         l1_bytes=l1_bytes,
         l2_bytes=l2_bytes,
         l3_bytes=l3_bytes,
+        cores=config.available_cores(),
     )
 
 

@@ -140,7 +140,9 @@ class Arithmetic:
 
     def elementwise(self, rule: Callable[..., Row], values: Sequence[Value], dtype: DType) -> Value:
         """Apply a rule of rows to broadcast values."""
-        tile = np.broadcast_shapes(*(v.tile for v in values))
+        tile = values[0].tile
+        if any(v.tile != tile for v in values):
+            tile = np.broadcast_shapes(*(v.tile for v in values))
         columns = [self.broadcast(v, tile) for v in values]
         return Value(dtype, tile, [rule(*rows) for rows in zip(*columns, strict=True)])
 

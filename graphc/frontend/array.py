@@ -120,6 +120,9 @@ class Array(Handle):
         self._index = 0
         self._leaf: Any = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}\n{self._array!r}>"
+
     @property
     def type(self) -> TensorType:
         """Element type and shape."""

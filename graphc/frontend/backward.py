@@ -82,8 +82,9 @@ def backward(
             raise AutogradError(
                 f"backward() on an array of shape {head.shape} that was not computed inside "
                 "autograd.record() from one that has attach_grad()",
-                remedy="Compute it inside `with autograd.record():` by operations that have a "
-                "gradient; argmax, comparisons and rounding have none.",
+                remedy="Call attach_grad() on what to differentiate by (Parameters have it), then "
+                "compute inside `with autograd.record():` by operations that have a gradient; "
+                "argmax, comparisons and rounding have none.",
                 where=user_location(),
             )
     arriving = _pulled(heads, head_grads, retain_graph, False, train_mode, frozenset())

@@ -46,7 +46,7 @@ class Context:
         if kind not in KINDS:
             raise ArgumentError(
                 f"there is no device type {kind!r}.{nearest(str(kind), KINDS)}",
-                remedy="Use graphc.cpu() or graphc.gpu(i).",
+                remedy="Use graphc.cpu() or graphc.gpu(i). A shape is one tuple: nd.ones((2, 3)).",
                 where=user_location(),
             )
         self.device_type = kind

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, ShapeError, user_location
+from graphc.errors import ArgumentError, DTypeError, ShapeError, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.backward import constant_of
 from graphc.frontend.tape import Leaf, key_of, ones_like, pull_back, recording
@@ -16,6 +16,7 @@ from graphc.frontend.tracer import Tracer, current_trace
 from graphc.frontend.tree import flatten, unflatten
 from graphc.ir.ops.basic import copy
 from graphc.ir.ops.creation import full_like
+from graphc.ir.types import as_dtype
 from graphc.passes.differentiate import gradients
 
 Function = Callable[..., Any]
@@ -122,6 +123,15 @@ def _check_leaves(leaves: Sequence[Any], numbers: Sequence[int]) -> None:
             remedy="Pass arrays, or lists, tuples and dicts of them.",
             where=user_location(),
         )
+    for leaf in leaves:
+        dtype = as_dtype(leaf.dtype)
+        if not dtype.floating:
+            raise DTypeError(
+                f"argument {', '.join(map(str, numbers))} holds {dtype.name}, which has no "
+                "gradient",
+                remedy='Pass floating-point arrays, x.astype("float32").',
+                where=user_location(),
+            )
 
 
 def _head(result: Any, has_aux: bool) -> Any:

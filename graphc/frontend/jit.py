@@ -347,6 +347,12 @@ def compile(function: Callable[..., Any]) -> Jit:
     >>> double(nd.ones((2,))).asnumpy()
     array([2., 2.], dtype=float32)
     """
+    if not callable(function):
+        raise ArgumentError(
+            f"graphc.compile takes a function of arrays, got a {type(function).__name__}",
+            remedy="Pass the function itself: graphc.compile(step), not graphc.compile(step(x)).",
+            where=user_location(),
+        )
     return Jit(function)
 
 

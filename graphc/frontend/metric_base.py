@@ -254,6 +254,9 @@ def as_list(arrays: Any) -> list[Any]:
     return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
 
 
+_LABELS_FIRST = "update() takes the labels first, then the predictions."
+
+
 def _pairs(name: str, labels: Any, preds: Any) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
     labels, preds = as_list(labels), as_list(preds)
     if len(labels) != len(preds):
@@ -265,11 +268,13 @@ def _pairs(name: str, labels: Any, preds: Any) -> list[tuple[numpy.ndarray, nump
     return [(to_numpy(label), to_numpy(pred)) for label, pred in zip(labels, preds, strict=True)]
 
 
-def mismatch(name: str, label: numpy.ndarray, pred: numpy.ndarray, remedy: str = "") -> ShapeError:
+def mismatch(
+    name: str, label: numpy.ndarray, pred: numpy.ndarray, remedy: str = ""
+) -> ShapeError:
     """Return the error of a label and a prediction that do not fit."""
     return ShapeError(
         f"{name}: labels of shape {label.shape} do not fit predictions of shape {pred.shape}",
-        remedy=remedy or None,
+        remedy=remedy or f"There must be one label for each prediction; {_LABELS_FIRST}",
         where=user_location(),
     )
 
@@ -277,4 +282,5 @@ def mismatch(name: str, label: numpy.ndarray, pred: numpy.ndarray, remedy: str =
 def check_axis(name: str, axis: int, label: numpy.ndarray, pred: numpy.ndarray) -> None:
     """Raise unless ``pred`` has the class axis ``axis``."""
     if not -pred.ndim <= axis < pred.ndim:
-        raise mismatch(name, label, pred, f"The predictions have no axis {axis} of classes.")
+        remedy = f"The predictions have no axis {axis} of classes; {_LABELS_FIRST}"
+        raise mismatch(name, label, pred, remedy)

@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import ArgumentError, AutogradError, Location, ShapeError, user_location
+from graphc.errors import (
+    ArgumentError,
+    AutogradError,
+    DTypeError,
+    Location,
+    ShapeError,
+    user_location,
+)
 from graphc.frontend import context as devices
 from graphc.frontend.array import Array, Storage, mode
 from graphc.frontend.assign import assign, assign_part
@@ -33,7 +40,9 @@ class NDTracer(NDMethods, Tracer):
         self.is_mask = False
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise self._refuse("writing into an array")
+        raise self._refuse(
+            "writing into an array", "Make a new array (where, concat, a product with a mask)"
+        )
 
     @property
     def context(self) -> Context:
@@ -326,7 +335,18 @@ class NDArray(NDMethods, Array):
         ----------
         grad_req : {"write", "add", "null"}
             What `backward` does: replace the gradient, add to it, or nothing.
+
+        Raises
+        ------
+        DTypeError
+            For integers and bools, along which no gradient flows.
         """
+        if grad_req != "null" and not self.type.dtype.floating:
+            raise DTypeError(
+                f"attach_grad() on an array of {self.type.dtype.name}, which has no gradient",
+                remedy='Make it floating-point first: x = x.astype("float32").',
+                where=user_location(),
+            )
         self.mark(type(self)(np.zeros_like(self._array)), grad_req)
 
     def mark(self, gradient: NDArray, grad_req: str = "write") -> None:

@@ -275,12 +275,12 @@ class Tracer(Handle):
     def __repr__(self) -> str:
         return f"<traced {self.type}>"
 
-    def _refuse(self, what: str) -> TraceError:
+    def _refuse(self, what: str, instead: str = "") -> TraceError:
         return TraceError(
             f"{what} needs the value of {self.type}, which is not known while the function is "
             "being compiled",
-            remedy="Use graphc ops that select (where, maximum, a mask), move this out of forward, "
-            "or do not hybridize this block.",
+            remedy=(instead or "Use graphc ops that select (where, maximum, a mask)")
+            + ", move this out of forward, or do not hybridize this block.",
             where=user_location(),
         )
 

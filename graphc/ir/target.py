@@ -27,6 +27,8 @@ class Target:
         Number of vector registers.
     l1_bytes, l2_bytes, l3_bytes : int
         Data cache that one core sees at each level.
+    cores : int
+        Threads that run at once. Work is cut by it where the way of cutting changes no result.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Target:
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
+    cores: int = 4
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of a type one vector register holds."""

@@ -298,9 +298,15 @@ def _serial(node: Node, group: Group) -> bool:
 
 
 def _cheap_nodes(graph: Graph) -> frozenset[int]:
-    """Return ids of the nodes that every group computes for itself."""
+    """Return ids of the nodes that every group computes for itself.
+
+    A kernel with its own loops computes nothing beside: what it reads lies in memory.
+    """
     counts: dict[int, int] = {}
+    read_by_nests = {id(v.node) for node in graph.nodes if node.op.nests for v in node.inputs}
     for node in graph.nodes:
+        if id(node) in read_by_nests:
+            continue
         scalar = node.op.kind is Kind.POINTWISE and all(t.shape == () for t in node.types)
         if not scalar and node.op.name not in CHEAP:
             continue

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ _DATA_OFFSET = object.__basicsize__
 _pointer_at = ctypes.c_uint64.from_address
 _empty = np.empty
 _USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+_WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 
 
 def address(array: np.ndarray) -> int:
@@ -59,11 +60,19 @@ class _BufferLocks:
     def restart(self) -> None:
         """Make new locks: those that other threads held would stay locked in a forked child."""
         self._locks = [threading.Lock() for _ in range(self.count)]
+        self._chosen: dict[tuple[int, ...], list[threading.Lock]] = {}
 
-    def of(self, addresses: Iterable[int]) -> list[threading.Lock]:
+    def of(self, addresses: Sequence[int]) -> list[threading.Lock]:
         """Return the locks of buffers, in the order in which every call has to take them."""
-        chosen = {place // ALIGNMENT % self.count for place in addresses}
-        return [self._locks[i] for i in sorted(chosen)]
+        key = tuple(addresses)
+        found = self._chosen.get(key)
+        if found is None:
+            numbers = {place // ALIGNMENT % self.count for place in key}
+            found = [self._locks[i] for i in sorted(numbers)]
+            if len(self._chosen) >= MOST_BINDINGS:
+                self._chosen.clear()
+            self._chosen[key] = found
+        return found
 
 
 _updating = _BufferLocks()
@@ -223,20 +232,24 @@ class Program:
         arguments: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
         """Run a program that writes to some of its arguments."""
-        self._check_updated(arrays, arguments)
+        whole = self._check_updated(arrays, arguments)
         if places != binding.apart:
             places = self._parted(arrays, places)
             binding.apart = places.copy()
-        targets = [address(arguments[position]) for position in self._updated]
+        targets = [
+            places[position] if whole else address(arguments[position])
+            for position in self._updated
+        ]
         held: list[threading.Lock] = []
         try:
             for lock in _updating.of(targets):
                 lock.acquire()
                 held.append(lock)
             outputs = self._run(binding, places)
-            for position, target in zip(self._updated, targets):
-                if address(arrays[position]) != target:
-                    arguments[position][...] = arrays[position]
+            if not whole:
+                for position, target in zip(self._updated, targets):
+                    if address(arrays[position]) != target:
+                        arguments[position][...] = arrays[position]
         finally:
             for lock in held:
                 lock.release()
@@ -244,20 +257,29 @@ class Program:
 
     def _check_updated(
         self, arrays: Sequence[np.ndarray], arguments: Sequence[np.ndarray]
-    ) -> None:
-        """Raise BindError where results cannot be written back, or would be over one another."""
+    ) -> bool:
+        """Return whether all that is updated is updated in place, not in a copy.
+
+        Raises
+        ------
+        BindError
+            Where results cannot be written back, or would be over one another.
+        """
+        whole = True
         for position in self._updated:
             argument = arguments[position]
-            if not argument.flags.writeable:
+            if not argument.flags.num & _WRITEABLE:
                 raise BindError(
                     f"{self.table.name} updates its input {self._names[position]!r}, got an array "
                     "that is read-only",
                     remedy="Pass a copy of it.",
                 )
             if arrays[position] is not argument:  # what runs may be a copy: look at the original
+                whole = False
                 for other in self._updated:
                     if other != position and np.shares_memory(argument, arguments[other]):
                         raise self._shared(other, position)
+        return whole
 
     def _shared(self, one: int, other: int) -> BindError:
         return BindError(

@@ -167,10 +167,11 @@ def test_interval_and_filter_samplers():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: data.BatchSampler(data.SequentialSampler(7), 0), "batch_size must be 1"),
+        (lambda: data.BatchSampler(data.SequentialSampler(7), 0), "integer of 1 or more, not 0"),
         (lambda: data.BatchSampler([], 2, "discrad"), "Did you mean 'discard'"),
         (lambda: data.SequentialSampler(-1), "0 or more"),
-        (lambda: data.IntervalSampler(3, 4), r"1\.\.3"),
+        (lambda: data.IntervalSampler(3, 4), "at most the length, 3, not 4"),
+        (lambda: data.RandomSampler("3"), "length must be an integer of 0 or more, not '3'"),
     ],
 )
 def test_wrong_arguments_of_samplers(make, message):

@@ -392,16 +392,32 @@ def alive(pid):
     ("arguments", "message"),
     [
         ({}, "needs batch_size"),
-        ({"batch_size": 0}, "batch_size must be 1"),
+        ({"batch_size": 0}, "batch_size must be an integer of 1 or more, not 0"),
+        ({"batch_size": 2.5}, "batch_size must be an integer of 1 or more, not 2.5"),
         ({"batch_size": 2, "shuffle": True, "sampler": [0]}, "contradicts a sampler"),
         ({"batch_size": 2, "batch_sampler": [[0]]}, "already decides"),
         ({"last_batch": "keep", "batch_sampler": [[0]]}, "already decides"),
         ({"batch_size": 2, "last_batch": "dicard"}, "Did you mean 'discard'"),
-        ({"batch_size": 2, "num_workers": -1}, "num_workers=-1"),
-        ({"batch_size": 2, "timeout": 0}, "timeout=0"),
+        ({"batch_size": 2, "num_workers": -1}, "num_workers must be an integer of 0 or more"),
+        ({"batch_size": 2, "num_workers": "2"}, "num_workers must be an integer .* not '2'"),
+        ({"batch_size": 2, "timeout": None}, "timeout of DataLoader must be a number, got None"),
+        ({"batch_size": 2, "timeout": 0}, "timeout must be above 0 seconds, not 0"),
         ({"batch_size": 2, "start_method": "frok"}, "start_method must be one of"),
     ],
 )
 def test_arguments_that_contradict_each_other(arguments, message):
     with pytest.raises(ArgumentError, match=f"{message}(.|\n)*test_dataloader.py"):
         data.DataLoader(data.SimpleDataset([1, 2, 3]), **arguments)
+
+
+def test_a_dataset_without_length_needs_a_sampler():
+    class Squares:
+        def __getitem__(self, index):
+            return index * index
+
+    with pytest.raises(ArgumentError, match="a Squares has not"):
+        data.DataLoader(Squares(), 2)
+    with pytest.raises(ArgumentError, match="a zip has not"):
+        data.DataLoader(zip([1], [2], strict=True), 2, sampler=[0])
+    batches = data.DataLoader(Squares(), 2, sampler=[3, 1])
+    assert [batch.asnumpy().tolist() for batch in batches] == [[9, 1]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -326,3 +328,18 @@ def test_a_second_initialize_that_changes_nothing_warns_at_the_line() -> None:
         net.add_later = nn.Dense(2, in_units=2)
         net.initialize("ones")
     np.testing.assert_array_equal(net.hidden.weight.data().asnumpy(), np.ones_like(before))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_of_a_network_has_parameters_and_programs_of_its_own(copied: Any) -> None:
+    net = Net()
+    net.initialize()
+    net.hybridize()
+    expected = net(batch()).asnumpy()
+    other = copied(net)
+    np.testing.assert_array_equal(other(batch()).asnumpy(), expected)
+    other.hidden.weight.set_data(nd.zeros((8, 5)))
+    np.testing.assert_array_equal(net(batch()).asnumpy(), expected)
+    assert not np.allclose(other(batch()).asnumpy(), expected)
+    with other.name_scope():
+        assert nn.Dense(1).name == f"{net.name}_dense2"

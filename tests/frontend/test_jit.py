@@ -54,3 +54,15 @@ def test_signatures_are_forgotten_when_there_are_many(monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(double(nd.ones((size,))).asnumpy(), np.full(size, 2.0))
         assert len(double._known) <= 3
     assert len(double.traces) == 1
+
+
+def test_indices_that_the_program_computes_itself() -> None:
+    """A kernel with its own loops, the range check, reads them from memory like any others."""
+
+    def places(x: nd.NDArray, table: nd.NDArray) -> nd.NDArray:
+        return nd.Embedding(nd.arange(x.shape[0]), table, input_dim=8, output_dim=3)
+
+    table = nd.reshape(nd.arange(24), (8, 3))
+    for size in (5, 2):
+        found = graphc.compile(places)(nd.zeros(size), table).asnumpy()
+        np.testing.assert_array_equal(found, table.asnumpy()[:size])

@@ -45,6 +45,20 @@ def check_keywords(cls: type, keywords: dict[str, Any]) -> None:
                 raise unknown_argument(cls, name)
 
 
+def no_input(block: Any, args: tuple[Any, ...]) -> ArgumentError | None:
+    """Return the error of a layer of graphc that got None for an input, or None if it did not."""
+    if not type(block).__module__.startswith("graphc."):
+        return None
+    for parameter, given in zip(inspect.signature(block.forward).parameters.values(), args):
+        if given is None and parameter.default is parameter.empty:
+            return ArgumentError(
+                f"{type(block).__name__} got None for its input {parameter.name!r}",
+                remedy="A forward, function or transform without `return` gives None.",
+                where=user_location(),
+            )
+    return None
+
+
 def wrong_inputs(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentError | None:
     """Return the error of a call whose inputs ``forward`` does not take, or None if it does."""
     own = {name: None for name in block._reg_params}

@@ -7,10 +7,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from graphc.errors import ArgumentError, no_attribute, scope, scoped, user_location
+from graphc.errors import ArgumentError, DTypeError, no_attribute, scope, scoped, user_location
 from graphc.frontend.array import Array
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
-from graphc.frontend.gluon.arguments import check_keywords, unknown_argument, wrong_inputs
+from graphc.frontend.gluon.arguments import (
+    check_keywords,
+    no_input,
+    unknown_argument,
+    wrong_inputs,
+)
 from graphc.frontend.gluon.completions import Completed
 from graphc.frontend.gluon.naming import NameScope
 from graphc.frontend.gluon.parameter import Parameter
@@ -92,7 +97,7 @@ class Block:
             "_reg_params": {},
             "_prefix": full,
             "_params": own,
-            "_name_scope": NameScope(full, lambda: self.params),
+            "_name_scope": NameScope(full, self),
             "_version": 0,
             "_hooks": [],
             "_pre_hooks": [],
@@ -397,6 +402,8 @@ class Block:
                 if not inner:
                     Completed.undo()
                 misfit = wrong_inputs(self, args, kwargs) if isinstance(error, TypeError) else None
+                if misfit is None and isinstance(error, TypeError | AttributeError | DTypeError):
+                    misfit = no_input(self, args)
                 if misfit is None:
                     raise
                 raise misfit from None

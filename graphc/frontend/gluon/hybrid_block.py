@@ -35,6 +35,10 @@ class HybridBlock(Block):
         super().__init__(*args, **kwargs)
         self.__dict__.update(_active=False, _jit=None, _seen=-1, _versions=())
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, or what is read from a pickle, compiles its own programs.
+        return {**self.__dict__, "_jit": None}
+
     def hybridize(
         self, active: bool = True, static_alloc: bool = False, static_shape: bool = False,
         **kwargs: Any,

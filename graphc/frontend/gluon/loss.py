@@ -14,7 +14,7 @@ from graphc.frontend.ops.operator import dims
 from graphc.ir.ops import basic, comparison, indexing, movement
 from graphc.ir.ops import softmax as core
 from graphc.ir.sizes import known_size
-from graphc.ir.types import as_dtype, normalize_axis
+from graphc.ir.types import as_dtype, bool_, normalize_axis
 
 
 def _has_type(x: Any) -> bool:
@@ -221,7 +221,7 @@ class SoftmaxCrossEntropyLoss(Loss):
         examples = (*shape[:place], *shape[place + 1 :])
         if len(dims(label)) == len(shape) and known_size(dims(label)[place]) == 1:
             label = movement.squeeze(label, place)
-        if not as_dtype(label.dtype).integer:
+        if as_dtype(label.dtype) is bool_:
             label = basic.cast(label, "int32")
         _check_label_shape(label, pred, examples)
         if sample_weight is not None:
@@ -230,8 +230,8 @@ class SoftmaxCrossEntropyLoss(Loss):
                 weight = movement.squeeze(weight, place)
             used = movement.broadcast_to(comparison.not_equal(weight, 0), dims(label))
             label = comparison.where(used, label, 0)
-            label = label if as_dtype(label.dtype).integer else basic.cast(label, "int32")
-        return indexing.check_index(label, shape[place], "label")
+        label = indexing.check_index(label, shape[place], "label")
+        return label if as_dtype(label.dtype).integer else basic.cast(label, "int32")
 
 
 def _check_label_shape(label: Any, pred: Any, examples: Sequence[Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -34,12 +33,12 @@ class NameScope:
     ----------
     prefix : str
         Of the Block.
-    params : callable
-        Returns the Block's own ParameterDict.
+    block : Block
+        Whose ``params`` new Blocks may share.
     """
 
-    def __init__(self, prefix: str, params: Callable[[], ParameterDict]) -> None:
-        self._prefix, self._params = prefix, params
+    def __init__(self, prefix: str, block: Any) -> None:
+        self._prefix, self._block = prefix, block
         self._counts: dict[str, int] = {}
         self._outer: list[NameScope | None] = []
 
@@ -76,5 +75,5 @@ class NameScope:
         full = prefix if scope is None else scope._prefix + prefix
         if params is not None:
             return full, ParameterDict(params.prefix, params)
-        shared: Any = None if scope is None else scope._params()._shared
+        shared: Any = None if scope is None else scope._block.params._shared
         return full, ParameterDict(full, shared)

@@ -246,7 +246,8 @@ class Parameter:
 
     def _attach_grad(self) -> None:
         assert self._data is not None
-        self._data.attach_grad(self._grad_req)
+        gradient = NDArray(np.zeros(self._data.shape, self._data.dtype))
+        self._data.mark(gradient, self._grad_req)
         self._read_version = 0
 
     # -- reading and writing -------------------------------------------------------------------

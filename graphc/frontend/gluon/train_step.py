@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -73,18 +72,17 @@ class TrainStep:
 
     def _trained(self) -> list[int]:
         """Return the numbers of the Parameters that are trained."""
-        indices = self.trainer.trained()
-        for index in indices:
-            parameter = self.trainer.parameter(index)
-            if parameter.grad_req == "add":
-                raise ArgumentError(
-                    f"TrainStep cannot add to the gradient of {parameter.name}, whose grad_req is "
-                    "'add': it keeps no gradients",
-                    remedy="Set grad_req to 'write', or use autograd.record(), backward() and "
-                    "trainer.step().",
-                    where=user_location(),
-                )
-        return indices
+        requests = self.trainer.requests()
+        if "add" in requests:
+            name = self.trainer.parameter(requests.index("add")).name
+            raise ArgumentError(
+                f"TrainStep cannot add to the gradient of {name}, whose grad_req is 'add': it "
+                "keeps no gradients",
+                remedy="Set grad_req to 'write', or use autograd.record(), backward() and "
+                "trainer.step().",
+                where=user_location(),
+            )
+        return [index for index, request in enumerate(requests) if request != "null"]
 
     def __call__(self, data: Any, *labels: Any, batch_size: float | None = None) -> Any:
         """Train on one batch.
@@ -179,16 +177,17 @@ class TrainStep:
 
     @staticmethod
     def _batch_size(inputs: tuple[Any, ...]) -> int:
-        leaves: Sequence[Any] = inputs
-        if not inputs or not isinstance(inputs[0], Array):
+        first = inputs[0] if inputs else None
+        if not isinstance(first, Array):
             leaves, _ = flatten(inputs, lambda x: isinstance(x, Array))
-        if not leaves or not leaves[0].shape:
+            first = leaves[0] if leaves else None
+        if first is None or not first.shape:
             raise ArgumentError(
                 "TrainStep cannot tell the batch size: the data has no first axis",
                 remedy="Pass batch_size=.",
                 where=user_location(),
             )
-        return int(leaves[0].shape[0])
+        return int(first.shape[0])
 
     def _traced(self, plan: Plan, input_count: int, *arguments: Any) -> Any:
         trace = current_trace()

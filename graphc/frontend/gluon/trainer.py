@@ -101,7 +101,6 @@ class Trainer:
         compression_params: Any = None, update_on_kvstore: bool | None = None,
     ) -> None:  # fmt: skip
         self._params = _parameters(params)
-        self._index = {id(p): i for i, p in enumerate(self._params)}
         self.optimizer = optimizers.create(optimizer, **(optimizer_params or {}))
         self.optimizer.param_dict = dict(enumerate(self._params))
         self._scale = self.optimizer.rescale_grad
@@ -205,13 +204,9 @@ class Trainer:
             )
         return self._scale / size
 
-    def trained(self) -> list[int]:
-        """Return the numbers of the Parameters that have a gradient."""
-        return [i for i, p in enumerate(self._params) if p.grad_req != "null"]
-
-    def number(self, parameter: Parameter) -> int | None:
-        """Return the number of a Parameter, or None where it is not trained here."""
-        return self._index.get(id(parameter))
+    def requests(self) -> list[str]:
+        """Return the ``grad_req`` of each Parameter."""
+        return [parameter.grad_req for parameter in self._params]
 
     def parameter(self, index: int) -> Parameter:
         """Return the Parameter of a number."""
@@ -220,8 +215,9 @@ class Trainer:
     def _with_fresh_gradients(self, ignore_stale_grad: bool) -> list[int]:
         found: list[int] = []
         stale: list[int] = []
-        for index in self.trained():
-            (found if self._params[index].fresh_grad else stale).append(index)
+        for index, parameter in enumerate(self._params):
+            if parameter.grad_req != "null":
+                (found if parameter.fresh_grad else stale).append(index)
         if stale and not ignore_stale_grad:
             names = ", ".join(self._params[i].name for i in stale[:5])
             raise AutogradError(

@@ -9,7 +9,7 @@ from graphc.frontend.ops.shape import BlockGrad
 from graphc.ir.ops import arithmetic, basic, comparison, indexing, reduction
 from graphc.ir.ops import softmax as core
 from graphc.ir.ops.composite import shape_of
-from graphc.ir.types import as_dtype
+from graphc.ir.types import as_dtype, bool_
 
 
 @operator("softmax_cross_entropy", inputs=("data", "label"))
@@ -31,8 +31,9 @@ def softmax_cross_entropy(data: Any, label: Any) -> Any:
     IndexRangeError
         For a label outside ``0 .. C - 1``.
     """
+    label = basic.cast(label, "int32") if as_dtype(label.dtype) is bool_ else label
+    label = indexing.check_index(label, shape_of(data)[-1], "label")
     classes = label if as_dtype(label.dtype).integer else basic.cast(label, "int32")
-    classes = indexing.check_index(classes, shape_of(data)[-1], "label")
     return at_least_1d(reduction.sum(core.softmax_cross_entropy(data, classes)))
 
 

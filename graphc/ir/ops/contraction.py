@@ -135,8 +135,9 @@ class Matmul(OpDef):
         columns, other = _matrix(b.shape, transpose_b, True)
         if unify(inner, other) is None:
             raise ShapeError(
-                f"inner sizes differ: {resolve(inner)} and {resolve(other)}",
-                remedy=_inner_remedy(a, b, inner, columns, transpose_b),
+                f"cannot multiply shapes {shape_text(a.shape)} and {shape_text(b.shape)}: inner "
+                f"sizes differ: {resolve(inner)} and {resolve(other)}",
+                remedy=_inner_remedy(inner, columns, transpose_b),
             )
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
         return a.with_shape((*batch, *(d for d in (rows, columns) if d is not None)))
@@ -199,15 +200,13 @@ class Matmul(OpDef):
             return np.matmul(left, right)
 
 
-def _inner_remedy(
-    a: TensorType, b: TensorType, inner: Dim, columns: Dim | None, transpose_b: bool
-) -> str:
+def _inner_remedy(inner: Dim, columns: Dim | None, transpose_b: bool) -> str:
     if columns is not None and resolve(columns) == resolve(inner):
         flag = not transpose_b
         return f"The other axis of the second operand fits: pass transpose_b={flag}."
     return (
-        f"{shape_text(a.shape)} times {shape_text(b.shape)}: the last axis of the first operand "
-        "must have the size of the second operand's last axis but one (transpose flags applied)."
+        "The last axis of the first operand must have the size of the second operand's last axis "
+        "but one (transpose flags applied)."
     )
 
 

@@ -96,6 +96,10 @@ def as_integers(indices: np.ndarray) -> np.ndarray:
 # -- range checks ------------------------------------------------------------------------------
 
 
+NAN_INDEX = 1 - 2**63
+"""What a check sees in place of NaN; no float converts to it."""
+
+
 def range_error(
     what: str, value: int, position: int, size: int, negative: bool = False
 ) -> IndexRangeError:
@@ -113,7 +117,8 @@ def range_error(
     lowest = -size if negative else 0
     allowed = f"it must be in {lowest} .. {size - 1}" if size else "there is nothing to choose from"
     return IndexRangeError(
-        f"{what} {value} at position {position} is out of range: {allowed}",
+        f"{what} {'nan' if value == NAN_INDEX else value} at position {position} is out of range: "
+        f"{allowed}",
         remedy=f"Check the {what} against the size {size} of the axis it chooses from.",
     )
 
@@ -165,13 +170,16 @@ class CheckIndex(OpDef):
         position = E.index(symbol(place))
         value = E.load(indices, position)
         size = k.size(attrs["size"])
-        whole = E.cast(E.use(name, value), int64)
+        index = E.use(name, value)
+        whole = E.cast(index, int64)
+        if indices.dtype.floating:
+            whole = E.select(index.ne(index), E.const(NAN_INDEX, int64), whole)
         lowest = E.index(0) - size if attrs["negative"] else E.index(0)
         wrong = (whole < lowest) | (whole >= size)
         body = (
             Let(name, value),
             If(wrong, (Fail(OUT_OF_RANGE, (whole, position, size)),)),
-            Store(out, position, E.use(name, value)),
+            Store(out, position, index),
         )
         return (For(place, E.index(0), E.index(product(indices.shape)), body),)
 
@@ -183,7 +191,7 @@ class CheckIndex(OpDef):
 
     def reference(self, indices: np.ndarray, *, size: int, what: str, negative: bool) -> Any:
         """Check with NumPy."""
-        whole = as_integers(indices).reshape(-1)
+        whole = np.where(np.isnan(indices), NAN_INDEX, as_integers(indices)).reshape(-1)
         wrong = (whole < (-size if negative else 0)) | (whole >= size)
         if wrong.any():
             first = int(np.argmax(wrong))

@@ -54,8 +54,8 @@ from graphc.passes.schedule.vectorize import vector_store
 
 __all__ = ["Match", "match", "schedule"]
 
-PARALLEL_BLOCKS = 8
-"""Blocks of columns get narrower until there are so many blocks: work for several threads."""
+BLOCKS_PER_CORE = 2
+"""Blocks of columns get narrower until there are so many for each core."""
 DEEP = 4096
 """Sums of so many terms (gradients of weights) are shared out in pieces of one vector."""
 SCRATCH_BYTES = 512 << 10
@@ -67,7 +67,8 @@ class Blocking:
     """Sizes of tiles and blocks, in elements.
 
     A register tile is ``tile_rows`` by ``tile_vectors * lanes``. Blocks have up to ``rows`` by
-    ``columns`` elements of the output and take ``depth`` terms of the sums at a time.
+    ``columns`` elements of the output and take ``depth`` terms of the sums at a time. Columns
+    are cut further until there are ``count`` blocks, which changes no sum.
     """
 
     lanes: int
@@ -76,6 +77,7 @@ class Blocking:
     rows: int
     columns: int
     depth: int
+    count: int
 
     @property
     def tile_columns(self) -> int:
@@ -98,7 +100,8 @@ def blocking(target: Target, dtype: DType) -> Blocking:
     rows = 16 * tile_rows if target.l2_bytes >= SCRATCH_BYTES else 8 * tile_rows
     free = min(SCRATCH_BYTES, target.l2_bytes) // item_bytes - rows * (depth + 2 * lanes)
     columns = (free // (rows + depth) - 2 * lanes) // tile_columns * tile_columns
-    return Blocking(lanes, tile_rows, tile_vectors, rows, max(columns, tile_columns), depth)
+    columns, count = max(columns, tile_columns), BLOCKS_PER_CORE * target.cores
+    return Blocking(lanes, tile_rows, tile_vectors, rows, columns, depth, count)
 
 
 def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Target) -> Kernel:
@@ -179,7 +182,7 @@ class Plan:
         # 0 for shallow sums, 1 for deep ones, which repay narrower pieces.
         deep = name("deep", dim_min(depth_count // DEEP, 1))
         piece = name("piece", b.tile_columns - deep * (b.tile_columns - b.lanes))
-        share = ceil_div(column_count * row_blocks * matrices, piece * PARALLEL_BLOCKS)
+        share = ceil_div(column_count * row_blocks * matrices, piece * b.count)
         limit = name("column_limit", dim_min(dim_max(share, 1) * piece, b.columns))
         width_blocks = name("width_blocks", ceil_div(width, limit))
         aligned = piece if len(columns) == 1 else 1
@@ -202,7 +205,7 @@ class Plan:
             for axes in (self.matched.rows, self.b_columns, self.matched.depth, self.matched.batch)
         )
         b = self.blocks
-        share = columns * matrices // PARALLEL_BLOCKS + b.tile_columns
+        share = columns * matrices // b.count + b.tile_columns
         terms = dim_min(rows, b.rows) * dim_min(columns, dim_min(share, b.columns)) * (depth + 4)
         return 200 + terms // (4 * b.lanes)
 

@@ -11,8 +11,14 @@ from typing import Any
 from graphc.errors import ArgumentError, DataLoaderError, GraphcError, user_location
 from graphc.frontend.gluon.data.batchify import default_batchify_fn
 from graphc.frontend.gluon.data.fetch import Fetcher, shorten
-from graphc.frontend.gluon.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+from graphc.frontend.gluon.data.sampler import (
+    BatchSampler,
+    RandomSampler,
+    SequentialSampler,
+    whole,
+)
 from graphc.frontend.gluon.data.workers import WorkerPool, check_start_method
+from graphc.frontend.numeric import number
 from graphc.runtime.random import host_generator
 
 
@@ -77,10 +83,17 @@ class DataLoader:
         timeout: float = 120,
         start_method: str | None = None,
     ) -> None:
-        if num_workers < 0 or (prefetch is not None and prefetch < 0) or timeout <= 0:
-            raise _invalid(
-                "num_workers and prefetch must be 0 or more and timeout above 0, not "
-                f"num_workers={num_workers}, prefetch={prefetch}, timeout={timeout}"
+        num_workers = whole("num_workers", num_workers, 0)
+        prefetch = 2 * num_workers if prefetch is None else whole("prefetch", prefetch, 0)
+        timeout = number("DataLoader", "timeout", timeout)
+        if timeout <= 0:
+            raise _invalid(f"timeout must be above 0 seconds, not {timeout:g}")
+        counted = hasattr(dataset, "__len__") or sampler is not None or batch_sampler is not None
+        if not counted or not hasattr(dataset, "__getitem__"):
+            raise ArgumentError(
+                f"a dataset has a length and items, a {type(dataset).__name__} has not",
+                remedy="Make a list of it, or a gluon.data.Dataset with __len__ and __getitem__.",
+                where=user_location(),
             )
         if batchify_fn is not None and not callable(batchify_fn):
             raise ArgumentError(
@@ -99,7 +112,7 @@ class DataLoader:
         self._batch_sampler = batch_sampler
         self._fetcher = Fetcher(dataset, batchify_fn or default_batchify_fn)
         self._num_workers = num_workers
-        self._prefetch = max(1, 2 * num_workers if prefetch is None else prefetch)
+        self._prefetch = max(1, prefetch)
         self._thread_pool = thread_pool
         self._timeout_s = timeout
         self._start_method = start_method
@@ -178,7 +191,7 @@ def _batches(
     dataset: Any, batch_size: int | None, shuffle: bool, sampler: Any, last_batch: str | None
 ) -> BatchSampler:
     if batch_size is None:
-        raise _invalid("DataLoader needs batch_size, or a batch_sampler")
+        raise _invalid("DataLoader needs batch_size (32 for example), or a batch_sampler")
     if sampler is not None and shuffle:
         raise _invalid("shuffle=True contradicts a sampler: the sampler decides the order")
     if sampler is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,7 +34,7 @@ class SequentialSampler(Sampler):
     """
 
     def __init__(self, length: int, start: int = 0) -> None:
-        self._length = _check_length(length)
+        self._length = whole("length", length, 0)
         self._start = start
 
     def __iter__(self) -> Iterator[int]:
@@ -55,7 +56,7 @@ class RandomSampler(Sampler):
     """
 
     def __init__(self, length: int) -> None:
-        self._length = _check_length(length)
+        self._length = whole("length", length, 0)
 
     def __iter__(self) -> Iterator[int]:
         return iter(host_generator().permutation(self._length).tolist())
@@ -99,10 +100,13 @@ class IntervalSampler(Sampler):
     """
 
     def __init__(self, length: int, interval: int, rollover: bool = True) -> None:
-        self._length = _check_length(length)
-        if not 1 <= interval <= length:
-            raise ArgumentError(f"interval must be in 1..{length}, not {interval}")
-        self._interval = interval
+        self._length = whole("length", length, 0)
+        self._interval = whole("interval", interval, 1)
+        if interval > length:
+            raise ArgumentError(
+                f"interval must be at most the length, {length}, not {interval}",
+                where=user_location(),
+            )
         self._starts = interval if rollover else 1
 
     def __iter__(self) -> Iterator[int]:
@@ -128,10 +132,7 @@ class BatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Any, batch_size: int, last_batch: str = "keep") -> None:
-        if batch_size < 1:
-            raise ArgumentError(
-                f"batch_size must be 1 or more, not {batch_size}", where=user_location()
-            )
+        batch_size = whole("batch_size", batch_size, 1)
         if last_batch not in LAST_BATCH:
             raise ArgumentError(
                 f"last_batch must be one of {', '.join(LAST_BATCH)}, not {last_batch!r}."
@@ -164,7 +165,16 @@ class BatchSampler(Sampler):
         return total // self._batch_size
 
 
-def _check_length(length: int) -> int:
-    if length < 0:
-        raise ArgumentError(f"a sampler's length must be 0 or more, not {length}")
-    return int(length)
+EXAMPLES = {"batch_size": 32, "length": 100, "num_workers": 2}
+"""Usual values of arguments, for remedies."""
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return an integer argument; raise ArgumentError unless it is ``least`` or more."""
+    if not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ArgumentError(
+            f"{name} must be an integer of {least} or more, not {value!r:.80}",
+            remedy=f"Pass a whole number, as in {name}={max(least, EXAMPLES.get(name, 1))}.",
+            where=user_location(),
+        )
+    return operator.index(value)

@@ -1,0 +1,1 @@
+"""The benchmark suite: ``python -m benchmarks`` runs every row beside the peers installed."""

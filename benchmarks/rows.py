@@ -1,0 +1,88 @@
+"""The rows of the suite: sizes, goals, and which ones graphc cannot run yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.record import Goal, Row
+from benchmarks.workloads import ADAM, BERT, FUNCTIONS, GPT, TEXT, inference, training
+
+
+def function(name: str, workload: str, goal: Goal, sizes: Any, tiny: Any) -> Row:
+    """Return a row of a function of arrays."""
+    return Row(name, FUNCTIONS[workload], goal, sizes, tiny)
+
+
+def matrices(name: str, workload: str, ratio: float, rows: int, columns: int) -> Row:
+    """Return a row of a function of one matrix, or of one and what goes with it."""
+    tiny = {"rows": 5, "columns": 37}
+    sizes = {"rows": rows, "columns": columns}
+    return function(f"{name} {rows}x{columns}", workload, Goal(ratio), sizes, tiny)
+
+
+def dense(batch: int, ratio: float) -> Row:
+    """Return a dense layer's row."""
+    sizes = {"batch": batch, "inputs": 784, "units": 512}
+    tiny = {"batch": min(batch, 3), "inputs": 20, "units": 7}
+    name = f"dense + bias + relu 784x512, batch {batch}"
+    return function(name, "dense_relu", Goal(ratio), sizes, tiny)
+
+
+def train(name: str, model: str, optimizer: str, batch: int, ratio: float) -> Row:
+    """Return a row of a network's training step."""
+    options = {"model": model, "optimizer": optimizer, "rate": 0.01 if optimizer == "sgd" else 1e-3}
+    title = f"{name} training step, {optimizer}, batch {batch}"
+    return Row(title, training(model), Goal(ratio), {"batch": batch}, {"batch": 2}, options)
+
+
+def infer(name: str, model: str, batch: int, ratio: float, side: int = 0) -> Row:
+    """Return a row of a network's inference; the tests' images have ``side``, if that is given."""
+    tiny = {"batch": min(batch, 2)} | ({"side": side} if side else {})
+    title = f"{name} inference, batch {batch}"
+    options = {"model": model}
+    return Row(title, inference(model), Goal(ratio), {"batch": batch}, tiny, options)
+
+
+ROWS: tuple[Row, ...] = (
+    function("call of x + 1, 4 elements", "add_one", Goal(at_most_us=2), {"count": 4},
+             {"count": 4}),
+    *(function(f"GEMM {n}", "matmul", Goal(1.0), {"n": n}, {"n": 19}) for n in (512, 1024, 2048)),
+    dense(1, 1.0),
+    dense(32, 1.3),
+    dense(128, 1.2),
+    matrices("GELU chain of 12 ops", "gelu_chain", 1.3, 1024, 4096),
+    matrices("softmax", "softmax", 1.8, 4096, 1024),
+    matrices("layer norm forward + backward", "layer_norm_gradient", 2.5, 4096, 1024),
+    matrices("cross entropy forward + backward", "cross_entropy_gradient", 2.5, 256, 10000),
+    matrices("sum over axis 0,", "sum_columns", 1.6, 4096, 4096),
+    matrices("max over axis 0,", "max_columns", 1.6, 4096, 4096),
+    matrices("transpose copy", "transpose", 3.0, 4096, 4096),
+    train("MLP", "mlp", "sgd", 64, 2.0),
+    train("MLP", "mlp", "adam", 64, 2.0),
+    train("MLP", "mlp", "sgd", 256, 1.5),
+    train("MLP", "mlp", "adam", 256, 1.5),
+    train("LeNet", "lenet", "sgd", 100, 3.0),
+    infer("LeNet", "lenet", 1, 1.3),
+    infer("LeNet", "lenet", 100, 1.3),
+    train("ResNet-18 32x32", "resnet18_small", "sgd", 64, 1.4),
+    infer("ResNet-18 224x224", "resnet18", 1, 1.1, side=32),
+    infer("ResNet-50 224x224", "resnet50", 1, 1.1, side=32),
+    infer("MobileNetV2 224x224", "mobilenet_v2", 1, 1.0, side=32),
+    Row("LSTM 256, sequence 35, batch 32, forward + backward", None, Goal(1.4),
+        not_yet="graphc has no LSTM yet"),
+    Row("GPT stack training step, adam, batch 16", GPT, Goal(1.5), {"batch": 16, "length": 128},
+        {"batch": 2, "length": 8}, {"model": "gpt", "optimizer": "adam", "rate": 1e-4}),
+    *(Row(f"BERT-base layer inference, batch {batch}", BERT, Goal(1.2),
+          {"batch": batch, "length": 128}, {"batch": min(batch, 2), "length": 8},
+          {"model": "bert_layer"}) for batch in (1, 8)),
+    Row("Adam over 50 M parameters in 100 tensors", ADAM, Goal(0.95),
+        {"count": 100, "elements": 500_000}, {"count": 3, "elements": 40}, {"rate": 1e-3}),
+    Row("text classifier training step, vocabulary 50,000", TEXT, Goal(1.0),
+        {"batch": 64, "length": 64}, {"batch": 2, "length": 5},
+        {"model": "text_classifier", "optimizer": "sgd", "rate": 0.5}),
+)  # fmt: skip
+
+
+def chosen(words: list[str]) -> list[Row]:
+    """Return the rows whose name has one of the words, in any case; all without words."""
+    return [r for r in ROWS if not words or any(w.lower() in r.name.lower() for w in words)]

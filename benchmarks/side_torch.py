@@ -1,0 +1,117 @@
+"""Rows in PyTorch, eager and by `torch.compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks import functions_torch, models_torch
+from benchmarks.record import Arrays, Row, Side
+
+Wrap = Callable[[Any], Any]
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+
+
+def configure(threads: int) -> None:
+    """Set the number of threads; let compiled inference fold constants into the code."""
+    torch.set_num_threads(threads)
+
+
+def eager(function: Any) -> Any:
+    """Return what was given."""
+    return function
+
+
+def as_numpy(values: Any) -> Arrays:
+    """Return NumPy arrays of one output or several."""
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    return [v.detach().numpy() for v in values]
+
+
+def network(row: Row, values: Arrays) -> torch.nn.Module:
+    """Return the row's network with these parameters."""
+    net = getattr(models_torch, row.options["model"])()
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), values, strict=True):
+            parameter.copy_(torch.from_numpy(value))
+    return net
+
+
+def function(wrap: Wrap, row: Row, data: Arrays, _: Arrays) -> Side:
+    """Prepare a function of arrays."""
+    assert row.workload is not None
+    compiled = getattr(functions_torch, row.workload.name)(wrap)
+    arguments = [torch.from_numpy(x) for x in data]
+
+    @torch.no_grad()
+    def run() -> Any:
+        return compiled(*arguments)
+
+    return Side(run, as_numpy)
+
+
+def inference(wrap: Wrap, row: Row, data: Arrays, values: Arrays) -> Side:
+    """Prepare a network in evaluation mode."""
+    if wrap is not eager:
+        from torch._inductor import config
+
+        config.freezing = True  # what TORCHINDUCTOR_FREEZING sets
+    net = wrap(network(row, values).eval())
+    x = torch.from_numpy(data[0])
+
+    @torch.no_grad()
+    def run() -> Any:
+        return net(x)
+
+    return Side(run, as_numpy)
+
+
+def training(wrap: Wrap, row: Row, data: Arrays, values: Arrays) -> Side:
+    """Prepare a training step."""
+    return Side(trainer(wrap, row, data, network(row, values)), as_numpy)
+
+
+def trainer(wrap: Wrap, row: Row, data: Arrays, net: torch.nn.Module) -> Callable[[], Any]:
+    """Return what makes one training step and returns the mean loss."""
+    optimizer = OPTIMIZERS[row.options["optimizer"]](net.parameters(), lr=row.options["rate"])
+    criterion, forward = torch.nn.CrossEntropyLoss(), wrap(net)
+    x, labels = map(torch.from_numpy, data)
+
+    def run() -> Any:
+        optimizer.zero_grad()
+        scores = forward(x)
+        loss = criterion(scores.flatten(0, -2), labels.flatten())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return run
+
+
+def update(wrap: Wrap, row: Row, data: Arrays, _: Arrays) -> Side:
+    """Prepare an optimizer's update of many tensors, gradients given."""
+    half = len(data) // 2
+    parameters = [torch.nn.Parameter(torch.tensor(x)) for x in data[:half]]
+    for parameter, gradient in zip(parameters, data[half:], strict=True):
+        parameter.grad = torch.from_numpy(gradient)
+    optimizer = torch.optim.Adam(parameters, lr=row.options["rate"], foreach=True)
+    step = wrap(optimizer.step)
+
+    def run() -> list[Any]:
+        step()
+        return [parameters[0], parameters[-1]]
+
+    return Side(run, as_numpy)
+
+
+BUILDERS = {
+    "function": function,
+    "inference": inference,
+    "training": training,
+    "update": update,
+}
+KINDS = {kind: partial(builder, eager) for kind, builder in BUILDERS.items()}
+COMPILED_KINDS = {kind: partial(builder, torch.compile) for kind, builder in BUILDERS.items()}

@@ -1,0 +1,146 @@
+"""The benchmark suite: each row of graphc's computes what the others compute, in a tiny size."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import first_batch, machine, report, runner
+from benchmarks.machine import Machine
+from benchmarks.record import Goal, Measured, Row, Side, Work
+from benchmarks.rows import ROWS, chosen
+from benchmarks.sides import GRAPHC, PEERS, REFERENCE
+from benchmarks.workloads import FUNCTIONS, NETWORKS
+
+LIMITS = Machine(2, 1e9, {1 << 20: 4e9, 1 << 28: 1e9})
+# One row for each tiny computation: rows that differ in size only share it.
+DISTINCT = {(r.workload.name, r.workload.kind, *r.tiny.values(), *r.options.values()): r
+            for r in reversed(ROWS) if r.workload}  # fmt: skip
+# Dozens of kernels to compile.
+LARGE = ("ResNet-18 32x32", "ResNet-50", "MobileNetV2")
+RUNNABLE = [
+    pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row.name.startswith(LARGE) else [])
+    for row in reversed(DISTINCT.values())
+]
+
+
+@pytest.mark.parametrize("row", RUNNABLE)
+def test_a_row_runs_and_agrees_with_a_reference(row: Row) -> None:
+    checks = [p for p in PEERS if p.name == "torch" and not p.missing()] + [REFERENCE]
+    sides = runner.prepare(row, row.tiny, [GRAPHC, *checks])
+    if len(sides) > 1:
+        runner.verify(row, sides)
+        return
+    for found in sides["graphc"].outputs(sides["graphc"].run()):
+        assert np.isfinite(found).all() and np.any(found != 0)
+    pytest.skip("it runs; torch, which this network is compared with, is not installed")
+
+
+def test_every_row_is_run_or_says_why_not() -> None:
+    assert len({r.name for r in ROWS}) == len(ROWS)
+    for row in ROWS:
+        assert bool(row.workload) != bool(row.not_yet), row.name
+        assert (row.goal.ratio is None) != (row.goal.at_most_us is None), row.name
+        if row.workload:
+            assert row.sizes.keys() <= row.tiny.keys(), row.name
+    used = {r.workload.name for r in ROWS if r.workload}
+    assert FUNCTIONS.keys() | NETWORKS.keys() <= used
+
+
+def test_work_counts_the_products_of_the_networks() -> None:
+    torch = pytest.importorskip("torch", reason="torch counts the products of a network")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks import models_torch
+
+    for name, network in NETWORKS.items():
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            getattr(models_torch, name)()(torch.empty(2, *network.shape))
+        assert counter.get_total_flops() == pytest.approx(4 * network.products, rel=0.01), name
+
+
+def test_a_side_that_computes_something_else_is_found() -> None:
+    row = chosen(["softmax"])[0]
+    sides = runner.prepare(row, row.tiny, [GRAPHC])
+    wrong = {**sides, "wrong": Side(lambda: 0, lambda _: [np.ones((5, 37))])}
+    with pytest.raises(runner.Disagreement, match="graphc and wrong differ"):
+        runner.verify(row, wrong)
+    nan = {**sides, "nan": Side(lambda: 0, lambda _: [np.full((5, 37), np.nan)])}
+    with pytest.raises(runner.Disagreement, match="differ by inf"):
+        runner.verify(row, nan)
+
+
+def test_a_row_that_fails_is_shown_with_its_reason() -> None:
+    row = Row("broken", FUNCTIONS["softmax"], Goal(1.0), {"rows": 3, "columns": -1})
+    found = runner.measure(row, [GRAPHC], LIMITS, 1, 0.1)
+    assert "ValueError" in found.problem
+    assert "failed: ValueError" in report.line(found, ["graphc"])
+
+
+def measured(seconds: Mapping[str, list[float]]) -> Measured:
+    row = Row("matrix", FUNCTIONS["matmul"], Goal(1.5), {"n": 100})
+    return Measured(row, seconds, 0.001)
+
+
+def test_the_ratio_is_to_the_fastest_peer_by_medians() -> None:
+    found = measured({"graphc": [0.002, 0.002, 9.0], "a": [0.008] * 3, "b": [0.004, 0.004, 0.001]})
+    assert (found.best_peer, found.ratio) == ("b", pytest.approx(2.0))
+    text = report.line(found, ["graphc", "a", "b", "absent"])
+    for part in ("2 ms", "8 ms", "4 ms", "1 GFLOP/s", "50 %", "2.00x", "1.5x met"):
+        assert part in text
+    assert Goal(3.0).met(found.ratio, 0.002) is False
+    assert Goal(at_most_us=2).met(None, 1.9e-6) is True
+    assert measured({"graphc": [1.0]}).ratio is None
+
+
+def test_the_limit_is_arithmetic_or_memory_at_that_size() -> None:
+    assert LIMITS.limit_s(Work(2e9, 8)) == 2.0
+    assert LIMITS.limit_s(Work(0, 1 << 20)) == pytest.approx((1 << 20) / 4e9)
+    assert LIMITS.limit_s(Work(0, 1 << 30)) == pytest.approx((1 << 30) / 1e9)
+
+
+def test_the_machine_is_measured() -> None:
+    assert machine.peak_flops_per_s(1, steps=1 << 12) > 1e9
+    assert machine.copy_bytes_per_s(2, 1 << 20) > 1e8
+    assert machine.side_by_side_s([lambda: time.sleep(0.01)] * 2, rounds=2) >= 0.01
+
+
+def test_the_command_writes_json_and_a_plot(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command.machine, "measure", lambda threads: LIMITS)
+    monkeypatch.setattr(command, "limit_processors", lambda threads: None)
+    file, options = tmp_path / "figures.json", ["--peers", "--repeats", "3", "--threads", "1"]
+    picture = tmp_path / "ratios.png"
+    try:
+        import matplotlib  # noqa: F401
+
+        options += ["--plot", str(picture)]
+    except ImportError:
+        with pytest.raises(SystemExit, match="matplotlib is not installed"):
+            command.main(["--plot", str(picture)])
+    assert command.main(["call of", "LSTM", "--json", str(file), *options]) == 0
+    assert "LSTM 256" in capsys.readouterr().out
+    call, lstm = json.loads(file.read_text())["rows"]
+    assert len(call["seconds"]["graphc"]) == 3
+    assert lstm["not_yet"] == "graphc has no LSTM yet"
+    assert picture.exists() == ("--plot" in options)
+
+
+def test_what_the_command_cannot_do() -> None:
+    with pytest.raises(SystemExit, match="no row has one of the words nothing"):
+        command.main(["nothing"])
+    with pytest.raises(SystemExit, match="--peers: tensorflow cannot run here"):
+        command.main(["--peers", "tensorflow", "--threads", "1"])
+
+
+def test_the_first_batch_is_trained_in_graphc(capsys: pytest.CaptureFixture[str]) -> None:
+    row = first_batch.row_of("mlp")
+    assert row.name == "MLP training step, sgd, batch 64"
+    first_batch.train(row, "graphc", 1)
+    assert first_batch.peak_bytes() > 10e6
