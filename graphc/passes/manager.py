@@ -44,13 +44,17 @@ def run_graph_passes(graph: Graph, passes: tuple[GraphPass, ...] = GRAPH_PASSES)
     return graph
 
 
-def compile_graph(graph: Graph, target: Target) -> Plan:
+def compile_graph(
+    graph: Graph, target: Target, started: Callable[[Kernel], object] = lambda kernel: None
+) -> Plan:
     """Return the program of a graph as data: fused, lowered, scheduled, memory-planned.
 
     Parameters
     ----------
     graph : Graph
     target : Target
+    started : callable
+        Told each kernel as soon as it is scheduled, in the order of the launches.
 
     Returns
     -------
@@ -59,8 +63,11 @@ def compile_graph(graph: Graph, target: Target) -> Plan:
     fused = run_graph_passes(graph)
     layout = storage(fused)
     made: dict[Kernel, Made] = {}
-    launches = tuple(launch(node, f"k{i}", target, made) for i, node in enumerate(layout.launches))
-    return Plan(layout.graph, launches, layout.root, lifetimes(layout))
+    launches = []
+    for i, node in enumerate(layout.launches):
+        launches.append(launch(node, f"k{i}", target, made))
+        started(launches[-1].kernel)
+    return Plan(layout.graph, tuple(launches), layout.root, lifetimes(layout))
 
 
 def launch(node: Node, name: str, target: Target, made: dict[Kernel, Made]) -> LaunchSpec:

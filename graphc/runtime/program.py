@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-import os
 import struct
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +27,7 @@ from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.table import LaunchRow, LaunchTable, table_of
 from graphc.runtime import profile
+from graphc.runtime.locks import alone
 from graphc.runtime.threads import default_pool
 
 CHUNK_NS = 8_000
@@ -48,59 +47,6 @@ _WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 def address(array: np.ndarray) -> int:
     """Return the address of an array's first element."""
     return pointer_at(id(array) + DATA_OFFSET).value
-
-
-class _BufferLocks:
-    """Locks that calls hold on the buffers they update; few for all buffers, by address."""
-
-    def __init__(self, count: int = 64) -> None:
-        self.count = count
-        self.restart()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.restart)
-
-    def restart(self) -> None:
-        """Make new locks: those that other threads held would stay locked in a forked child."""
-        self._locks = [threading.Lock() for _ in range(self.count)]
-        self._chosen: dict[tuple[int, ...], list[threading.Lock]] = {}
-
-    def of(self, addresses: Sequence[int]) -> list[threading.Lock]:
-        """Return the locks of buffers, in the order in which every call has to take them."""
-        key = tuple(addresses)
-        found = self._chosen.get(key)
-        if found is None:
-            numbers = {place // ALIGNMENT % self.count for place in key}
-            found = [self._locks[i] for i in sorted(numbers)]
-            if len(self._chosen) >= MOST_BINDINGS:
-                self._chosen.clear()
-            self._chosen[key] = found
-        return found
-
-
-_updating = _BufferLocks()
-
-
-class alone:  # noqa: N801  # a function to its users
-    """A context in which no other call updates the buffers at some addresses."""
-
-    __slots__ = ("_held", "_locks")
-
-    def __init__(self, addresses: Sequence[int]) -> None:
-        self._locks = _updating.of(addresses)
-        self._held: list[threading.Lock] = []
-
-    def __enter__(self) -> None:
-        try:
-            for lock in self._locks:
-                lock.acquire()
-                self._held.append(lock)
-        except BaseException:  # interrupted while waiting
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        for lock in self._held:
-            lock.release()
 
 
 @dataclass(slots=True)
@@ -156,6 +102,8 @@ class Program:
     ----------
     plan : Plan
         As `graphc.passes.manager.compile_graph` returns it.
+    kernels : sequence of CompiledKernel, optional
+        Of its launches; by default they are compiled here.
 
     Raises
     ------
@@ -163,8 +111,9 @@ class Program:
         When a kernel cannot be compiled.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        kernels = compile_kernels([launch.kernel for launch in plan.launches], host_target())
+    def __init__(self, plan: Plan, kernels: Sequence[CompiledKernel] | None = None) -> None:
+        if kernels is None:
+            kernels = compile_kernels([launch.kernel for launch in plan.launches], host_target())
         self._start(table_of(plan, [kernel.key for kernel in kernels]), kernels)
 
     @classmethod
