@@ -118,8 +118,16 @@ def passes(count: float) -> Callable[..., Work]:
 
 
 def tensors(generator: Generator, count: int, elements: int) -> Arrays:
-    """Return parameters, then as many gradients."""
-    return [normal(generator, elements) for _ in range(2 * count)]
+    """Return parameters, then as many gradients.
+
+    Gradients keep away from zero: MXNet, and so graphc, adds Adam's epsilon to the root of the
+    plain mean of squares, PyTorch to that of the corrected mean, as the paper has both. Next to
+    gradients below 1e-5 that is seen.
+    """
+    values = [normal(generator, elements) for _ in range(2 * count)]
+    for gradient in values[count:]:
+        gradient += np.copysign(np.float32(0.1), gradient)
+    return values
 
 
 def sequences(generator: Generator, batch: int, length: int) -> Arrays:

@@ -222,7 +222,7 @@ def test_what_is_the_same_for_all_elements_is_computed_ahead_of_the_loops():
     )
     scheduled = print_kernel(cpu.schedule(case.lowered.kernel, TARGET)).splitlines()
     (line,) = (text for text in scheduled if "p2[" in text)
-    assert line == "    same0 = exp(p2[0]) - 1.0"
+    assert line == "  same0 = exp(p2[0]) - 1.0"
     arrays = [random(float32, 20, 50), random(float32, 50, 30), np.float32(0.5)[...]]
     check(case, arrays, M=20, N=30, K=50)
 

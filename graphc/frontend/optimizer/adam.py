@@ -24,6 +24,8 @@ class Adam(Optimizer):
     beta1, beta2 : float
         Decay of the means.
     epsilon : float
+        Added to the root of the mean square as it is, before its bias is corrected: MXNet's way,
+        and that of the paper's efficient form. PyTorch adds it to the corrected one.
     **kwargs
         As of :class:`Optimizer`.
     """

@@ -314,28 +314,21 @@ def _tiles(plan: Plan) -> Body:
     if plan.in_place is None:
         return tiles(plan.blocks, plan.b_scratch, plan.c_scratch, copied)
     rest = Factor(plan.a_scratch, -plan.whole_rows * steps[0], *steps)
-    return tiles(
-        plan.blocks, plan.b_scratch, plan.c_scratch, plan.in_place, rest, plan.whole_rows
-    )
+    return tiles(plan.blocks, plan.b_scratch, plan.c_scratch, plan.in_place, rest, plan.whole_rows)
 
 
 def _results(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
     """Return loops that apply the stores to the sums of a block, turned back if they lie turned."""
     rows, columns = (symbol("row0"), symbol("rows")), (symbol("column0"), symbol("columns"))
+    lanes = plan.blocks.lanes
     if plan.strip is None:
-        ahead, loops = epilogue(
-            plan.original, items, Sums(plan.c_scratch, rows, columns), plan.blocks.lanes, names
-        )
-        return (*ahead, *loops)
-    lanes, strip = plan.blocks.lanes, symbol("strip")
+        return epilogue(plan.original, items, Sums(plan.c_scratch, rows, columns), lanes, names)
+    strip = symbol("strip")
     down = columns[0] + strip, dim_min(columns[1] - strip, lanes)
-    ahead, loops = epilogue(
-        plan.original, items, Sums(plan.strip, down, rows), lanes, names
-    )
+    loops = epilogue(plan.original, items, Sums(plan.strip, down, rows), lanes, names)
     turned = turn(plan.c_scratch, plan.strip, symbol("rows"), strip, lanes)
-    return (*ahead, For("strip", E.index(0), E.index(columns[1]), (
-        *_unless_few(plan.output_rows, turned), *loops
-    ), step=lanes))  # fmt: skip
+    body = (*_unless_few(plan.output_rows, turned), *loops)
+    return (For("strip", E.index(0), E.index(columns[1]), body, step=lanes),)
 
 
 def _unless_few(count: Dim, body: Body) -> Body:

@@ -36,6 +36,7 @@ from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
     flat_loop,
+    hoisted,
     operations,
     over_axes,
     values_first,
@@ -79,6 +80,13 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     if not present:
         return replace(kernel, body=(), extent=0)
     items = collapse(collapse_reductions(write_out_windows(present)))
+    ahead, items = hoisted(items)
+    found = _bound(kernel, items, target)
+    return replace(found, body=(*ahead, *found.body))
+
+
+def _bound(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
+    """Choose the schedule that fits what is stored."""
     matched = contraction.match(items)
     if matched is not None:
         return contraction.schedule(kernel, items, matched, target)

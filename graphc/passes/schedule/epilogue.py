@@ -10,7 +10,7 @@ from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Axis, Buffer, Expr
 from graphc.ir.loop import For, Store
 from graphc.passes.schedule.contraction_match import Match, merged
-from graphc.passes.schedule.loops import Body, hoisted, operations, values_first, vector_loop
+from graphc.passes.schedule.loops import Body, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import Names, Stretch, over, over_runs, touched
 from graphc.passes.schedule.vectorize import vector_store
@@ -25,13 +25,10 @@ class Sums:
     columns: tuple[Dim, Dim]
 
 
-def epilogue(
-    matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, names: Names
-) -> tuple[Body, Body]:
-    """Return what to compute ahead of all loops, and loops that compute the stores from sums."""
+def epilogue(matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, names: Names) -> Body:
+    """Return loops that compute the stores from sums."""
     holder = E.use("sum", matched.reduce)
     rows, columns, stores = _merged_stores(matched, items, holder)
-    same, stores = hoisted(stores, {holder.name, *(a.name for a in items[0].axes)})
     name, cost = columns[-1].name, operations(s.value for s in stores)
     pitch = sums.buffer.shape[1]
 
@@ -50,7 +47,7 @@ def epilogue(
 
     before, down = touched(Stretch(rows, *sums.rows), names)
     more, across = touched(Stretch(columns, *sums.columns), names)
-    return same, (*before, *more, *over(down, names, row))
+    return (*before, *more, *over(down, names, row))
 
 
 def _merged_stores(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
-from graphc.ir.expr import Apply, Axis, Const, Expr, Index
+from graphc.ir.expr import Apply, Axis, Const, Expr, Index, Reduce
 from graphc.ir.loop import BEGIN, END, For, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
-from graphc.passes.schedule.nest import free_names
+from graphc.passes.schedule.nest import Nest, free_names, reductions
 
 Body = tuple[Stmt, ...]
 HEAVY = 48
@@ -43,28 +43,35 @@ def values_first(stores: Sequence[Store]) -> Body:
     return (*lets, *writes)
 
 
-def hoisted(stores: Sequence[Store], moving: Collection[str]) -> tuple[Body, list[Store]]:
-    """Name what stays the same while the variables and registers ``moving`` change.
+def hoisted(items: tuple[Nest, ...]) -> tuple[Body, tuple[Nest, ...]]:
+    """Name what is the same for all elements, to compute it once, ahead of all loops.
 
     An optimizer's step size, with its powers, is one such value: it costs as much as many
     elements, and the compiler cannot see that no store changes what it is made of.
 
     Returns
     -------
-    tuple of Stmt, list of Store
-        Statements ahead of all loops, and the stores that use them.
+    tuple of Stmt, tuple of Nest
+        The statements to put first, and the nests that use their values.
     """
+    moving = {axis.name for item in items for axis in item.axes}
+    if not moving:
+        return (), items
+    moving |= {axis.name for reduce in reductions(items) for axis in reduce.axes}
     lets: list[Let] = []
 
     def visit(node: Expr) -> Expr | None:
         if isinstance(node, (Const, Index)) or not free_names(node).isdisjoint(moving):
             return None
+        if any(isinstance(e, Reduce) for e in E.walk(node)):
+            return None
         lets.append(Let(f"same{len(lets)}", node))
         return E.use(lets[-1].name, node)
 
     memo: dict[Expr, Expr] = {}
-    kept = [replace(store, value=E.rebuild(store.value, visit, memo)) for store in stores]
-    return tuple(lets), kept
+    stores = (replace(i.store, value=E.rebuild(i.store.value, visit, memo)) for i in items)
+    nests = tuple(Nest(item.axes, store) for item, store in zip(items, stores, strict=True))
+    return tuple(lets), nests
 
 
 def over_axes(axes: Sequence[Axis], body: Body) -> Body:

@@ -20,7 +20,7 @@ from graphc.passes.schedule.loops import Body, vector_loop
 from graphc.passes.schedule.nest import free_names, stride
 from graphc.passes.schedule.vectorize import vectorize
 
-TURNED_COLUMNS = 4
+TURNED_COLUMNS = 8
 """Columns of a tile that `pack_turned` transposes: few, for few streams from memory."""
 
 

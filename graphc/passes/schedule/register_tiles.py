@@ -74,23 +74,25 @@ def tiles(
         behind the last row is zero.
     whole_rows : Dim, optional
     """
-    lanes, full = blocks.lanes, blocks.tile_rows
+    full = blocks.tile_rows
     small = full // 2
     rows = symbol("rows")
     many = (rows + small - 1) // full * full if whole_rows is None else whole_rows
 
-    def over_rows(vectors: int) -> Body:
-        """Return the loops over whole tiles, and over smaller ones in the rows behind them."""
-        whole = _multiply((full, vectors, lanes), main, b, sums)
-        part = _multiply((small, vectors, lanes), rest or main, b, sums)
-        return (
-            For("i", E.index(0), E.index(many), whole, step=full),
-            For("i", E.index(many), E.index(rows), part, step=small),
-        )
+    def grid(start: Dim, stop: Dim, step: int, vectors: int, factor: Factor) -> Body:
+        """Return the loops over tiles of ``step`` rows, as many vectors wide as they may be."""
+        return tuple(
+            For("j", E.index(first), E.index(last), step=width * blocks.lanes, body=(
+                For("i", E.index(start), E.index(stop), step=step, body=(
+                    _multiply((step, width, blocks.lanes), factor, b, sums)
+                )),
+            ))
+            for width, first, last in strips(symbol("columns"), vectors, blocks.lanes)
+        )  # fmt: skip
 
-    return tuple(
-        For("j", E.index(start), E.index(stop), over_rows(vectors), step=vectors * lanes)
-        for vectors, start, stop in strips(symbol("columns"), blocks.tile_vectors, lanes)
+    return (
+        *grid(0, many, full, blocks.tile_vectors, main),
+        *grid(many, rows, small, 2, rest or main),
     )
 
 
