@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
-from graphc.ir.expr import Axis, Buffer, Expr
+from graphc.ir.expr import Axis, Buffer, Expr, Load
 from graphc.ir.loop import (
     BEGIN,
     END,
@@ -36,7 +36,7 @@ from graphc.ir.types import DType
 from graphc.passes.schedule.contraction_match import Match, match, merged
 from graphc.passes.schedule.few_rows import FEW, few_rows
 from graphc.passes.schedule.loops import Body, operations, values_first, vector_loop
-from graphc.passes.schedule.nest import Nest
+from graphc.passes.schedule.nest import Nest, stride
 from graphc.passes.schedule.packing import (
     Names,
     Stretch,
@@ -146,7 +146,7 @@ class Plan:
         self.a_depth, (self.a,) = merged(matched.depth, [a])
         rows = self.row_stretch = Stretch(a_rows, symbol("row0"), symbol("rows"))
         depth = Stretch(self.a_depth, symbol("depth0"), symbol("depth"))
-        self.a_by_depth = unit_loads(self.a, self.a_depth[-1]) >= unit_loads(self.a, a_rows[-1])
+        self.a_by_depth = _runs_along(self.a, self.a_depth[-1], a_rows[-1])
         self.a_stretches = (rows, depth) if self.a_by_depth else (depth, rows)
         self._scratch()
 
@@ -237,6 +237,15 @@ class Plan:
         for axis in reversed(self.matched.batch):
             split(axis.name, axis.extent)
         return tuple(lets)
+
+
+def _runs_along(value: Expr, this: Axis, other: Axis) -> bool:
+    """Return whether reads of an operand are nearer each other along ``this`` axis."""
+    unit = unit_loads(value, this), unit_loads(value, other)
+    if unit != (0, 0):
+        return unit[0] >= unit[1]
+    steps = {stride(e, other.name) for e in E.walk(value) if isinstance(e, Load)}
+    return not all(isinstance(step, int) for step in steps)
 
 
 def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
