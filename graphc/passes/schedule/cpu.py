@@ -30,7 +30,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import columns, contraction, phases, transposed
+from graphc.passes.schedule import columns, contraction, phases, sliding, transposed
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
@@ -81,6 +81,9 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     contracted = _contraction(kernel, items, target)
     if contracted is not None:
         return contracted
+    window = sliding.match(present)
+    if window is not None:
+        return sliding.schedule(kernel, present, window, target)
     plan = _plan(items, target)
     if plan.vector is not None and not plan.groups:
         across = transposed.find_axis(items, plan.vector, plan.one)

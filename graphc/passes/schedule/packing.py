@@ -152,7 +152,7 @@ def pack_window(
     before, rows = touched(rows, names)
     more, outer = touched(outer, names)
     pitch, (axis,) = scratch.shape[1], inner.axes
-    lanes = _run_lanes(axis.extent, lanes)
+    lanes = run_lanes(axis.extent, lanes)
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
     place = symbol(axis.name)
     rest = E.iota(lanes) < E.index(inner.start + inner.count - place)
@@ -192,7 +192,7 @@ def _window_vector(
         if not isinstance(node, Load):
             return None
         fixed, varying = rest, None
-        for part in _conjuncts(node.mask):
+        for part in conjuncts(node.mask):
             if free_names(part) & moving:
                 varying = part if varying is None else varying & part
             else:
@@ -206,16 +206,16 @@ def _window_vector(
     return tuple(lets), vector if vector.tile else E.splat(vector, (lanes,))
 
 
-def _conjuncts(mask: Expr | None) -> Iterator[Expr]:
+def conjuncts(mask: Expr | None) -> Iterator[Expr]:
     """Yield conditions that hold together exactly where ``mask`` does."""
     if isinstance(mask, Apply) and mask.op == "and":
         for part in mask.args:
-            yield from _conjuncts(part)
+            yield from conjuncts(part)
     elif mask is not None:
         yield mask
 
 
-def _run_lanes(extent: Dim, lanes: int) -> int:
+def run_lanes(extent: Dim, lanes: int) -> int:
     """Return the width of vectors for runs: of short static ones no more than they need."""
     if isinstance(extent, int):
         while lanes > 2 and lanes // 2 >= extent:
