@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product as places
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, linear, product, symbol, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_min, linear, product, substitute, symbol, symbols
 from graphc.ir.expr import Apply, Axis, Expr, Index, Load, Reduce
 from graphc.ir.loop import For, If, Kernel, Let, Store
 from graphc.ir.target import Target
@@ -66,6 +66,8 @@ def match(items: Sequence[Nest]) -> Window | None:
     """Read a plain kernel as sums over windows of a plane; None where it is more than that."""
     found, axes = reductions(items), items[0].axes
     if len(found) != 1 or not axes or any(n.axes != axes or n.store.mask for n in items):
+        return None
+    if not all(isinstance(item.store.offset, Index) for item in items):
         return None
     (reduce,) = found
     count = product(a.extent for a in reduce.axes)
@@ -141,7 +143,11 @@ class _Emitter:
         self.sum = E.use("sum", window.reduce)
         memo: dict[Expr, Expr] = {window.reduce: self.sum}
         self.stores = [
-            replace(item.store, value=E.rebuild(item.store.value, self._uniform, memo))
+            replace(
+                item.store,
+                value=E.rebuild(item.store.value, self._uniform, memo),
+                offset=self._from_plane(item.store.offset, item.store.offset),
+            )
             for item in items
         ]
 
@@ -155,7 +161,7 @@ class _Emitter:
         if rows is None:
             body = self._rows(1, {}, True)
         else:
-            row = {rows.name: symbol("row")}
+            row: dict[str, Dim] = {rows.name: symbol("row")}
             end = dim_min(symbol(rows.name) + ROWS, rows.extent)
             single = For("row", E.index(symbol(rows.name)), E.index(end), self._rows(1, row, True))
             several = If(self._clear(rows), self._rows(ROWS, {}, False), (single,))
@@ -165,7 +171,7 @@ class _Emitter:
 
     # -- what is settled ahead of loops ------------------------------------------------------
 
-    def _fix(self, value: Expr, name: str) -> Expr:
+    def _fix(self, value: Expr, name: str) -> E.Use:
         """Name a value that a whole plane shares."""
         let = self.fixed.setdefault(value, Let(f"{name}{len(self.fixed)}", value))
         return E.use(let.name, value)
@@ -182,11 +188,24 @@ class _Emitter:
     def _read(self, tap: Mapping[str, Dim]) -> Load:
         read = substituted(self.window.data, dict(tap), {})
         assert isinstance(read, Load)
-        return read
+        return replace(read, offset=self._from_plane(read.offset, self.window.data.offset))
+
+    def _from_plane(self, offset: Expr, like: Expr) -> Expr:
+        """Return an offset as a distance from where the plane begins, which has a name.
+
+        ``like`` is an offset in the same plane, at any place and tap.
+        """
+        assert isinstance(offset, Index) and isinstance(like, Index)
+        zeros = [*self.window.reduce.axes, self.window.columns]
+        zeros += [self.window.rows] if self.window.rows else []
+        start = substitute(like.dim, {axis.name: 0 for axis in zeros})
+        plane = self._fix(E.index(start), "plane")
+        return E.index(offset.dim - start + symbol(plane.name))
 
     def _settle(self, read: Load) -> Expr:
         """Return the mask of the lanes that a read has in its columns."""
-        name, mask = self.window.columns.name, self.rest
+        name = self.window.columns.name
+        mask: Expr = self.rest
         for part in conjuncts(read.mask):
             if name in free_names(part):
                 mask = mask & vectorize(part, name, self.lanes, None, {})
