@@ -17,7 +17,7 @@ from graphc.ir.dim import Dim, ceil_div, dim_min, linear, product, substitute, s
 from graphc.ir.expr import Apply, Axis, Expr, Index, Load, Reduce
 from graphc.ir.loop import For, If, Kernel, Let, Store
 from graphc.ir.target import Target
-from graphc.passes.schedule.loops import Body, flat_loop, operations, values_first
+from graphc.passes.schedule.loops import Body, flat_loop, hoisted, operations, values_first
 from graphc.passes.schedule.nest import Nest, free_names, reductions, substituted
 from graphc.passes.schedule.packing import conjuncts, run_lanes
 from graphc.passes.schedule.vectorize import vector_store, vectorize
@@ -54,6 +54,11 @@ class Window:
     outer: tuple[Axis, ...]
     rows: Axis | None
     columns: Axis
+
+    @property
+    def plane(self) -> tuple[Axis, ...]:
+        """Axes of the plane."""
+        return (self.columns,) if self.rows is None else (self.rows, self.columns)
 
     def taps(self) -> Iterator[dict[str, Dim]]:
         """Yield the values of the tap axes, in row-major order."""
@@ -142,18 +147,20 @@ class _Emitter:
         self.masked = [self._settle(read) for read in self.reads]
         self.sum = E.use("sum", window.reduce)
         memo: dict[Expr, Expr] = {window.reduce: self.sum}
-        self.stores = [
+        stores = [
             replace(
                 item.store,
-                value=E.rebuild(item.store.value, self._uniform, memo),
+                value=E.rebuild(item.store.value, lambda e: None, memo),
                 offset=self._from_plane(item.store.offset, item.store.offset),
             )
             for item in items
         ]
+        moving = {self.sum.name, *(axis.name for axis in window.plane)}
+        self.shared, self.stores = hoisted(stores, moving)
 
     def ahead(self) -> Body:
         """Return statements for what is the same for a whole plane."""
-        return tuple(self.fixed.values())
+        return (*self.fixed.values(), *self.shared)
 
     def over_columns(self) -> For:
         """Return the loop over vectors of columns."""
@@ -176,15 +183,6 @@ class _Emitter:
         let = self.fixed.setdefault(value, Let(f"{name}{len(self.fixed)}", value))
         return E.use(let.name, value)
 
-    def _uniform(self, node: Expr) -> Expr | None:
-        """Return the name of an operation or read that a whole plane shares."""
-        if not isinstance(node, Apply | Load):
-            return None
-        moving = {self.window.columns.name, self.sum.name}
-        moving |= {self.window.rows.name} if self.window.rows else set()
-        inside = any(isinstance(e, Reduce) for e in E.walk(node))
-        return None if inside or free_names(node) & moving else self._fix(node, "shared")
-
     def _read(self, tap: Mapping[str, Dim]) -> Load:
         read = substituted(self.window.data, dict(tap), {})
         assert isinstance(read, Load)
@@ -196,9 +194,8 @@ class _Emitter:
         ``like`` is an offset in the same plane, at any place and tap.
         """
         assert isinstance(offset, Index) and isinstance(like, Index)
-        zeros = [*self.window.reduce.axes, self.window.columns]
-        zeros += [self.window.rows] if self.window.rows else []
-        start = substitute(like.dim, {axis.name: 0 for axis in zeros})
+        moving = (*self.window.reduce.axes, *self.window.plane)
+        start = substitute(like.dim, {axis.name: 0 for axis in moving})
         plane = self._fix(E.index(start), "plane")
         return E.index(offset.dim - start + symbol(plane.name))
 
