@@ -30,14 +30,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import (
-    columns,
-    contraction,
-    kept_values,
-    phases,
-    sliding,
-    transposed,
-)
+from graphc.passes.schedule import columns, kept_values, sums_of_products, transposed
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
@@ -85,12 +78,9 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     if not present:
         return replace(kernel, body=(), extent=0)
     items = collapse(collapse_reductions(write_out_windows(present)))
-    contracted = _contraction(kernel, items, target)
-    if contracted is not None:
-        return contracted
-    window = sliding.match(present)
-    if window is not None:
-        return sliding.schedule(kernel, present, window, target)
+    found = sums_of_products.schedule(kernel, present, items, target)
+    if found is not None:
+        return found
     plan = _plan(items, target)
     if plan.vector is not None and not plan.groups:
         across = transposed.find_axis(items, plan.vector, plan.one)
@@ -98,17 +88,6 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
             return _in_squares(kernel, plan, plan.vector, across)
     body = _by_outputs(plan) if plan.vector is not None else _by_reduction(plan)
     return _in_parallel(kernel, plan, body)
-
-
-def _contraction(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel | None:
-    """Return a sum of products in blocks, phase by phase where it has some; None for others."""
-    found = phases.find(items)
-    split = phases.split(items, found) if found else items
-    matched = contraction.match(split)
-    if matched is None:
-        return None
-    blocks = contraction.schedule(kernel, split, matched, target)
-    return phases.in_turn(kernel, found, blocks) if found else blocks
 
 
 def _as_written(kernel: Kernel) -> Kernel:
