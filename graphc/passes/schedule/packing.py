@@ -166,7 +166,7 @@ def pack_window(
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
     place = symbol(axis.name)
     rest = E.iota(lanes) < E.index(inner.start + inner.count - place)
-    lets, vector = _window_vector(value, axis.name, lanes, rest, outer)
+    lets, vector = window_vector(value, axis.name, lanes, rest, outer)
 
     def row(position: Dim) -> Body:
         offset = (position - rows.start) * pitch
@@ -189,7 +189,7 @@ def pack_window(
     return (*before, *more, *over(rows, names, row))
 
 
-def _window_vector(
+def window_vector(
     value: Expr, name: str, lanes: int, rest: Expr, outer: Stretch
 ) -> tuple[Body, Expr]:
     """Return a vector of ``value``, and statements for what its masks have fixed over ``outer``."""

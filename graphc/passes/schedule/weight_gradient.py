@@ -17,13 +17,19 @@ from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, product, symb
 from graphc.ir.expr import Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import BEGIN, END, Alloc, Assign, Declare, For, If, Kernel, Let, Store
 from graphc.ir.target import Target
-from graphc.passes.schedule.blocking import BLOCKS_PER_CORE
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.epilogue import Sums, epilogue, turn
-from graphc.passes.schedule.loops import Body, vector_loop
+from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import Nest, substituted
-from graphc.passes.schedule.packing import Names, Stretch, over, pack_turned, scratch, touched
-from graphc.passes.schedule.vectorize import vectorize
+from graphc.passes.schedule.packing import (
+    Names,
+    Stretch,
+    over,
+    pack_turned,
+    scratch,
+    touched,
+    window_vector,
+)
 
 TAPS = 8
 """Windows have up to this many columns."""
@@ -33,6 +39,8 @@ SUMS = 512
 """Taps whose sums one block keeps."""
 PADDED = 1 << 14
 """Elements of scratch for rows with their padding."""
+NARROW = 6
+"""Rows of images shorter than this are over before they repay their start."""
 LEAST_ROWS = 3
 """Rows of windows that repay transposing the gradient for a block of their own."""
 
@@ -94,6 +102,8 @@ def match(matched: Match) -> Gradient | None:
     steps = [_step(b, axis) for axis in (across, tap)]
     if _step(a, across) != 1 or not isinstance(tap.extent, int) or not 1 < tap.extent <= TAPS:
         return None
+    if isinstance(across.extent, int) and across.extent < NARROW:
+        return None
     stride, dilate = steps
     if stride is None or dilate is None or not 0 < stride <= TAPS or 1 not in (stride, dilate):
         return None
@@ -146,7 +156,7 @@ class _Blocks:
         self.strip = scratch("strip", dtype, (lanes, self.limit * self.taps + lanes), lanes)
         masked = found.data.mask is not None
         self.padded = Buffer("padded", dtype, (PADDED,), "stack") if masked else None
-        self.count = BLOCKS_PER_CORE * target.cores
+        self.count = target.cores  # blocks are alike, and each transposes the gradient for itself
 
     def kernel(self, kernel: Kernel, items: Sequence[Nest]) -> Kernel:
         """Return the scheduled kernel."""
@@ -255,15 +265,15 @@ class _Blocks:
         value = substituted(found.data, ways[found.dilate != 1], {})
         reach = (symbol("width") - 1) * found.stride + (self.taps - 1) * found.dilate + 1
 
+        rest = E.iota(self.lanes) < E.index(reach - q)
+        lets, vector = window_vector(value, "column", self.lanes, rest, lines)
+
         def line(position: Dim) -> Body:
             place = E.index((position - lines.start) * symbol("pitch") + q)
+            return (Store(padded, place, vector, (1,)),)
 
-            def step(lanes: int, mask: Expr | None) -> Body:
-                return (Store(padded, place, vectorize(value, "column", lanes, mask, {}), (1,)),)
-
-            return vector_loop("column", 0, reach, self.lanes, step)
-
-        return over(lines, self.names, line)
+        body = (*lets, *over(lines, self.names, line))
+        return (For("column", E.index(0), E.index(reach), body, step=self.lanes),)
 
     def _by_width(self, place: Dim, lines: Stretch) -> Body:
         """Return the sums of a row's taps; the channels decide how many vectors a tile has."""
