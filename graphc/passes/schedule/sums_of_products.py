@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
-from graphc.passes.schedule import contraction, phases, sliding, weight_gradient
+from graphc.passes.schedule import contraction, overlaps, phases, sliding, weight_gradient
 from graphc.passes.schedule.nest import Nest
 
 
@@ -39,5 +39,8 @@ def schedule(
     gradient = weight_gradient.match(matched)
     if gradient is not None:
         return weight_gradient.schedule(kernel, split, gradient, target)
+    overlapping = overlaps.match(matched, target)
+    if overlapping is not None:
+        return overlaps.schedule(kernel, split, overlapping, target)
     blocks = contraction.schedule(kernel, split, matched, target)
     return phases.in_turn(kernel, found, blocks) if found else blocks
