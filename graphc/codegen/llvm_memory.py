@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from graphc.ir.types import DType, bool_
 SCRATCH_ALIGN_BYTES = 64
 _DUMMY_BYTES = 64
 MAX_APART = 4
-"""Elements this far apart or nearer are read by adjacent reads and shuffles, not by a gather."""
+"""Elements this far apart or nearer are adjacent reads or writes and shuffles, not gathers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Memory(Conversions):
                 rows.append(self.splat(self._load_row(pointer, place, 1, keep, fill), lanes))
             elif _is(stride, 1):
                 rows.append(self._load_row(pointer, place, lanes, keep, fill))
-            elif lanes >= 4 and isinstance(stride, int) and 2 <= stride <= MAX_APART:
+            elif _is_apart(stride, lanes):
                 rows.append(self._load_apart(pointer, place, stride, lanes, keep, fill))
             else:
                 vector = self.lane_offsets(place, stride, lanes)
@@ -271,11 +271,13 @@ class Memory(Conversions):
         stride = strides[-1] if tile else 1
         places = self.offsets(offset, tile[:-1], strides)
         for place, row, keep in zip(places, value.rows, self._mask_rows(mask, tile), strict=True):
-            if value.lanes > 1 and not _is(stride, 1):
+            if value.lanes == 1 or _is(stride, 1):
+                self._store_row(pointer, place, row, keep, streaming)
+            elif _is_apart(stride, value.lanes):
+                self._store_apart(pointer, place, row, stride, keep)
+            else:
                 vector = self.lane_offsets(place, stride, value.lanes)
                 self._scatter_row(pointer, vector, row, keep)
-            else:
-                self._store_row(pointer, place, row, keep, streaming)
 
     def scatter(
         self, pointer: Pointer, offsets: Value, operand: Value | Weak, mask: Any = None
@@ -313,6 +315,20 @@ class Memory(Conversions):
             self._stream_row(item, address, dtype.item_bytes)
         else:
             self.builder.store(item, address, dtype.item_bytes)
+
+    def _store_apart(
+        self, pointer: Pointer, place: Row, row: Row, stride: int, keep: Row | None
+    ) -> None:
+        """Write to every ``stride``-th element by adjacent writes that leave out the others."""
+        lanes = row.type.count
+        none, keep = self.constant(False, bool_, lanes), self._lane_mask(keep, lanes)
+        for start in range(0, stride * lanes, lanes):
+            at = self.apply("add", self.scalar(place), start).rows[0] if start else place
+            source, rest = np.divmod(start + np.arange(lanes), stride)
+            order = np.where(rest == 0, source, lanes)
+            wanted = self.shuffle(keep, none, order.tolist())
+            spread = self.shuffle(row, row, source.tolist())
+            self._store_row(pointer, at, spread, wanted, streaming=False)
 
     def _stream_row(self, item: Row, address: Row, item_bytes: int) -> None:
         """Store past the cache where the address allows it; most machines need full alignment."""
@@ -407,3 +423,8 @@ class Memory(Conversions):
 
 def _is(stride: Value | Weak, number: int) -> bool:
     return not isinstance(stride, Value) and stride == number
+
+
+def _is_apart(stride: Value | Weak, lanes: int) -> TypeGuard[int]:
+    """Return whether a row with this stride is worth adjacent accesses."""
+    return lanes >= 4 and isinstance(stride, int) and 2 <= stride <= MAX_APART

@@ -305,6 +305,23 @@ def test_near_elements(stride: int, lanes: int, masked: bool) -> None:
     np.testing.assert_array_equal(y, np.where(kept | (not masked), x[2::stride], np.float32(-1)))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("lanes", [2, 4, 16, 64])
+@pytest.mark.parametrize("stride", [2, 3, 4, 5])
+def test_stores_apart_leave_what_is_between(stride: int, lanes: int, masked: bool) -> None:
+    count = (lanes - 1) * stride + 3
+    p0, m = Buffer("p0", float32, (lanes,)), Buffer("m", bool_, (lanes,))
+    mask = E.load(m, index(0), (lanes,), (1,)) if masked else None
+    o0 = Buffer("o0", float32, (count,))
+    store = Store(o0, index(2), E.load(p0, index(0), (lanes,), (1,)), (stride,), mask)
+    x, kept = floats(lanes), np.arange(lanes) % 3 > 0
+    before = floats(count) + 9
+    expected = before.copy()
+    expected[2::stride] = np.where(kept | (not masked), x, expected[2::stride])
+    (y,) = run_both(Kernel("apart", (p0, m, o0), 1, (), (store,)), [x, kept, before], [], 0, 1)
+    np.testing.assert_array_equal(y, expected)
+
+
 def test_scatter_with_mask_and_strides() -> None:
     o0, o1 = Buffer("o0", int32, (40,)), Buffer("o1", int32, (40,))
     lanes = E.iota(8)

@@ -234,7 +234,7 @@ class Conv(Convolution):
     ) -> Any:  # fmt: skip
         """Sum over input channels and window."""
         batch, out, *window = k.index
-        first = 0 if groups == 1 else out // (k.shape[1] // groups) * w.shape[1]
+        first = _first_channel(out, k.shape[1], x.shape[1], w.shape[1], groups)
 
         def term(channel: Expr, *offsets: Expr) -> Expr:
             data = _read_data(x, batch, channel + first, window, offsets, stride, pad, dilate)
@@ -310,9 +310,11 @@ class ConvDataGrad(Convolution):
     ) -> Any:  # fmt: skip
         """Sum over output channels and window, where a window meets the position."""
         batch, channel, *positions = k.index
-        group = 0 if groups == 1 else channel // w.shape[1]
+        group = 0 if groups == 1 else channel if w.shape[1] == 1 else channel // w.shape[1]
         own = channel - group * w.shape[1] if groups > 1 else channel
-        members = w.shape[0] if groups == 1 else w.shape[0] // groups
+        members: Dim = w.shape[0] if groups == 1 else w.shape[0] // groups
+        if groups > 1 and k.shape[1] == w.shape[0] and w.shape[1] == 1:
+            members = 1
 
         def term(member: Expr, *offsets: Expr) -> Expr:
             out = member + group * members
@@ -392,7 +394,7 @@ class ConvWeightGrad(Convolution):
     ) -> Any:  # fmt: skip
         """Sum over the batch and all windows."""
         out, own, *offsets = k.index
-        first = 0 if groups == 1 else out // (k.shape[0] // groups) * k.shape[1]
+        first = _first_channel(out, k.shape[0], x.shape[1], k.shape[1], groups)
 
         def term(batch: Expr, *windows: Expr) -> Expr:
             data = _read_data(x, batch, own + first, windows, offsets, stride, pad, dilate)
@@ -413,6 +415,16 @@ class ConvWeightGrad(Convolution):
 
 
 # -- inside lowerings ------------------------------------------------------------------------
+
+
+def _first_channel(out: Expr, outputs: Dim, inputs: Dim, own: Dim, groups: int) -> Any:
+    """Return the first of the ``own`` input channels that an output channel sees.
+
+    Depthwise convolutions, one channel a group, need no division.
+    """
+    if groups == 1:
+        return 0
+    return out if own == 1 and inputs == outputs else out // (outputs // groups) * own
 
 
 def _read_data(

@@ -43,6 +43,7 @@ from graphc.passes.schedule.packing import (
     pack,
     pack_turned,
     pack_window,
+    runs_along,
     scratch,
     unit_loads,
 )
@@ -105,7 +106,7 @@ class Plan:
         self.in_place = in_place(self.a, rows, depth)
         dtype = matched.reduce.dtype
         self.blocks = blocking(target, dtype, self.in_place is not None)
-        self.a_by_depth = unit_loads(self.a, self.a_depth[-1]) >= unit_loads(self.a, a_rows[-1])
+        self.a_by_depth = runs_along(self.a, self.a_depth[-1], a_rows[-1])
         self._scratch(turned)
 
     def _scratch(self, turned: bool) -> None:

@@ -30,7 +30,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import columns, contraction, kept_values, transposed
+from graphc.passes.schedule import columns, kept_values, sums_of_products, transposed
 from graphc.passes.schedule.cost import cost
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
@@ -81,15 +81,17 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
         return replace(kernel, body=(), extent=0)
     items = collapse(collapse_reductions(write_out_windows(present)))
     ahead, items = hoisted(items)
-    found = _bound(kernel, items, target)
+    found = _bound(kernel, present, items, target)
     return replace(found, body=(*ahead, *found.body))
 
 
-def _bound(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
-    """Choose the schedule that fits what is stored."""
-    matched = contraction.match(items)
-    if matched is not None:
-        return contraction.schedule(kernel, items, matched, target)
+def _bound(
+    kernel: Kernel, present: Sequence[Nest], items: tuple[Nest, ...], target: Target
+) -> Kernel:
+    """Choose the schedule that fits what is stored; ``items`` are ``present``, collapsed."""
+    found = sums_of_products.schedule(kernel, present, items, target)
+    if found is not None:
+        return found
     plan = _plan(items, target)
     if plan.vector is not None and not plan.groups:
         across = transposed.find_axis(items, plan.vector, plan.one)

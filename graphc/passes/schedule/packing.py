@@ -162,11 +162,11 @@ def pack_window(
     before, rows = touched(rows, names)
     more, outer = touched(outer, names)
     pitch, (axis,) = scratch.shape[1], inner.axes
-    lanes = _run_lanes(axis.extent, lanes)
+    lanes = run_lanes(axis.extent, lanes)
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
     place = symbol(axis.name)
     rest = E.iota(lanes) < E.index(inner.start + inner.count - place)
-    lets, vector = _window_vector(value, axis.name, lanes, rest, outer)
+    lets, vector = window_vector(value, axis.name, lanes, rest, outer)
 
     def row(position: Dim) -> Body:
         offset = (position - rows.start) * pitch
@@ -189,7 +189,7 @@ def pack_window(
     return (*before, *more, *over(rows, names, row))
 
 
-def _window_vector(
+def window_vector(
     value: Expr, name: str, lanes: int, rest: Expr, outer: Stretch
 ) -> tuple[Body, Expr]:
     """Return a vector of ``value``, and statements for what its masks have fixed over ``outer``."""
@@ -202,7 +202,7 @@ def _window_vector(
         if not isinstance(node, Load):
             return None
         fixed, varying = rest, None
-        for part in _conjuncts(node.mask):
+        for part in conjuncts(node.mask):
             if free_names(part) & moving:
                 varying = part if varying is None else varying & part
             else:
@@ -216,16 +216,16 @@ def _window_vector(
     return tuple(lets), vector if vector.tile else E.splat(vector, (lanes,))
 
 
-def _conjuncts(mask: Expr | None) -> Iterator[Expr]:
+def conjuncts(mask: Expr | None) -> Iterator[Expr]:
     """Yield conditions that hold together exactly where ``mask`` does."""
     if isinstance(mask, Apply) and mask.op == "and":
         for part in mask.args:
-            yield from _conjuncts(part)
+            yield from conjuncts(part)
     elif mask is not None:
         yield mask
 
 
-def _run_lanes(extent: Dim, lanes: int) -> int:
+def run_lanes(extent: Dim, lanes: int) -> int:
     """Return the width of vectors for runs: of short static ones no more than they need."""
     if isinstance(extent, int):
         while lanes > 2 and lanes // 2 >= extent:
@@ -312,6 +312,15 @@ def clear_rows(scratch: Buffer, start: Dim, stop: Dim, columns: Dim, lanes: int)
 def unit_loads(value: Expr, axis: Axis) -> int:
     """Return how many loads of an operand are contiguous along an axis."""
     return sum(isinstance(e, Load) and stride(e, axis.name) == 1 for e in E.walk(value))
+
+
+def runs_along(value: Expr, this: Axis, other: Axis) -> bool:
+    """Return whether reads of an operand are nearer each other along ``this`` axis."""
+    unit = unit_loads(value, this), unit_loads(value, other)
+    if unit != (0, 0):
+        return unit[0] >= unit[1]
+    steps = {stride(e, other.name) for e in E.walk(value) if isinstance(e, Load)}
+    return not all(isinstance(step, int) for step in steps)
 
 
 def has_masks(value: Expr) -> bool:
