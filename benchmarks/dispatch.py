@@ -10,9 +10,10 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from graphc import lazy
-from graphc.codegen.dispatch import Error, Launch, dispatcher
+from graphc.codegen.dispatch import Call, Error, Launch, dispatcher
 from graphc.runtime.threads import Pool
 
 _KERNEL = """
@@ -76,26 +77,17 @@ def main() -> None:
         row = Launch(kernel, ctypes.addressof(buffers), ctypes.addressof(sizes), extent, 64, 0)
         return (Launch * steps)(*[row] * steps)
 
-    error, pool, run = Error(), Pool(threads), dispatcher().run
-    error_at = ctypes.addressof(error)
+    def called(rows: ctypes.Array[Launch], count: int) -> Call:
+        return Call(None, ctypes.addressof(rows), count, 1, ctypes.addressof(error), None)
+
+    error, pool = Error(), Pool(threads)
     one, parallel, serial = table(1, 1), table(64 * threads, steps), table(1, steps)
-    one_at, parallel_at, serial_at = map(ctypes.addressof, (one, parallel, serial))
-
-    def call() -> None:
-        run(pool.address, one_at, 1, 1, error_at, None)
-
-    def parallel_call() -> None:
-        pool.wake()
-        run(pool.address, parallel_at, 1, threads, error_at, None)
-
-    def program() -> None:
-        pool.wake()
-        run(pool.address, parallel_at, steps, threads, error_at, None)
-
-    def one_chunk_each() -> None:
-        run(pool.address, serial_at, steps, 1, error_at, None)
-
-    print(f"program of one launch, 1 thread            {median_us(call, 2000, rounds):8.3f} us")
+    first, last = called(one, 1), called(serial, steps)
+    single = partial(dispatcher().run, ctypes.addressof(first))
+    one_chunk_each = partial(dispatcher().run, ctypes.addressof(last))
+    parallel_call = partial(pool.run, called(parallel, 1))
+    program = partial(pool.run, called(parallel, steps))
+    print(f"program of one launch, 1 thread            {median_us(single, 2000, rounds):8.3f} us")
     cost = median_us(parallel_call, 2000, rounds)
     print(f"program of one parallel step, {threads} threads    {cost:8.3f} us")
     for repeats in (1, 300, 3000):

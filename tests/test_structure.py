@@ -40,10 +40,10 @@ ORDER = {
     ),
     "runtime": "random threads profile program saved",
     "frontend": (
-        "formats tree trace build execute array prepared tape tracer compiled jit random_key "
-        "context assign ops backward numpy_calls ndarray_methods ndarray creation sampling files "
-        "autograd symbol functional numeric initializer lr_scheduler optimizer metric_base metric "
-        "gluon"
+        "formats tree trace build execute array prepared tape tracer compiled traced jit "
+        "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
+        "sampling files autograd symbol functional numeric initializer lr_scheduler optimizer "
+        "metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

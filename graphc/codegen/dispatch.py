@@ -13,12 +13,13 @@ from typing import Any
 from graphc import lazy
 from graphc.codegen import cache
 from graphc.codegen.dispatch_ir import TICKET_CHUNK_BITS, Platform, build_module
-from graphc.codegen.dispatch_layout import LINE_BYTES, Error, Launch, PoolState
+from graphc.codegen.dispatch_layout import LINE_BYTES, Call, Error, Launch, PoolState
 from graphc.errors import DeviceError
 
 __all__ = [
     "KERNEL_TYPE",
     "TICKET_CHUNK_BITS",
+    "Call",
     "Dispatcher",
     "Error",
     "Launch",
@@ -39,15 +40,8 @@ KERNEL_TYPE = ctypes.CFUNCTYPE(
 )
 """ctypes type of a kernel; a Python callback of it holds the GIL while it runs."""
 
-_RUN_TYPE = ctypes.CFUNCTYPE(
-    ctypes.c_int32,
-    ctypes.c_void_p,
-    ctypes.c_void_p,
-    ctypes.c_int64,
-    ctypes.c_int64,
-    ctypes.c_void_p,
-    ctypes.c_void_p,
-)
+# One argument: ctypes takes 40 ns for each.
+_RUN_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 _WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 # macOS numbers its clocks in its own way; Python's constant is the C library's.
@@ -63,13 +57,10 @@ class Dispatcher:
     Attributes
     ----------
     run : callable
-        ``run(pool, table, count, threads, error, profile_ns) -> int``: walk a launch table.
-        ``pool`` is the address of a PoolState (unused, may be None, where ``threads`` is 1),
-        ``table`` of ``count`` rows of Launch, ``error`` of an Error or None, ``profile_ns`` of
-        ``2 * count`` 64-bit integers or None: start and stop of each launch in nanoseconds of
-        ``CLOCK_MONOTONIC``. Returns 0, or what the kernel of the failing launch returned: all
-        chunks of its step have run then, none of the rows below it, and ``error`` is that of
-        its lowest failing chunk whatever the number of threads.
+        ``run(call) -> int``: walk the launch table of the Call at an address. Returns 0, or what
+        the kernel of the failing launch returned: all chunks of its step have run then, none of
+        the rows below it, and the call's error is that of its lowest failing chunk whatever the
+        number of threads.
     worker : callable
         ``worker(pool, idle_ns, index)``: help programs of more than ``index`` threads
         (``index`` counts from 1, the caller is 0); returns after ``idle_ns`` nanoseconds

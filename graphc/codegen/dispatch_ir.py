@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from graphc.codegen.dispatch_layout import Error, Failure, Launch, PoolState
+from graphc.codegen.dispatch_layout import Call, Error, Failure, Launch, PoolState
 from graphc.codegen.llvm_builder import (
     I1,
     I8,
@@ -362,10 +362,35 @@ def _enter(body: _Body, pool: Row, threads: Row) -> Row:
     return body.get(shared)
 
 
+def _place(body: _Body, call: Row) -> None:
+    """Put the addresses of a call's arrays where its kernels look for them."""
+    builder = body.builder
+    pointers, stores, count, arrays, offset = (
+        body.load(call, Call, name)
+        for name in ("pointers", "stores", "store_count", "arrays", "data_offset")
+    )
+    row = body.variable(body.constant(0))
+    with body.loop() as (_, leave):
+        index = body.get(row)
+        body.go_if(builder.icmp_signed(">=", index, count), leave)
+        pair = builder.gep(stores, builder.mul(index, body.constant(2)), I64)
+        position = builder.load(pair, I64, 8)
+        number = builder.load(builder.gep(pair, body.constant(1), I64), I64, 8)
+        owner = builder.load(builder.gep(arrays, number, I64), POINTER, 8)
+        data = builder.load(builder.gep(owner, offset, I8), POINTER, 8)
+        builder.store(data, builder.gep(pointers, position, I64), 8)
+        body.increase(row)
+
+
 def _run(module: Module, step: Function, now: Function) -> None:
-    """``i32 graphc_run(Pool *, const Launch *, i64 count, i64 threads, Error *, u64 *)``."""
-    body = _Body(module, "graphc_run", "i", "ppqqpp", internal=False)
-    builder, (pool, table, count, threads, error, profile) = body.builder, body.arguments
+    """``i32 graphc_run(const Call *)``."""
+    body = _Body(module, "graphc_run", "i", "p", internal=False)
+    builder, (call,) = body.builder, body.arguments
+    pool, table, count, threads, error, profile = (
+        body.load(call, Call, name)
+        for name in ("pool", "table", "count", "threads", "error", "profile")
+    )
+    _place(body, call)
     null = Row(POINTER, "null")
     failure, unread = body.stack(Failure), body.stack(Error)
     target = builder.select(builder.icmp_unsigned("==", error, null), unread, error)

@@ -58,6 +58,47 @@ class Launch(ctypes.Structure):
     ]
 
 
+class Call(ctypes.Structure):
+    """What ``graphc_run`` is told: a launch table, and how to walk it; all fields are 8 bytes.
+
+    Attributes
+    ----------
+    pool : int
+        Address of a PoolState; unused, may be 0, where ``threads`` is 1.
+    table, count : int
+        Address of the launch table, its rows.
+    threads : int
+        Threads of this call, its caller included.
+    error : int
+        Address of an Error, or 0.
+    profile : int
+        Address of ``2 * count`` 64-bit integers, or 0: start and stop of each launch in
+        nanoseconds of ``CLOCK_MONOTONIC``.
+    pointers : int
+        Address of the buffers that the table's kernels are handed.
+    stores, store_count : int
+        Address of pairs of 64-bit integers, their number: before the walk, the entry of
+        ``pointers`` that the first counts becomes the address of the data of the one of
+        ``arrays`` that the second counts.
+    arrays, data_offset : int
+        Address of addresses of structures that hold such an address at an offset in bytes.
+    """
+
+    _fields_ = [
+        ("pool", ctypes.c_void_p),
+        ("table", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("error", ctypes.c_void_p),
+        ("profile", ctypes.c_void_p),
+        ("pointers", ctypes.c_void_p),
+        ("stores", ctypes.c_void_p),
+        ("store_count", ctypes.c_int64),
+        ("arrays", ctypes.c_void_p),
+        ("data_offset", ctypes.c_int64),
+    ]
+
+
 class Failure(ctypes.Structure):
     """Failures of one running program, on its caller's stack; the lowest chunk's error wins."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import user_location
-from graphc.frontend.array import Array, Entry, Saved, mode
+from graphc.frontend.array import Array, Entry, Saved, Storage, mode
 from graphc.frontend.build import Halves, Parts, build_halves, build_parts, build_program
 from graphc.frontend.prepared import Prepared
 from graphc.ir.graph import Graph
@@ -148,13 +148,13 @@ def call(
         else:
             results = program(arrays)
         if target.updated:
-            _touch_updated(target, operands)
+            touch([operands[place]._storage for place in target.updated])
         return [cls.wrap(r) for cls, r in zip(classes, results)]
     heads = tuple(v.dtype.floating for v in target.graph.outputs)
     halves = target.halves(wrt, heads)
     results = halves.forward(arrays)
     if target.updated:
-        _touch_updated(target, operands)
+        touch([operands[place]._storage for place in target.updated])
     count = len(target.graph.outputs)
     outputs = [cls.wrap(r) for cls, r in zip(classes, results[:count], strict=True)]
     where = user_location()
@@ -166,9 +166,9 @@ def call(
     return outputs
 
 
-def _touch_updated(target: Compiled, operands: Sequence[Array]) -> None:
+def touch(written: Sequence[Storage]) -> None:
+    """Note that a call wrote to arrays in place."""
     where = user_location()
-    for place in target.updated:
-        storage = operands[place]._storage
+    for storage in written:
         storage.version += 1
         storage.written = where

@@ -5,140 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from graphc.codegen import counters
-from graphc.errors import ArgumentError, GraphcError, Location, user_location
+from graphc.errors import ArgumentError, user_location
 from graphc.frontend.array import Array, mode
-from graphc.frontend.compiled import Compiled, call
+from graphc.frontend.compiled import Compiled
 from graphc.frontend.trace import Specializations, finish
+from graphc.frontend.traced import STALE, Ready, Traced
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
-from graphc.frontend.tree import LEAF, flatten, unflatten
-from graphc.ir.dim import Dim
+from graphc.frontend.tree import flatten, unflatten
 from graphc.ir.graph import Graph, Value
 from graphc.ir.sizes import solving
 from graphc.ir.types import TensorType
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fuse import fuse_with_reasons
 from graphc.passes.hoist import hoist
-from graphc.runtime import random
 
-MOST_KNOWN = 1024
-"""Signatures of calls that a function remembers; a call of another one only takes longer."""
-
-
-@dataclass(slots=True)
-class Traced:
-    """One trace of a function.
-
-    Attributes
-    ----------
-    compiled : Compiled
-    sources : list
-        Where each graph input comes from at a call: an argument number, an array, an object with
-        ``current_array()``, ``"seed"`` or ``"counter"``.
-    structure : object
-        Of the result.
-    classes : list of type
-        Handle class of each result.
-    draws : int
-        Random keys that a call takes.
-    where : Location
-        The line whose call made this trace.
-    key : object
-        What a call must have in common with it, besides the sizes.
-    captured : list of (int, callable, numpy.dtype, tuple of Dim)
-        For sources that are neither arguments nor random state: which input, what gives the array
-        now, and its type when traced.
-    direct : bool
-        Whether the inputs are the first arguments, in order.
-    """
-
-    compiled: Compiled
-    sources: list[Any]
-    structure: Any
-    classes: list[type[Array]]
-    draws: int
-    where: Location
-    key: Any
-    captured: list[tuple[int, Callable[[], Array], Any, tuple[Dim, ...]]] = field(init=False)
-    direct: bool = field(init=False)
-    _given: list[tuple[int, int]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._given = [(p, s) for p, s in enumerate(self.sources) if isinstance(s, int)]
-        self.direct = self._given == [(p, p) for p in range(len(self.sources))]
-        inputs = zip(self.sources, self.compiled.graph.inputs, strict=True)
-        self.captured = [
-            (place, _reader(source), value.dtype.numpy, value.shape)
-            for place, (source, value) in enumerate(inputs)
-            if not isinstance(source, (int, str))
-        ]
-
-    def run(self, arguments: Sequence[Array]) -> Any:
-        """Call the program with these arguments and return what the function returns."""
-        found = self.operands()
-        assert found is not None
-        return self.run_with(arguments, found)
-
-    def run_with(self, arguments: Sequence[Array], operands: Sequence[Any]) -> Any:
-        """Call the program with these arguments and with what ``operands`` found just now."""
-        if self.direct:
-            operands = arguments[: len(self.sources)]
-        else:
-            operands = self._filled(arguments, list(operands))
-        try:
-            handles = call(self.compiled, operands, self.classes)
-        except GraphcError as error:
-            raise self._placed(error) from None
-        return handles[0] if self.structure == LEAF else unflatten(self.structure, handles)
-
-    def _filled(self, arguments: Sequence[Array], operands: list[Any]) -> list[Any]:
-        """Put in the arguments and the random state."""
-        for place, number in self._given:
-            operands[place] = arguments[number]
-        if self.draws:
-            state = dict(zip(("seed", "counter"), random.advance(self.draws), strict=True))
-            for place, source in enumerate(self.sources):
-                if isinstance(source, str):
-                    operands[place] = Array(np.asarray(state[source], np.int64))
-        return operands
-
-    def _placed(self, error: GraphcError) -> GraphcError:
-        """Give what failed while running the line of this call, where it has that of the trace.
-
-        A line inside the traced function stays as it is.
-        """
-        here, there = user_location(), error.where
-        if there is None or (there.file, there.line) == (self.where.file, self.where.line):
-            error.where = Location(here.file, here.line, there.scope if there else here.scope)
-        return error
-
-    def operands(self) -> list[Any] | None:
-        """Return the operands of a call without the arguments, or None where it no longer fits.
-
-        It does while the arrays that the trace refers to have the types they had.
-        """
-        found: list[Any] = [None] * len(self.sources)
-        for place, current, kind, shape in self.captured:
-            operand = current()
-            array = operand._array
-            if array.dtype != kind or array.shape != shape:
-                return None
-            found[place] = operand
-        return found
-
-    def fits(self) -> bool:
-        """Return whether the arrays that the trace refers to still have the types they had."""
-        return self.operands() is not None
-
-
-def _reader(source: Any) -> Callable[[], Array]:
-    """Return what gives the array of a source that is neither an argument nor random state."""
-    return (lambda: source) if isinstance(source, Array) else source.current_array
+MOST_READY = 1024
+"""Signatures of calls that a function is ready for; a call of another one only takes longer."""
 
 
 class Jit:
@@ -157,7 +44,7 @@ class Jit:
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.traces: list[Traced] = []
         self._by_key: dict[Any, Specializations[Traced]] = {}
-        self._known: dict[Any, Traced] = {}
+        self._ready: dict[Any, Ready] = {}
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -166,19 +53,29 @@ class Jit:
             return self.function(*args, **kwargs)
         signature = _signature(args) if not kwargs else None
         if signature is not None:
-            traced = self._known.get((signature, mode.training))
-            if traced is not None and (operands := traced.operands()) is not None:
-                return traced.run_with(args, operands)
+            ready = self._ready.get((signature, mode.training))
+            if ready is not None and not mode.recording:
+                result = ready(args)
+                if result is not STALE:
+                    return result
         leaves, structure = flatten((args, kwargs), _is_array)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self.function(*args, **kwargs)
         arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
         traced = self.trace_for(arguments, structure)
-        if signature is not None:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[signature, mode.training] = traced
-        return traced.run(arguments)
+        result = traced.run(arguments)
+        if signature is not None and not mode.recording:
+            self._get_ready((signature, mode.training), traced, arguments)
+        return result
+
+    def _get_ready(self, key: Any, traced: Traced, arguments: Sequence[Array]) -> None:
+        """Remember what serves calls like this one."""
+        ready = Ready.of(traced, arguments)
+        if ready is None:
+            return
+        if len(self._ready) >= MOST_READY:
+            self._ready.clear()
+        self._ready[key] = ready
 
     def trace(self, *args: Any, **kwargs: Any) -> tuple[Traced, list[Array]]:
         """Return the trace that serves a call, and the call's arrays; runs nothing."""
@@ -191,7 +88,7 @@ class Jit:
         with self._lock:
             self.traces.clear()
             self._by_key.clear()
-            self._known.clear()
+            self._ready.clear()
 
     def trace_for(self, arguments: Sequence[Array], structure: Any) -> Traced:
         """Return the trace that serves a call, tracing if there is none yet."""
@@ -296,11 +193,11 @@ class Jit:
 def _signature(args: tuple[Any, ...]) -> Any:
     """Return what tells apart calls with arrays only, or None for other calls."""
     try:
-        found: list[Any] = []
+        found: tuple[Any, ...] = ()
         for a in args:
             array = a._array
-            found += type(a), array.dtype.char, array.shape
-        return tuple(found)
+            found += type(a), array.dtype, array.shape
+        return found
     except AttributeError:
         return None
 

@@ -84,7 +84,10 @@ class NDArray(NDMethods, Array):
     tracer_class = NDTracer
 
     def __init__(self, array: np.ndarray, storage: Storage | None = None) -> None:
-        super().__init__(array, storage)
+        # What Array sets, written out: making a handle is a good part of a small call.
+        self._array = array
+        self._storage = storage or Storage()
+        self._entry, self._index, self._leaf = None, 0, None
         self._grad: NDArray | None = None
         self._grad_req = "null"
         self._fused: tuple[Location, int] | None = None

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.frontend.array import Array, Storage
 from graphc.frontend.build import Parts
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Kept:
+    """Prepared values, with the versions of what they were computed from."""
+
+    stamps: tuple[tuple[Storage, int], ...]
+    values: tuple[np.ndarray, ...]
+
+    def fresh(self) -> bool:
+        """Return whether nothing was written since, and nobody else can write."""
+        for storage, version in self.stamps:
+            if storage.version != version or storage.exposed:
+                return False
+        return True
 
 
 class Prepared:
@@ -25,34 +41,29 @@ class Prepared:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._lock = threading.Lock()
-        self._kept: tuple[list[tuple[Storage, int]], list[np.ndarray]] | None = None
+        self.kept: Kept | None = None
 
     def __call__(self, operands: Sequence[Array], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run on the inputs of the whole program: handles, and their arrays."""
         values = self.values(operands, arrays)
         return self.parts.main([*values, *[arrays[place] for place in self.parts.rest]])
 
-    def values(self, operands: Sequence[Array], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def values(
+        self, operands: Sequence[Array], arrays: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
         """Return the prepared values, computed anew where a parameter was written since."""
         sources = [operands[place]._storage for place in self.parts.given]
-        kept = self._kept
-        if kept is not None and _fresh(kept[0], sources):
-            return kept[1]
         with self._lock:
-            kept = self._kept
-            if kept is not None and _fresh(kept[0], sources):
-                return kept[1]
-            # Versions are read first: what is written meanwhile is seen by the next call.
-            stamps = [(source, source.version) for source in sources]
-            self._kept = None
-            values = self.parts.prepare([arrays[place] for place in self.parts.given])
-            self._kept = stamps, values
-        return values
+            kept = self.kept
+            if kept is None or not _of(kept, sources) or not kept.fresh():
+                # Versions are read first: what is written meanwhile is seen by the next call.
+                stamps = tuple((source, source.version) for source in sources)
+                self.kept = None
+                values = self.parts.prepare([arrays[place] for place in self.parts.given])
+                self.kept = kept = Kept(stamps, tuple(values))
+        return kept.values
 
 
-def _fresh(stamps: Sequence[tuple[Storage, int]], sources: Sequence[Storage]) -> bool:
-    """Return whether storages are those of the stamps, not written since, and not by others."""
-    for (storage, version), source in zip(stamps, sources):
-        if storage is not source or storage.version != version or storage.exposed:
-            return False
-    return True
+def _of(kept: Kept, sources: Sequence[Storage]) -> bool:
+    """Return whether values were computed from these arrays."""
+    return all(one is other for (one, _), other in zip(kept.stamps, sources, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -102,9 +102,8 @@ class Trace:
 _current: ContextVar[Trace | None] = ContextVar("graphc_trace", default=None)
 
 
-def current_trace() -> Trace | None:
-    """Return the trace that is being made in this context, or None."""
-    return _current.get()
+current_trace: Callable[[], Trace | None] = _current.get
+"""Returns the trace that is being made in this context, or None."""
 
 
 @contextmanager

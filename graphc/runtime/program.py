@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
+import struct
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ import numpy as np
 from graphc import config
 from graphc.codegen.compiler import CompiledKernel, compile_kernels, load_cached
 from graphc.codegen.cpu import host_target
-from graphc.codegen.dispatch import Error, Launch, dispatcher
+from graphc.codegen.dispatch import Call, Error, Launch, dispatcher
 from graphc.errors import BindError, GraphcError
 from graphc.ir.dim import evaluate
 from graphc.ir.operand import REGISTRY
@@ -36,16 +38,16 @@ MOST_BINDINGS = 64
 
 # NumPy's ABI: an array's first field is the address of its data. Asking `__array_interface__`
 # takes longer than all the rest of a call.
-_DATA_OFFSET = object.__basicsize__
-_pointer_at = ctypes.c_uint64.from_address
+DATA_OFFSET = object.__basicsize__
+pointer_at = ctypes.c_uint64.from_address
 _empty = np.empty
-_USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 _WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 
 
 def address(array: np.ndarray) -> int:
     """Return the address of an array's first element."""
-    return _pointer_at(id(array) + _DATA_OFFSET).value
+    return pointer_at(id(array) + DATA_OFFSET).value
 
 
 class _BufferLocks:
@@ -78,24 +80,48 @@ class _BufferLocks:
 _updating = _BufferLocks()
 
 
+class alone:  # noqa: N801  # a function to its users
+    """A context in which no other call updates the buffers at some addresses."""
+
+    __slots__ = ("_held", "_locks")
+
+    def __init__(self, addresses: Sequence[int]) -> None:
+        self._locks = _updating.of(addresses)
+        self._held: list[threading.Lock] = []
+
+    def __enter__(self) -> None:
+        try:
+            for lock in self._locks:
+                lock.acquire()
+                self._held.append(lock)
+        except BaseException:  # interrupted while waiting
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        for lock in self._held:
+            lock.release()
+
+
 @dataclass(slots=True)
 class _Arena:
     """Memory for one running call: intermediate values, pointer blocks, the launch table.
 
-    ``run`` walks the table on the calling thread; its arguments are converted once.
+    ``run`` walks the table as ``call`` says; its argument is converted once. ``arrays`` takes the
+    ``id`` of each argument and output.
     """
 
     memory: np.ndarray
     pointers: Any
+    arrays: bytearray
     table: Any
-    table_address: int
     error: Error
-    error_address: int
+    call: Call
     run: Callable[[], int]
 
 
 @dataclass(slots=True)
-class _Binding:
+class Binding:
     """A program at concrete sizes.
 
     Attributes
@@ -158,9 +184,10 @@ class Program:
         self._names = [name for name, _ in table.inputs]
         self._types = [kind for _, kind in table.inputs]
         self._kinds = [kind.dtype.numpy for kind in self._types]
+        self._put = struct.Struct(f"{len(table.inputs) + len(table.outputs)}Q").pack_into
         self._stores = _stores(table)
-        self._updated = table.updated
-        self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
+        self.updated = table.updated
+        self._bindings: dict[tuple[tuple[int, ...], ...], Binding] = {}
 
     def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run the program.
@@ -185,24 +212,21 @@ class Program:
         """
         if len(arguments) != len(self._kinds):
             raise self._miscounted(len(arguments))
-        # One loop, no comprehensions: for few arguments that is most of what a call costs.
         arrays: list[np.ndarray] = []
-        shapes, places = [], []
+        shapes: list[tuple[int, ...]] = []
         for array, kind in zip(arguments, self._kinds):
             if (
                 type(array) is not np.ndarray
                 or array.dtype is not kind
-                or array.flags.num & _USABLE != _USABLE
+                or array.flags.num & USABLE != USABLE
             ):
                 array = self._converted(array, len(arrays))
             arrays.append(array)
             shapes.append(array.shape)
-            places.append(_pointer_at(id(array) + _DATA_OFFSET).value)
-        key = tuple(shapes)
-        binding = self._bindings.get(key) or self._bind(key)
-        if self._updated:
-            return self._update(binding, arrays, places, arguments)
-        return self._run(binding, places)
+        binding = self.at(tuple(shapes))
+        if self.updated:
+            return self._update(binding, arrays, arguments)
+        return self.launch(binding, [id(array) for array in arrays])
 
     def _converted(self, argument: Any, position: int) -> np.ndarray:
         """Return an argument as the kernels take it: itself, a view or a copy."""
@@ -226,47 +250,28 @@ class Program:
 
     def _update(
         self,
-        binding: _Binding,
+        binding: Binding,
         arrays: list[np.ndarray],
-        places: list[int],
         arguments: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
         """Run a program that writes to some of its arguments."""
-        whole = self._check_updated(arrays, arguments)
+        self._check_updated(arrays, arguments)
+        places = [address(array) for array in arrays]
         if places != binding.apart:
-            places = self._parted(arrays, places)
-            binding.apart = places.copy()
-        targets = [
-            places[position] if whole else address(arguments[position])
-            for position in self._updated
-        ]
-        held: list[threading.Lock] = []
-        try:
-            for lock in _updating.of(targets):
-                lock.acquire()
-                held.append(lock)
-            outputs = self._run(binding, places)
-            if not whole:
-                for position, target in zip(self._updated, targets):
-                    if address(arrays[position]) != target:
-                        arguments[position][...] = arrays[position]
-        finally:
-            for lock in held:
-                lock.release()
+            binding.apart = self._parted(arrays, places)
+        targets = [address(arguments[position]) for position in self.updated]
+        with alone(targets):
+            outputs = self.launch(binding, [id(array) for array in arrays])
+            for position, target in zip(self.updated, targets):
+                if address(arrays[position]) != target:
+                    arguments[position][...] = arrays[position]
         return outputs
 
     def _check_updated(
         self, arrays: Sequence[np.ndarray], arguments: Sequence[np.ndarray]
-    ) -> bool:
-        """Return whether all that is updated is updated in place, not in a copy.
-
-        Raises
-        ------
-        BindError
-            Where results cannot be written back, or would be over one another.
-        """
-        whole = True
-        for position in self._updated:
+    ) -> None:
+        """Raise BindError where results cannot be written back, or would be over one another."""
+        for position in self.updated:
             argument = arguments[position]
             if not argument.flags.num & _WRITEABLE:
                 raise BindError(
@@ -275,11 +280,9 @@ class Program:
                     remedy="Pass a copy of it.",
                 )
             if arrays[position] is not argument:  # what runs may be a copy: look at the original
-                whole = False
-                for other in self._updated:
+                for other in self.updated:
                     if other != position and np.shares_memory(argument, arguments[other]):
                         raise self._shared(other, position)
-        return whole
 
     def _shared(self, one: int, other: int) -> BindError:
         return BindError(
@@ -291,14 +294,14 @@ class Program:
     def _parted(self, arrays: list[np.ndarray], places: list[int]) -> list[int]:
         """Copy arguments that share memory with one that is updated; return the new addresses."""
         spans = [(place, place + array.nbytes) for place, array in zip(places, arrays)]
-        if _apart(spans, frozenset(self._updated)):
+        if _apart(spans, frozenset(self.updated)):
             return places
         for position, (start, stop) in enumerate(spans):
-            for owner in self._updated:
+            for owner in self.updated:
                 first, last = spans[owner]
                 if owner == position or start >= min(stop, last) or first >= min(stop, last):
                     continue
-                if position in self._updated:
+                if position in self.updated:
                     raise self._shared(position, owner)
                 arrays[position] = arrays[position].copy()
                 break
@@ -306,12 +309,28 @@ class Program:
 
     def memory_plan(self, shapes: Sequence[tuple[int, ...]]) -> MemoryPlan:
         """Return the memory plan for inputs of these shapes."""
-        key = tuple(tuple(shape) for shape in shapes)
-        return (self._bindings.get(key) or self._bind(key)).plan
+        return self.at(tuple(tuple(shape) for shape in shapes)).plan
 
     # -- binding -----------------------------------------------------------------------------
 
-    def _bind(self, key: tuple[tuple[int, ...], ...]) -> _Binding:
+    def taking(self, arrays: Sequence[np.ndarray]) -> Binding | None:
+        """Return the binding for arrays that `launch` takes as they are; None for others."""
+        as_they_are = all(
+            type(array) is np.ndarray and array.dtype is kind and array.flags.num & USABLE == USABLE
+            for array, kind in zip(arrays, self._kinds, strict=True)
+        )
+        if not as_they_are or any(not arrays[i].flags.writeable for i in self.updated):
+            return None
+        spans = [(address(array), address(array) + array.nbytes) for array in arrays]
+        if not _apart(spans, frozenset(self.updated)):
+            return None
+        return self.at(tuple(array.shape for array in arrays))
+
+    def at(self, shapes: tuple[tuple[int, ...], ...]) -> Binding:
+        """Return the program at the sizes that inputs of these shapes give."""
+        return self._bindings.get(shapes) or self._bind(shapes)
+
+    def _bind(self, key: tuple[tuple[int, ...], ...]) -> Binding:
         sizes = bind_sizes([kind.shape for kind in self._types], key)
         if sizes is None:
             raise self._misfit(key)
@@ -325,11 +344,11 @@ class Program:
             for _, kind in self.table.outputs
         ]
         parallel = any(extent > chunk for extent, chunk in extents)
-        binding = _Binding(self.table.memory(sizes), blocks, extents, outputs, parallel)
+        binding = Binding(self.table.memory(sizes), blocks, extents, outputs, parallel)
         self._remember(key, binding)
         return binding
 
-    def _remember(self, key: tuple[tuple[int, ...], ...], binding: _Binding) -> None:
+    def _remember(self, key: tuple[tuple[int, ...], ...], binding: Binding) -> None:
         self._bindings[key] = binding
         if len(self._bindings) > MOST_BINDINGS:
             # Another thread may have forgotten the same one.
@@ -348,7 +367,7 @@ class Program:
         )
         return BindError(f"the arguments of {self.table.name} do not fit its inputs: {detail}")
 
-    def _new_arena(self, binding: _Binding) -> _Arena:
+    def _new_arena(self, binding: Binding) -> _Arena:
         memory = np.empty(binding.plan.arena_bytes + ALIGNMENT, np.uint8)
         base = -(-address(memory) // ALIGNMENT) * ALIGNMENT
         offsets = {slot.value: base + slot.offset for slot in binding.plan.slots}
@@ -364,22 +383,31 @@ class Program:
             entry.extent, entry.chunk = extent, chunk
             buffers += 8 * len(row.places)
         error = Error()
-        table_address, error_address = ctypes.addressof(table), ctypes.addressof(error)
-        run = functools.partial(
-            dispatcher().run,
-            ctypes.c_void_p(None),
-            ctypes.c_void_p(table_address),
-            ctypes.c_int64(len(rows)),
-            ctypes.c_int64(1),
-            ctypes.c_void_p(error_address),
-            ctypes.c_void_p(None),
-        )
-        return _Arena(memory, pointers, table, table_address, error, error_address, run)
+        count = len(self.table.inputs) + len(self.table.outputs)
+        # Packing into a ctypes array would take five times as long.
+        arrays = bytearray(8 * max(count, 1))
+        call = Call(
+            table=ctypes.addressof(table), count=len(rows), threads=1,
+            error=ctypes.addressof(error), pointers=ctypes.addressof(pointers),
+            stores=ctypes.addressof(self._stores), store_count=len(self._stores) // 2,
+            arrays=ctypes.addressof(ctypes.c_char.from_buffer(arrays)), data_offset=DATA_OFFSET,
+        )  # fmt: skip
+        run = functools.partial(dispatcher().run, ctypes.c_void_p(ctypes.addressof(call)))
+        return _Arena(memory, pointers, arrays, table, error, call, run)
 
     # -- running -----------------------------------------------------------------------------
 
-    def _run(self, binding: _Binding, places: list[int]) -> list[np.ndarray]:
-        """Run on arguments that the caller keeps alive; adds the outputs' addresses to theirs."""
+    def launch(self, binding: Binding, arrays: list[int]) -> list[np.ndarray]:
+        """Run on arguments that the caller keeps alive; adds the outputs to theirs.
+
+        Parameters
+        ----------
+        binding : Binding
+            Of the arguments' shapes.
+        arrays : list of int
+            ``id`` of C-contiguous, aligned NumPy arrays of the inputs' types, none of which
+            shares memory with one that the program updates.
+        """
         try:
             arena = binding.free.pop()
         except IndexError:
@@ -388,12 +416,10 @@ class Program:
         for shape, kind in binding.outputs:
             output = _empty(shape, kind)
             outputs.append(output)
-            places.append(_pointer_at(id(output) + _DATA_OFFSET).value)
-        pointers = arena.pointers
-        for position, number in self._stores:
-            pointers[position] = places[number]
+            arrays.append(id(output))
+        self._put(arena.arrays, 0, *arrays)
         options = config.current()
-        if options.profile or (binding.parallel and options.threads > 1):
+        if binding.parallel or options.profile:
             status = self._walk(binding, arena, options)
         else:
             status = arena.run()
@@ -403,21 +429,22 @@ class Program:
             raise failure
         return outputs
 
-    def _walk(self, binding: _Binding, arena: _Arena, options: config.Config) -> int:
-        """Run with several threads, or timed."""
-        count = len(self.table.launches)
-        times = (ctypes.c_uint64 * max(2 * count, 1))() if options.profile else None
-        profile_ns = None if times is None else ctypes.addressof(times)
+    def _walk(self, binding: Binding, arena: _Arena, options: config.Config) -> int:
+        """Run with several threads where that pays, timed if the options say so."""
+        call, times = arena.call, None
+        if options.profile:
+            times = (ctypes.c_uint64 * max(2 * call.count, 1))()
+            call.profile = ctypes.addressof(times)
         if options.threads > 1 and binding.parallel:
             pool = default_pool()
             if pool.threads != options.threads:
                 pool.threads = options.threads
-            status = pool.run(arena.table_address, count, arena.error_address, profile_ns)
+            status = pool.run(call)
         else:
-            status = dispatcher().run(
-                None, arena.table_address, count, 1, arena.error_address, profile_ns
-            )
+            call.threads = 1
+            status = arena.run()
         if times is not None:
+            call.profile = None
             profile.record(self.table.name, self.table.launches, times)
         return int(status)
 
@@ -431,12 +458,13 @@ class Program:
         return failure.attach(where=row.where)
 
 
-def _stores(table: LaunchTable) -> list[tuple[int, int]]:
-    """Return which entries of the pointer blocks hold the address of which argument or output."""
+def _stores(table: LaunchTable) -> Any:
+    """Return pairs: entry of the pointer blocks, which argument's or output's address it holds."""
     places = [*range(len(table.inputs)), *(place for place, _ in table.outputs)]
     numbers = {place: number for number, place in enumerate(places)}
     used = (place for row in table.launches for place in row.places)
-    return [(i, numbers[place]) for i, place in enumerate(used) if place in numbers]
+    pairs = [(i, numbers[place]) for i, place in enumerate(used) if place in numbers]
+    return (ctypes.c_int64 * (2 * len(pairs)))(*itertools.chain(*pairs))
 
 
 def _apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from graphc import config
-from graphc.codegen.dispatch import allocate_pool, dispatcher
+from graphc.codegen.dispatch import Call, allocate_pool, dispatcher
 from graphc.codegen.dispatch_layout import PoolState
 from graphc.errors import ArgumentError
 
@@ -134,17 +134,13 @@ class Pool:
         if self._state.awake < self._helpers:
             self._wake_parked()
 
-    def run(self, table: int, count: int, error: int, profile_ns: int | None = None) -> int:
+    def run(self, call: Call) -> int:
         """Wake the workers and walk a launch table; see ``Dispatcher.run``.
 
         Parameters
         ----------
-        table, error : int
-            Addresses of ``count`` rows of Launch and of an Error.
-        count : int
-            Rows of the table.
-        profile_ns : int, optional
-            Address of ``2 * count`` 64-bit integers for start and stop times in nanoseconds.
+        call : Call
+            Its pool and threads are set here.
 
         Returns
         -------
@@ -152,7 +148,8 @@ class Pool:
             0, or the status of the kernel that failed.
         """
         self.wake()
-        return dispatcher().run(self.address, table, count, self.threads, error, profile_ns)
+        call.pool, call.threads = self.address, self.threads
+        return dispatcher().run(ctypes.addressof(call))
 
     def stop(self) -> None:
         """End the workers for good; programs run on their caller's thread from now on."""

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from graphc import lazy
-from graphc.codegen.dispatch import Error, Launch
+from graphc.codegen.dispatch import Call, Error, Launch
 from graphc.runtime.threads import Pool
 
 # Each loops over i in begin..end; %a and %b are the two buffers, %size the one size.
@@ -127,9 +127,19 @@ class Table:
     def run(self, pool: Pool, profile: np.ndarray | None = None) -> int:
         rows = self.native()
         at = None if profile is None else profile.ctypes.data
-        status = pool.run(ctypes.addressof(rows), len(rows), ctypes.addressof(self.error), at)
+        status = pool.run(call_of(rows, self.error, at))
         ctypes.memset(rows, 0, ctypes.sizeof(rows))  # whoever still used it would crash
         return status
+
+
+def call_of(
+    rows: ctypes.Array[Launch], error: Error | None = None, profile: int | None = None
+) -> Call:
+    """Return a call of a launch table on its caller's thread; keeps the table alive."""
+    at = None if error is None else ctypes.addressof(error)
+    call = Call(None, ctypes.addressof(rows), len(rows), 1, at, profile)
+    call.kept = rows, error
+    return call
 
 
 def until(condition: Callable[[], object], limit_s: float = 20.0) -> bool:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from launch_tables import Table, await_worker, stencil_table
+from launch_tables import Table, await_worker, call_of, stencil_table
 
 from graphc import config, lazy
 from graphc.codegen import dispatch
-from graphc.codegen.dispatch import KERNEL_TYPE, Error, Platform, dispatcher
+from graphc.codegen.dispatch import KERNEL_TYPE, Call, Error, Platform
 from graphc.runtime.threads import Pool
 
 
@@ -51,7 +51,7 @@ def test_empty_launch_is_skipped(pool, extent):
 
 
 def test_empty_table(pool):
-    assert dispatcher().run(pool.address, None, 0, pool.threads, None, None) == 0
+    assert pool.run(Call()) == 0
 
 
 def test_chunks_do_not_depend_on_threads(pool):
@@ -114,8 +114,7 @@ def test_error_code_of_the_kernel_is_kept(pool):
 
 def test_error_is_optional(pair):
     rows = Table().add("failing", None, size=0, extent=4, chunk=1)
-    native = rows.native()
-    assert dispatcher().run(pair.address, ctypes.addressof(native), 1, 2, None, None) == 5
+    assert pair.run(call_of(rows.native())) == 5
 
 
 def test_stress_of_short_programs(pair):
@@ -156,7 +155,7 @@ def test_object_code_is_cached_and_damage_is_a_miss(monkeypatch, tmp_path, damag
     )
     a = np.zeros(3, dtype=np.int64)
     table = Table().add("index", a, size=2, extent=3)
-    native = table.native()
+    call = call_of(table.native())
     with config.options(cache_dir=str(tmp_path)):
         monkeypatch.setattr(dispatch, "_loaded", {})
         dispatch.dispatcher()
@@ -165,7 +164,7 @@ def test_object_code_is_cached_and_damage_is_a_miss(monkeypatch, tmp_path, damag
             entry.write_bytes(damage(entry.read_bytes()))
         monkeypatch.setattr(dispatch, "_loaded", {})
         loaded = dispatch.dispatcher()
-    assert loaded.run(None, ctypes.addressof(native), 1, 1, None, None) == 0
+    assert loaded.run(ctypes.addressof(call)) == 0
     assert a.tolist() == [0, 2, 4]
     assert len(compiled) == (1 if damage is None else 2)
     assert dispatch.dispatcher() is loaded

@@ -48,11 +48,11 @@ def test_arguments_that_are_not_used_or_come_in_another_order() -> None:
 
 
 def test_signatures_are_forgotten_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "MOST_KNOWN", 3)
+    monkeypatch.setattr(jit, "MOST_READY", 3)
     double = graphc.compile(lambda x: x + x)
     for size in (*range(2, 12), 2):
         np.testing.assert_array_equal(double(nd.ones((size,))).asnumpy(), np.full(size, 2.0))
-        assert len(double._known) <= 3
+        assert len(double._ready) <= 3
     assert len(double.traces) == 1
 
 

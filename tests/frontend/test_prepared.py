@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def test_a_written_parameter_counts_at_the_next_call(name: str, tmp_path: Path) 
     net, x = network(), images()
     net.hybridize()
     before = net(x).asnumpy()
-    assert prepared(net)._kept is not None
+    assert prepared(net).kept is not None
     more = (tmp_path,) if name == "load_parameters" else ()
     WRITES[name](net, x, *more)
     after, expected = net(x).asnumpy(), imperatively(net, x)
@@ -132,15 +133,26 @@ def test_it_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         parts.main, lambda a: runs.append(1) or parts.prepare(a), parts.given, parts.rest
     )
     monkeypatch.setattr(program, "parts", spied)
-    kept = program._kept
+    kept = program.kept
     for _ in range(3):
         net(x)
     assert not runs
-    assert program._kept is kept
+    assert program.kept is kept
     net[1].gamma.set_data(nd.full((4,), 2.0))
     for _ in range(3):
         net(x)
     assert len(runs) == 1
+
+
+def test_there_is_one_copy() -> None:
+    net, x = network(), images()
+    net.hybridize()
+    for batch in (x, x[:2], x[:1]):
+        net(batch)
+    old = weakref.ref(prepared(net).kept)
+    net[1].gamma.set_data(nd.full((4,), 2.0))
+    net(x)
+    assert old() is None
 
 
 def test_threads_that_call_while_another_writes() -> None:

@@ -10,7 +10,8 @@ from graphc.frontend.array import Array, mode
 from graphc.frontend.gluon.block import Block, Changes
 from graphc.frontend.gluon.input_shapes import as_arrays
 from graphc.frontend.gluon.trainer import Plan, Trainer
-from graphc.frontend.jit import Jit, Traced
+from graphc.frontend.jit import Jit
+from graphc.frontend.traced import Traced
 from graphc.frontend.tracer import Tracer, current_trace
 from graphc.frontend.tree import flatten
 from graphc.ir.ops.creation import full_like
