@@ -30,7 +30,7 @@ ORDER = {
         "evaluate ops plan table verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
-        "canonicalize fold hoist differentiate partition fuse lower schedule polynomials "
+        "canonicalize fold winograd hoist differentiate partition fuse lower schedule polynomials "
         "elementary trigonometry expand memory manager"
     ),
     "codegen": (

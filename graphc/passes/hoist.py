@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.ir.graph import Graph, Value, placeholder, rewrite_values, topological, unique_name
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fold import Settled, fold
+from graphc.passes.winograd import winograd_prepared
 
 FREE = ("reshape", "broadcast_to")
 """Ops that compute nothing."""
@@ -59,9 +60,10 @@ def hoist(graph: Graph, fixed: Sequence[int]) -> Hoisted | None:
     parameters = [graph.inputs[i] for i in fixed if graph.inputs[i] not in volatile]
     if not parameters:
         return None
-    folded = fold(canonicalize(graph), parameters)
-    prepared = prepared_values(folded, Settled(parameters))
-    return _cut(folded, prepared, set(parameters)) if prepared else None
+    settled = Settled(parameters)
+    plain = winograd_prepared(fold(canonicalize(graph), parameters), settled)
+    prepared = prepared_values(plain, settled)
+    return _cut(plain, prepared, set(parameters)) if prepared else None
 
 
 def prepared_values(graph: Graph, settled: Settled) -> tuple[Value, ...]:

@@ -30,7 +30,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import columns, contraction, transposed
+from graphc.passes.schedule import columns, contraction, planes, transposed
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
@@ -81,6 +81,9 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     matched = contraction.match(items)
     if matched is not None:
         return contraction.schedule(kernel, items, matched, target)
+    apart = planes.find(items)
+    if apart is not None:
+        return planes.schedule(kernel, apart, target.vector_bytes // 4)
     plan = _plan(items, target)
     if plan.vector is not None and not plan.groups:
         across = transposed.find_axis(items, plan.vector, plan.one)
