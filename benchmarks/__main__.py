@@ -8,12 +8,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, report, runner, start_up
+from benchmarks import report, runner, start_up
 from benchmarks.first_batch import NETWORKS
 from benchmarks.record import Measured, Row
 from benchmarks.rows import chosen
 from benchmarks.sides import Framework, participants
 from benchmarks.start_up import Started
+from graphc.runtime.limits import Limits, measure
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,7 +48,7 @@ def limit_processors(threads: int) -> None:
 
 
 def run_rows(
-    rows: Sequence[Row], frameworks: Sequence[Framework], limits: machine.Machine,
+    rows: Sequence[Row], frameworks: Sequence[Framework], limits: Limits,
     options: argparse.Namespace,
 ) -> list[Measured]:  # fmt: skip
     """Measure and print row by row; one that fails is shown with its reason."""
@@ -90,7 +91,7 @@ def main(given: Sequence[str] | None = None) -> int:
     frameworks = participants(options.torch_compile, options.peers)
     for framework in frameworks:
         framework.configure(options.threads)
-    limits = machine.measure(options.threads)
+    limits = measure(options.threads)
     print(report.heading(limits))
     measured = run_rows(rows, frameworks, limits, options)
     repeats = (0 if options.words else 3) if options.start_up is None else options.start_up

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import Machine, processor, versions
+from benchmarks.machine import processor, versions
 from benchmarks.record import Measured, Row
 from benchmarks.start_up import Started
+from graphc.runtime.limits import Limits
 
 
 def duration(seconds: float | None) -> str:
@@ -42,16 +43,16 @@ def verdict(met: bool | None) -> str:
     return {True: "met", False: "missed", None: ""}[met]
 
 
-def heading(machine: Machine) -> str:
+def heading(limits: Limits) -> str:
     """Return what the figures were measured on."""
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     rates = ", ".join(
         f"{bytes_ / (1 << 20):g} MiB {rate_ / 1e9:.0f}"
-        for bytes_, rate_ in sorted(machine.bytes_per_s.items())
+        for bytes_, rate_ in sorted(limits.bytes_per_s.items())
     )
     return (
-        f"{processor()}, {machine.threads} threads; {used}\n"
-        f"peak {machine.flops_per_s / 1e9:.0f} GFLOP/s in float32; copying, GB/s: {rates}"
+        f"{processor()}, {limits.threads} threads; {used}\n"
+        f"peak {limits.flops_per_s / 1e9:.0f} GFLOP/s in float32; copying, GB/s: {rates}"
     )
 
 
@@ -90,7 +91,7 @@ def started_line(started: Started) -> str:
 
 
 def as_data(
-    machine: Machine,
+    limits: Limits,
     measured: Sequence[Measured],
     missing: Sequence[Row],
     started: Sequence[Started],
@@ -100,10 +101,10 @@ def as_data(
     return {
         "date": date,
         "processor": processor(),
-        "threads": machine.threads,
+        "threads": limits.threads,
         "versions": versions(),
-        "peak_flops_per_s": machine.flops_per_s,
-        "copy_bytes_per_s": {str(k): v for k, v in machine.bytes_per_s.items()},
+        "peak_flops_per_s": limits.flops_per_s,
+        "copy_bytes_per_s": {str(k): v for k, v in limits.bytes_per_s.items()},
         "rows": [row_data(m) for m in measured]
         + [{"name": r.name, "not_yet": r.not_yet, "goal": str(r.goal)} for r in missing],
         "start_up": [

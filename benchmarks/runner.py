@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks import side_graphc
-from benchmarks.machine import Machine
 from benchmarks.record import Arrays, Measured, Row, Side
 from benchmarks.sides import REFERENCE, Framework
+from graphc.runtime.limits import Limits
 
-SAMPLE_S = 2e-3
+SAMPLE_S = 5e-3
 REST_S = 5e-3
+WARM_S = 1e-2
 CHECKED_STEPS = 3
 
 
@@ -107,10 +108,13 @@ def elapsed_s(side: Side, calls: int) -> float:
 def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[str, list[float]]:
     """Return times of every side, taken in turn, so that all meet the same state of the machine.
 
-    A sample is as many calls as fill two milliseconds. Before it comes a rest, in which the threads
-    of the side before stop waiting for work, and some calls that are not counted.
+    A sample is as many calls as fill five milliseconds. Before it comes a rest, in which the
+    threads of the side before stop waiting for work, and calls that are not counted: a system that
+    saves power gives threads that woke a processor of their own only after some milliseconds.
     """
-    calls = {name: max(1, int(SAMPLE_S / elapsed_s(side, 2))) for name, side in sides.items()}
+    lasting = {name: elapsed_s(side, 2) for name, side in sides.items()}
+    calls = {name: max(1, int(SAMPLE_S / each)) for name, each in lasting.items()}
+    warming = {name: int(WARM_S / each) + 1 for name, each in lasting.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     end = time.perf_counter() + budget_s
     gc.collect()
@@ -121,7 +125,7 @@ def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[s
                 break
             for name, side in sides.items():
                 time.sleep(REST_S)
-                elapsed_s(side, calls[name] // 4 + 1)
+                elapsed_s(side, warming[name])
                 times[name].append(elapsed_s(side, calls[name]))
     finally:
         gc.enable()
@@ -129,14 +133,15 @@ def times_of(sides: Mapping[str, Side], repeats: int, budget_s: float) -> dict[s
 
 
 def measure(
-    row: Row, frameworks: Sequence[Framework], machine: Machine, repeats: int, budget_s: float
+    row: Row, frameworks: Sequence[Framework], limits: Limits, repeats: int, budget_s: float
 ) -> Measured:
     """Return a row's figures; every side is compared with graphc before any is timed.
 
     A row of which one side fails has no figures but its problem, and the others still run.
     """
     assert row.workload is not None
-    limit_s = machine.limit_s(row.workload.work(**row.sizes))
+    work = row.workload.work(**row.sizes)
+    limit_s = limits.least_s(work.flops, work.bytes)
     try:
         sides = prepare(row, row.sizes, [*frameworks, REFERENCE])
         verify(row, sides)

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import first_batch, machine, report, runner
-from benchmarks.machine import Machine
-from benchmarks.record import Goal, Measured, Row, Side, Work
+from benchmarks import first_batch, report, runner
+from benchmarks.record import Goal, Measured, Row, Side
 from benchmarks.rows import ROWS, chosen
 from benchmarks.sides import GRAPHC, PEERS, REFERENCE
 from benchmarks.workloads import FUNCTIONS, NETWORKS
+from graphc.runtime import limits
+from graphc.runtime.limits import Limits
 
-LIMITS = Machine(2, 1e9, {1 << 20: 4e9, 1 << 28: 1e9})
+LIMITS = Limits(2, 1e9, {1 << 20: 4e9, 1 << 28: 1e9})
 # One row for each tiny computation: rows that differ in size only share it.
 DISTINCT = {(r.workload.name, r.workload.kind, *r.tiny.values(), *r.options.values()): r
             for r in reversed(ROWS) if r.workload}  # fmt: skip
@@ -99,21 +100,21 @@ def test_the_ratio_is_to_the_fastest_peer_by_medians() -> None:
 
 
 def test_the_limit_is_arithmetic_or_memory_at_that_size() -> None:
-    assert LIMITS.limit_s(Work(2e9, 8)) == 2.0
-    assert LIMITS.limit_s(Work(0, 1 << 20)) == pytest.approx((1 << 20) / 4e9)
-    assert LIMITS.limit_s(Work(0, 1 << 30)) == pytest.approx((1 << 30) / 1e9)
+    assert LIMITS.least_s(2e9, 8) == 2.0
+    assert LIMITS.least_s(0, 1 << 20) == pytest.approx((1 << 20) / 4e9)
+    assert LIMITS.least_s(0, 1 << 30) == pytest.approx((1 << 30) / 1e9)
 
 
 def test_the_machine_is_measured() -> None:
-    assert machine.peak_flops_per_s(1, steps=1 << 12) > 1e9
-    assert machine.copy_bytes_per_s(2, 1 << 20) > 1e8
-    assert machine.side_by_side_s([lambda: time.sleep(0.01)] * 2, rounds=2) >= 0.01
+    assert limits.peak_flops_per_s(1, steps=1 << 12) > 1e9
+    assert limits.copy_bytes_per_s(2, 1 << 20) > 1e8
+    assert limits.side_by_side_s([lambda: time.sleep(0.01)] * 2, rounds=2) >= 0.01
 
 
 def test_the_command_writes_json_and_a_plot(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command.machine, "measure", lambda threads: LIMITS)
+    monkeypatch.setattr(command, "measure", lambda threads: LIMITS)
     monkeypatch.setattr(command, "limit_processors", lambda threads: None)
     file, options = tmp_path / "figures.json", ["--peers", "--repeats", "3", "--threads", "1"]
     picture = tmp_path / "ratios.png"

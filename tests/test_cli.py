@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -387,6 +388,48 @@ def test_colour_adds_nothing_else() -> None:
     assert coloured != text and re.sub(r"\033\[\d*m", "", coloured) == text
     diff = "--- a\n+++ b\n-x\n+y\n z\n"
     assert re.sub(r"\033\[\d*m", "", paint_diff(diff)) == diff
+
+
+@pytest.mark.parametrize("training", [[], ["--train"]])
+def test_profile_of_a_net(run: Run, tmp_path: Path, training: list[str]) -> None:
+    trace = tmp_path / "trace.json"
+    arguments = [f"{MLP}:net", "--shape", SHAPE, "--repeats", 3, "--trace", trace, *training]
+    status, out, err = run("profile", *arguments, "--no-limits")
+    assert (status, err) == (0, "")
+    head, first, *_, total, where = out.splitlines()
+    assert head.split()[-1] == "launch" and total.endswith("all launches, each once")
+    assert first.split()[6] == "3" and "net" in first and "mlp.py:14 Net.hidden" in first
+    assert str(trace) in where
+    assert len(json.loads(trace.read_text())["traceEvents"]) == 3 * (len(out.splitlines()) - 3)
+
+
+PROFILE_ERRORS = [
+    (("step.graph",), 1, ["'step.graph' is no Python object", "lenet.py:net"]),
+    ((f"{MLP}:net", "--shape", SHAPE, "--repeats", "0"), 2, ["'0' is no number from 1"]),
+    ((f"{MLP}:net", "--shape", SHAPE, "--no-limits", "--trace", f"{MLP}/x"), 1, ["cannot write"]),
+    ((f"{MODELS}/plain.py:net",), 1, ["ran no compiled program", "HybridBlock"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "texts"), PROFILE_ERRORS, ids=range(4))
+def test_errors_of_profile(
+    run: Run, arguments: tuple[str, ...], status: int, texts: list[str]
+) -> None:
+    found, _, err = run("profile", *arguments)
+    assert found == status and "Traceback" not in err
+    for text in texts:
+        assert text in err, err
+
+
+def test_profile_measures_the_machine_and_names_the_line_of_a_function(
+    run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("import graphc\nfrom graphc import nd\n\ndouble = lambda x: x + x\n")
+    status, out, _ = run("profile", f"{path}:double", "--shape", "x=f32[10,10]", "--repeats", 1)
+    assert status == 0
+    line = out.splitlines()[1]
+    assert line.split()[5].endswith("%") and line.endswith("model.py:4")
 
 
 def test_info(run: Run) -> None:

@@ -31,14 +31,14 @@ ORDER = {
     ),
     "passes": (
         "canonicalize fold winograd hoist differentiate partition fuse lower schedule polynomials "
-        "elementary trigonometry expand memory manager"
+        "elementary trigonometry cost expand memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_values llvm_conversions "
         "llvm_memory llvm_kernel llvm_compile numba_lowering numba_engine llvm_engine cache "
         "counters dispatch_layout dispatch_ir dispatch compiler"
     ),
-    "runtime": "random threads profile program saved",
+    "runtime": "random threads locks limits profile program saved",
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "

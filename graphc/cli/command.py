@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from graphc.cli.dump import DEFAULT_STAGES, EVERY_PASS, UsageError, dump
 from graphc.cli.info import cache_command, info, version
+from graphc.cli.profile import profile_command
 from graphc.cli.stages import CPUS, HOST, STAGES
 from graphc.errors import GraphcError
 
@@ -24,6 +25,7 @@ examples:
       the Python text of the kernels whose name has "conv"
   graphc dump lenet.py:net --diff            what each pass changed
   graphc dump lenet.py:net --stage fuse --dot | dot -Tsvg > lenet.svg
+  graphc profile train.py:step               time, rate and share of the limit of each launch
   graphc info                                versions, processor, cache
   graphc cache clear                         remove all that was compiled
 
@@ -82,6 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"graphc {version('graphc')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_dump(commands)
+    _add_profile(commands)
     shown = commands.add_parser("info", help="versions, processor, threads, cache, GPU")
     shown.set_defaults(run=lambda options: print(info(), end=""))
     kept = commands.add_parser("cache", help="list, size or clear compiled kernels and programs")
@@ -148,3 +151,33 @@ def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--train", action="store_true", help="trace in training mode")
     parser.add_argument("--output", metavar="DIR", help="write one file for each stage")
     parser.set_defaults(run=dump)
+
+
+def _add_profile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "profile",
+        help="run a model and print time, rate and share of the limit of each launch",
+        description="Run a Block, a TrainStep, a Symbol or a function, compiled, and print for "
+        "each launch its median time, its share of the whole, the rates at which it computes and "
+        "moves data (operands and results counted once), and what share that is of the limit of "
+        "this machine, which is measured first.",
+    )
+    parser.add_argument("target", metavar="TARGET", help="file.py:object, as of graphc dump")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=DTYPE[SIZES]",
+        help="type of an argument, which is zeros then; can be repeated",
+    )
+    parser.add_argument("--repeats", type=_positive, default=20, metavar="N", help="calls to time")
+    parser.add_argument("--train", action="store_true", help="run in training mode")
+    parser.add_argument("--no-limits", action="store_true", help="do not measure the machine")
+    parser.add_argument("--trace", metavar="FILE", help="also write a trace for Perfetto")
+    parser.set_defaults(run=profile_command)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)

@@ -1,4 +1,4 @@
-"""What ``graphc dump`` is pointed at: a graph file, or an object of a Python file."""
+"""What ``dump`` and ``profile`` are pointed at: a graph file, or an object of a Python file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ import numpy as np
 from graphc.cli.places import definition, relocated
 from graphc.cli.shapes import parse_shape
 from graphc.cli.symbols import bound_to_zeros, parameters, types_of
-from graphc.errors import ArgumentError, FileFormatError, GraphcError, nearest, user_location
+from graphc.errors import (
+    ArgumentError,
+    FileFormatError,
+    GraphcError,
+    Location,
+    nearest,
+    user_location,
+)
 from graphc.frontend.array import mode
 from graphc.frontend.gluon.block import Block
+from graphc.frontend.gluon.hybrid_block import HybridBlock
 from graphc.frontend.gluon.train_step import TrainStep
 from graphc.frontend.jit import Jit
 from graphc.frontend.ndarray import NDArray
@@ -74,15 +82,8 @@ def load(target: str, shapes: Sequence[str], training: bool) -> Subject:
     GraphcError
         For a file or object that is not there, or an object that cannot be traced.
     """
-    path, separator, name = target.rpartition(":")
-    if not separator or (os.name == "nt" and len(path) == 1):
-        path, name = target, ""
+    path, name = _parts(target)
     if path.endswith(".py"):
-        if not name:
-            raise ArgumentError(
-                f"{target} does not say which object of the file to dump",
-                remedy=f"Add its name: {path}:net.",
-            )
         return _from_python(Path(path), name, shapes, training)
     if target.endswith(".graph"):
         return Subject(_read_graph(Path(target)))
@@ -91,6 +92,54 @@ def load(target: str, shapes: Sequence[str], training: bool) -> Subject:
         remedy="Name a Python file and an object in it (lenet.py:net), or a file that ends in "
         ".graph.",
     )
+
+
+def runnable(target: str, shapes: Sequence[str]) -> tuple[Callable[[], object], Location]:
+    """Return a call of ``file.py:object``, compiled, and the line that makes the object.
+
+    Parameters
+    ----------
+    target : str
+    shapes : sequence of str
+        As of `load`; the arrays that are made so are zeros.
+
+    Raises
+    ------
+    GraphcError
+        As of `load`, and for a graph file.
+    """
+    path, name = _parts(target)
+    if not path.endswith(".py"):
+        raise ArgumentError(
+            f"{target!r} is no Python object: what is profiled has to run",
+            remedy="Name a Python file and an object in it, lenet.py:net.",
+        )
+    found, arguments = _resolved(Path(path), name, shapes)
+    place = definition(Path(path), name)
+    if isinstance(found, Executor):
+        return found.forward, place
+    if isinstance(found, HybridBlock):
+        found.hybridize()
+    called = found if isinstance(found, Block | Jit | TrainStep) else Jit(found)
+
+    def call() -> None:
+        with _user_code(Path(path)):
+            called(*arguments)
+
+    return call, place
+
+
+def _parts(target: str) -> tuple[str, str]:
+    """Return the file of a target, and the name of the object if it is Python."""
+    path, separator, name = target.rpartition(":")
+    if not separator or (os.name == "nt" and len(path) == 1):
+        path, name = target, ""
+    if path.endswith(".py") and not name:
+        raise ArgumentError(
+            f"{target} does not say which object of the file is meant",
+            remedy=f"Add its name: {path}:net.",
+        )
+    return path, name
 
 
 def _existing(path: Path) -> Path:
@@ -115,15 +164,8 @@ def _read_graph(path: Path) -> Graph:
 
 
 def _from_python(path: Path, name: str, shapes: Sequence[str], training: bool) -> Subject:
-    scope = _run(_existing(path))
-    with _user_code(path):
-        found = _made(_member(scope, name, path))
-    given = [parse_shape(text) for text in shapes]
+    found, arguments = _resolved(path, name, shapes)
     outer, place = user_location(), definition(path, name)
-    with _user_code(path):
-        if isinstance(found, Symbol):
-            found = bound_to_zeros(found, name, given or _example_types(found, name, scope))
-        arguments = _arguments(found, name, scope, given)
     before = mode.training
     mode.training = training
     try:
@@ -137,6 +179,18 @@ def _from_python(path: Path, name: str, shapes: Sequence[str], training: bool) -
         mode.training = before
     graph = relocated(subject.graph, outer, place)
     return replace(subject, graph=graph.with_results(graph.results, name=name))
+
+
+def _resolved(path: Path, name: str, shapes: Sequence[str]) -> tuple[Any, list[Any]]:
+    """Return what can be called of an object of a file, and the arguments of a call."""
+    scope = _run(_existing(path))
+    with _user_code(path):
+        found = _made(_member(scope, name, path))
+    given = [parse_shape(text) for text in shapes]
+    with _user_code(path):
+        if isinstance(found, Symbol):
+            found = bound_to_zeros(found, name, given or _example_types(found, name, scope))
+        return found, _arguments(found, name, scope, given)
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import gc
 import importlib.metadata
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as remember
 from pathlib import Path
 from types import ModuleType
@@ -70,19 +69,70 @@ def compile_kernels(kernels: Sequence[Kernel], target: Target) -> list[CompiledK
     CompileError
         If a kernel holds what no machine runs, or the target lacks an instruction it needs.
     """
-    engine, threads = current_engine(), config.current().compile_threads
-    keys: list[str] = []
-    jobs: dict[str, Future[bytes]] = {}
-    with _collector_paused(), ThreadPoolExecutor(threads, "graphc-compile") as pool:
+    with Compilation(target) as compilation:
         for kernel in kernels:
-            text = engine.source(kernel, target)
-            key = kernel_key(text, target)
-            keys.append(key)
-            if key not in jobs and load_cached(key, target) is None:
+            compilation.add(kernel)
+        return compilation.finish()
+
+
+_INTERVAL_S = 5e-4
+
+
+class Compilation:
+    """Kernels that are compiled side by side, from the moment each is added.
+
+    A context: threads end with it. Meanwhile the garbage collector pauses, which would walk
+    everything again and again, 70 ms each time, and Python's lock changes hands more often, or
+    threads would wait 5 ms for it between LLVM's steps.
+
+    Parameters
+    ----------
+    target : Target
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target, self._engine = target, current_engine()
+        self._pool = ThreadPoolExecutor(config.current().compile_threads, "graphc-compile")
+        self._collecting, self._interval_s = gc.isenabled(), sys.getswitchinterval()
+        self._known: dict[Kernel, str] = {}
+        self._keys: list[str] = []
+        self._jobs: dict[str, Future[bytes]] = {}
+
+    def __enter__(self) -> Compilation:
+        gc.disable()
+        if self._interval_s > _INTERVAL_S:
+            sys.setswitchinterval(_INTERVAL_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._interval_s > _INTERVAL_S:  # not where another thread's compilation changed it
+            sys.setswitchinterval(self._interval_s)
+        if self._collecting:
+            gc.enable()
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, kernel: Kernel) -> None:
+        """Begin with a kernel, unless it is known already."""
+        nameless = replace(kernel, name="")
+        if nameless not in self._known:
+            text = self._engine.source(kernel, self._target)
+            key = self._known[nameless] = kernel_key(text, self._target)
+            if key not in self._jobs and load_cached(key, self._target) is None:
                 # LLVM, where most of the time goes, runs without Python's lock.
-                jobs[key] = pool.submit(copy_context().run, object_code, text, target)
-        _keep(jobs, target)
-    return [_loaded[key] for key in keys]
+                run = copy_context().run
+                self._jobs[key] = self._pool.submit(run, object_code, text, self._target)
+        self._keys.append(self._known[nameless])
+
+    def finish(self) -> list[CompiledKernel]:
+        """Return the native code of all kernels, in the order they were added."""
+        if self._jobs:
+            with counters.timed("compile_s"):
+                codes = {key: job.result() for key, job in self._jobs.items()}
+            counters.add("kernels_compiled", len(codes))
+            for key, code in codes.items():
+                cache.put(key, code)
+                _load(key, code, self._target)
+        return [_loaded[key] for key in self._keys]
 
 
 def object_code(source: str, target: Target) -> bytes:
@@ -147,30 +197,6 @@ def versions(engine: str) -> str:
     return cache.key_of(
         *found, python, *((folder / name).read_text(encoding="utf-8") for name in files)
     )
-
-
-def _keep(jobs: dict[str, Future[bytes]], target: Target) -> None:
-    """Wait for the object code of kernels, keep it on disk and load it."""
-    if not jobs:
-        return
-    with counters.timed("compile_s"):
-        codes = {key: job.result() for key, job in jobs.items()}
-    counters.add("kernels_compiled", len(codes))
-    for key, code in codes.items():
-        cache.put(key, code)
-        _load(key, code, target)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from walking everything again and again, 70 ms each time."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
 
 
 # No locks: two threads may compile the same kernel at once, and the first to finish wins.

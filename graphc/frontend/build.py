@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from graphc.codegen.compiler import Compilation
 from graphc.codegen.cpu import host_target
 from graphc.ir.graph import Graph, input_name
 from graphc.passes.hoist import hoist
@@ -40,7 +41,7 @@ def build_program(graph: Graph) -> Program:
     found = saved.load(key)
     if found is not None and len(found[0]) == 1 and _takes(found[0][0], graph):
         return found[0][0]
-    program = Program(compile_graph(graph, host_target()))
+    program = _compiled(graph)
     saved.save(key, [program])
     return program
 
@@ -57,12 +58,19 @@ def build_parts(graph: Graph, fixed: tuple[int, ...]) -> Parts | Program:
         return parts
     cut = hoist(graph, fixed)
     if cut is None:
-        program = Program(compile_graph(graph, host_target()))
+        program = _compiled(graph)
         saved.save(key, [program])
         return program
-    main, prepare = (Program(compile_graph(g, host_target())) for g in (cut.main, cut.prepare))
+    main, prepare = map(_compiled, (cut.main, cut.prepare))
     saved.save(key, [main, prepare], {"given": cut.given, "rest": cut.rest})
     return Parts(main, prepare, cut.given, cut.rest)
+
+
+def _compiled(graph: Graph) -> Program:
+    """Compile a graph; LLVM has begun with the first kernels when the last are scheduled."""
+    with Compilation(host_target()) as compilation:
+        plan = compile_graph(graph, host_target(), compilation.add)
+        return Program(plan, compilation.finish())
 
 
 def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
@@ -75,9 +83,7 @@ def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) ->
     halves = None if found is None else _connected(*found, graph, heads)
     if halves is None:
         cut = split(graph, wrt, heads)
-        forward, backward = (
-            Program(compile_graph(half, host_target())) for half in (cut.forward, cut.backward)
-        )
+        forward, backward = _compiled(cut.forward), _compiled(cut.backward)
         saved.save(key, [forward, backward], {"reads": cut.reads, "wrt": cut.wrt})
         halves = Halves(forward, backward, cut.reads, cut.wrt)
     return halves

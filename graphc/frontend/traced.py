@@ -21,7 +21,8 @@ from graphc.frontend.prepared import Kept, Prepared
 from graphc.frontend.tree import LEAF, unflatten
 from graphc.ir.dim import Dim
 from graphc.runtime import random
-from graphc.runtime.program import USABLE, Binding, Program, address, alone
+from graphc.runtime.locks import alone
+from graphc.runtime.program import USABLE, Binding, Program, address
 
 
 @dataclass(slots=True)

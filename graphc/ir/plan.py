@@ -115,12 +115,29 @@ def _first_fit(busy: Sequence[Slot], n_bytes: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a kernel has to do, over its sizes.
+
+    Attributes
+    ----------
+    flops : Dim
+        Floating-point operations.
+    n_bytes : Dim
+        Bytes of operands and results, each once.
+    """
+
+    flops: Dim
+    n_bytes: Dim
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """One kernel call: what it reads and writes, and its sizes in the graph's size variables."""
 
     node: Node
     kernel: Kernel
     sizes: tuple[Dim, ...]
+    cost: Cost
 
     @property
     def label(self) -> str:

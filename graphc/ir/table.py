@@ -17,7 +17,7 @@ from graphc.errors import GraphcError, Location
 from graphc.ir.dim import Dim, SizeExpr, parse_dim, symbols
 from graphc.ir.graph import input_name
 from graphc.ir.operand import REGISTRY
-from graphc.ir.plan import LaunchSpec, Life, MemoryPlan, Plan, arrange
+from graphc.ir.plan import Cost, LaunchSpec, Life, MemoryPlan, Plan, arrange
 from graphc.ir.types import TensorType, as_dtype
 
 
@@ -47,6 +47,8 @@ class LaunchRow:
         The kernel's size arguments: their names in the kernel, their values in the program's sizes.
     extent, work : Dim
         Of the kernel, over its own sizes.
+    cost : Cost
+        What the kernel has to do, over its own sizes.
     check : Check or None
         What a kernel that can fail checks.
     """
@@ -58,6 +60,7 @@ class LaunchRow:
     sizes: tuple[tuple[str, Dim], ...]
     extent: Dim
     work: Dim
+    cost: Cost
     check: Check | None
 
 
@@ -128,6 +131,7 @@ def _row(spec: LaunchSpec, key: str, places: tuple[int, ...]) -> LaunchRow:
         tuple(zip(kernel.sizes, spec.sizes, strict=True)),
         kernel.extent,
         kernel.work,
+        spec.cost,
         None if check is None else Check(check.op.name, dict(check.attrs)),
     )
 
@@ -174,6 +178,7 @@ def _row_data(row: LaunchRow) -> list[Any]:
         [[name, _dim_data(size)] for name, size in row.sizes],
         _dim_data(row.extent),
         _dim_data(row.work),
+        [_dim_data(row.cost.flops), _dim_data(row.cost.n_bytes)],
         None if check is None else [check.op, {k: _attr_data(v) for k, v in check.attrs.items()}],
     ]
 
@@ -230,7 +235,7 @@ class _Reader:
 
     def row(
         self, kernel: Any, label: Any, where: Any, places: Any, sizes: Any, extent: Any, work: Any,
-        check: Any,
+        cost: Any, check: Any,
     ) -> LaunchRow:  # fmt: skip
         return LaunchRow(
             _text(kernel),
@@ -240,6 +245,7 @@ class _Reader:
             tuple((_text(name), self.dim(size)) for name, size in sizes),
             self.dim(extent),
             self.dim(work),
+            Cost(*map(self.dim, cost)),
             None if check is None else self.check(*check),
         )
 
@@ -289,7 +295,8 @@ def _verify(table: LaunchTable) -> None:
     if not _names(_program_sizes(table)) <= bound:
         raise ValueError("a size that no input has")
     for row in table.launches:
-        if not _names((row.extent, row.work)) <= {name for name, _ in row.sizes}:
+        own = (row.extent, row.work, row.cost.flops, row.cost.n_bytes)
+        if not _names(own) <= {name for name, _ in row.sizes}:
             raise ValueError("an extent over sizes that the kernel does not have")
 
 

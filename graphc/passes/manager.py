@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from graphc import config
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.plan import LaunchSpec, Plan
+from graphc.ir.loop import Kernel
+from graphc.ir.plan import Cost, LaunchSpec, Plan
 from graphc.ir.target import Target
 from graphc.ir.verify import verify, verify_kernel
 from graphc.passes.canonicalize import canonicalize
+from graphc.passes.cost import cost
 from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
 from graphc.passes.lower import lower
@@ -27,6 +30,9 @@ GRAPH_PASSES: tuple[GraphPass, ...] = (
 )
 """Graph to Graph, in order; differentiation happens while the graph is built."""
 
+Made = tuple[Kernel, Cost]
+"""A plain kernel scheduled and expanded, and what it costs."""
+
 SCHEDULES = {"cpu": cpu.schedule}
 """The schedule of each target, by the target's name."""
 
@@ -40,13 +46,17 @@ def run_graph_passes(graph: Graph, passes: tuple[GraphPass, ...] = GRAPH_PASSES)
     return graph
 
 
-def compile_graph(graph: Graph, target: Target) -> Plan:
+def compile_graph(
+    graph: Graph, target: Target, started: Callable[[Kernel], object] = lambda kernel: None
+) -> Plan:
     """Return the program of a graph as data: fused, lowered, scheduled, memory-planned.
 
     Parameters
     ----------
     graph : Graph
     target : Target
+    started : callable
+        Told each kernel as soon as it is scheduled, in the order of the launches.
 
     Returns
     -------
@@ -54,17 +64,28 @@ def compile_graph(graph: Graph, target: Target) -> Plan:
     """
     fused = run_graph_passes(graph)
     layout = storage(fused)
-    launches = tuple(launch(node, f"k{i}", target) for i, node in enumerate(layout.launches))
-    return Plan(layout.graph, launches, layout.root, lifetimes(layout))
+    made: dict[Kernel, Made] = {}
+    launches = []
+    for i, node in enumerate(layout.launches):
+        launches.append(launch(node, f"k{i}", target, made))
+        started(launches[-1].kernel)
+    return Plan(layout.graph, tuple(launches), layout.root, lifetimes(layout))
 
 
-def launch(node: Node, name: str, target: Target) -> LaunchSpec:
-    """Lower, schedule and expand one `fused` node."""
+def launch(node: Node, name: str, target: Target, made: dict[Kernel, Made]) -> LaunchSpec:
+    """Lower, schedule and expand one `fused` node.
+
+    ``made`` remembers what became of plain kernels: layers of one kind lower to the same loops.
+    """
     try:
-        lowered = lower(node.attrs["body"], name)
-        kernel = expand(SCHEDULES[target.name](lowered.kernel, target))
+        lowered = lower(node.attrs["body"], "")
+        plain = lowered.kernel
+        if plain not in made:
+            made[plain] = expand(SCHEDULES[target.name](plain, target)), cost(plain)
     except GraphcError as error:
         raise error.attach(where=node.where) from None
+    kernel, effort = made[plain]
     if config.current().verify:
         verify_kernel(kernel)
-    return LaunchSpec(node, kernel, lowered.sizes)
+    own = replace(kernel, name=name, where=plain.where)
+    return LaunchSpec(node, own, lowered.sizes, effort)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-import os
 import struct
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +27,7 @@ from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.table import LaunchRow, LaunchTable, table_of
 from graphc.runtime import profile
+from graphc.runtime.locks import alone
 from graphc.runtime.threads import default_pool
 
 CHUNK_NS = 8_000
@@ -48,59 +47,6 @@ _WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 def address(array: np.ndarray) -> int:
     """Return the address of an array's first element."""
     return pointer_at(id(array) + DATA_OFFSET).value
-
-
-class _BufferLocks:
-    """Locks that calls hold on the buffers they update; few for all buffers, by address."""
-
-    def __init__(self, count: int = 64) -> None:
-        self.count = count
-        self.restart()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.restart)
-
-    def restart(self) -> None:
-        """Make new locks: those that other threads held would stay locked in a forked child."""
-        self._locks = [threading.Lock() for _ in range(self.count)]
-        self._chosen: dict[tuple[int, ...], list[threading.Lock]] = {}
-
-    def of(self, addresses: Sequence[int]) -> list[threading.Lock]:
-        """Return the locks of buffers, in the order in which every call has to take them."""
-        key = tuple(addresses)
-        found = self._chosen.get(key)
-        if found is None:
-            numbers = {place // ALIGNMENT % self.count for place in key}
-            found = [self._locks[i] for i in sorted(numbers)]
-            if len(self._chosen) >= MOST_BINDINGS:
-                self._chosen.clear()
-            self._chosen[key] = found
-        return found
-
-
-_updating = _BufferLocks()
-
-
-class alone:  # noqa: N801  # a function to its users
-    """A context in which no other call updates the buffers at some addresses."""
-
-    __slots__ = ("_held", "_locks")
-
-    def __init__(self, addresses: Sequence[int]) -> None:
-        self._locks = _updating.of(addresses)
-        self._held: list[threading.Lock] = []
-
-    def __enter__(self) -> None:
-        try:
-            for lock in self._locks:
-                lock.acquire()
-                self._held.append(lock)
-        except BaseException:  # interrupted while waiting
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        for lock in self._held:
-            lock.release()
 
 
 @dataclass(slots=True)
@@ -130,6 +76,8 @@ class Binding:
     sizes, extents : list
         Size arguments of each launch; its extent and chunk.
     outputs : list of (tuple of int, numpy.dtype)
+    costs : list of (int, int)
+        Floating-point operations and bytes of each launch.
     parallel : bool
         Whether a launch has more than one chunk.
     free : list of _Arena
@@ -141,6 +89,7 @@ class Binding:
     sizes: list[Any]
     extents: list[tuple[int, int]]
     outputs: list[tuple[tuple[int, ...], np.dtype[Any]]]
+    costs: list[tuple[int, int]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
     apart: list[int] = field(default_factory=list)
@@ -153,6 +102,8 @@ class Program:
     ----------
     plan : Plan
         As `graphc.passes.manager.compile_graph` returns it.
+    kernels : sequence of CompiledKernel, optional
+        Of its launches; by default they are compiled here.
 
     Raises
     ------
@@ -160,8 +111,9 @@ class Program:
         When a kernel cannot be compiled.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        kernels = compile_kernels([launch.kernel for launch in plan.launches], host_target())
+    def __init__(self, plan: Plan, kernels: Sequence[CompiledKernel] | None = None) -> None:
+        if kernels is None:
+            kernels = compile_kernels([launch.kernel for launch in plan.launches], host_target())
         self._start(table_of(plan, [kernel.key for kernel in kernels]), kernels)
 
     @classmethod
@@ -334,17 +286,18 @@ class Program:
         sizes = bind_sizes([kind.shape for kind in self._types], key)
         if sizes is None:
             raise self._misfit(key)
-        blocks, extents = [], []
+        blocks, extents, costs = [], [], []
         for row in self.table.launches:
-            block, extent = _launch_sizes(row, sizes)
+            block, extent, cost = _launch_sizes(row, sizes)
             blocks.append(block)
             extents.append(extent)
+            costs.append(cost)
         outputs = [
             (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy)
             for _, kind in self.table.outputs
         ]
         parallel = any(extent > chunk for extent, chunk in extents)
-        binding = Binding(self.table.memory(sizes), blocks, extents, outputs, parallel)
+        binding = Binding(self.table.memory(sizes), blocks, extents, outputs, costs, parallel)
         self._remember(key, binding)
         return binding
 
@@ -445,7 +398,7 @@ class Program:
             status = arena.run()
         if times is not None:
             call.profile = None
-            profile.record(self.table.name, self.table.launches, times)
+            profile.record(self.table.name, self.table.launches, times, binding.costs)
         return int(status)
 
     def _failure(self, error: Error) -> GraphcError:
@@ -484,10 +437,13 @@ def _apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:
     return True
 
 
-def _launch_sizes(row: LaunchRow, sizes: Mapping[str, int]) -> tuple[Any, tuple[int, int]]:
-    """Return a launch's size arguments, and its extent and chunk."""
+def _launch_sizes(
+    row: LaunchRow, sizes: Mapping[str, int]
+) -> tuple[Any, tuple[int, int], tuple[int, int]]:
+    """Return a launch's size arguments, its extent and chunk, and what it costs."""
     known = {name: evaluate(size, sizes) for name, size in row.sizes}
     block = (ctypes.c_int64 * max(len(known), 1))(*known.values())
     extent = evaluate(row.extent, known)
     work = max(evaluate(row.work, known), 1)
-    return block, (extent, max(-(-CHUNK_NS // work), 1))
+    cost = evaluate(row.cost.flops, known), evaluate(row.cost.n_bytes, known)
+    return block, (extent, max(-(-CHUNK_NS // work), 1)), cost

@@ -13,15 +13,19 @@ from group_kernels import TARGET, GroupKernel
 from graphc.ir.dim import evaluate, symbol
 from graphc.ir.graph import Graph, placeholder
 from graphc.ir.interp import interpret
+from graphc.ir.kernel_printer import print_kernel
 from graphc.ir.ops.arithmetic import maximum
 from graphc.ir.ops.contraction import matmul
 from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad
 from graphc.ir.ops.reduction import sum as sum_
+from graphc.ir.ops.transcendental import exp
 from graphc.ir.target import Target
 from graphc.ir.types import DType, TensorType, float32, float64, int32
 from graphc.ir.verify import verify_kernel
-from graphc.passes.schedule import contraction
+from graphc.passes.schedule import contraction, cpu
+from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
+from graphc.passes.schedule.register_tiles import strips
 
 B, M, N, K = map(symbol, "BMNK")
 SIZES = [
@@ -111,7 +115,7 @@ def test_deep_sums_are_shared_out_in_narrow_blocks(columns):
 
 def test_blocks_cover_the_output_once():
     case = matrices(False, False)
-    plan = contraction.Plan(case.matched, contraction.blocking(TARGET, float32))
+    plan = contraction.Plan(case.matched, TARGET)
     for _ in range(300):
         names = {n: int(10 ** np.random.uniform(0, 4)) for n in case.kernel.sizes}
         count = dict(names)
@@ -122,6 +126,17 @@ def test_blocks_cover_the_output_once():
         assert (names["width_blocks"] - 1) * names["width_step"] < count["n2"]
         assert names["width_blocks"] * names["width_step"] >= count["n2"]
         assert names["width_step"] <= plan.blocks.columns
+
+
+@pytest.mark.parametrize("vectors", [2, 3])
+def test_strips_cover_all_columns_once(vectors):
+    for columns in range(200):
+        starts = []
+        for width, start, stop in strips(symbol("columns"), vectors, 8):
+            first, last = (evaluate(d, {"columns": columns}) for d in (start, stop))
+            for j in range(first, last, 8 * width):
+                starts += range(j, j + 8 * width, 8)
+        assert starts == [*range(0, columns, 8)]
 
 
 def test_sums_are_exact_where_floats_are():
@@ -198,6 +213,18 @@ def test_updates_that_read_each_other_in_place(sizes):
     case.call([*arrays, *arrays[:2]], numbers, 0, extent)
     for found, right in zip(arrays[:2], expected, strict=True):
         np.testing.assert_allclose(found, right, atol=1e-4)
+
+
+def test_what_is_the_same_for_all_elements_is_computed_ahead_of_the_loops():
+    case = Case(
+        lambda x, w, rate: matmul(x, w) * (exp(rate) - 1.0),
+        [TensorType(float32, s) for s in ((M, K), (K, N), ())],
+    )
+    scheduled = print_kernel(cpu.schedule(case.lowered.kernel, TARGET)).splitlines()
+    (line,) = (text for text in scheduled if "p2[" in text)
+    assert line == "    same0 = exp(p2[0]) - 1.0"
+    arrays = [random(float32, 20, 50), random(float32, 50, 30), np.float32(0.5)[...]]
+    check(case, arrays, M=20, N=30, K=50)
 
 
 def test_operand_with_arithmetic():
@@ -333,9 +360,10 @@ def test_typical_layers_have_work_for_several_threads():
 @pytest.mark.parametrize("registers", [16, 32])
 @pytest.mark.parametrize("l2_bytes", [256 << 10, 1 << 20, 4 << 20])
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
-def test_blocks_fit_caches_and_registers(dtype, l2_bytes, registers, vector_bytes):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_blocks_fit_caches_and_registers(in_place, dtype, l2_bytes, registers, vector_bytes):
     target = replace(TARGET, vector_bytes=vector_bytes, registers=registers, l2_bytes=l2_bytes)
-    b = contraction.blocking(target, dtype)
+    b = blocking(target, dtype, in_place)
     assert b.tile_rows * b.tile_vectors <= registers - b.tile_vectors - 1
     assert b.rows % b.tile_rows == 0 and b.columns % b.tile_columns == 0
     elements = b.rows * b.depth + b.depth * b.columns + b.rows * b.columns

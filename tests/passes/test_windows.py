@@ -78,7 +78,7 @@ def test_a_row_is_reduced_once() -> None:
     """Five exponentials to a row of five, each of a vector of rows."""
     text = source(kernel(lambda x: softmax(x, axis=-1), N, 5).kernel)
     assert text.count("load") == text.count("scatter") + text.count("store") == 5
-    assert text.count(" / ") == 5
+    assert text.count(" / ") == 1
 
 
 @pytest.mark.parametrize(

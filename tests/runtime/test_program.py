@@ -23,6 +23,7 @@ from graphc.ir.types import TensorType, as_dtype
 from graphc.passes.manager import compile_graph
 from graphc.runtime import profile
 from graphc.runtime import program as runtime
+from graphc.runtime.locks import BufferLocks
 from graphc.runtime.program import Program, address
 
 
@@ -424,7 +425,7 @@ def test_a_forked_child_runs_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fork_frees_the_locks_of_other_threads() -> None:
-    locks = runtime._BufferLocks(4)
+    locks = BufferLocks(4)
     for lock in locks.of([0, 64, 65, 128]):
         assert lock.acquire(timeout=0)
     assert not any(lock.acquire(timeout=0) for lock in locks.of([128, 0]))
@@ -449,6 +450,9 @@ def test_profile_times_every_launch() -> None:
         assert [t.kernel for t in timings] == [row.label for row in program.table.launches]
         assert all(t.program == "model" and t.start_ns <= t.stop_ns for t in timings)
         assert all(a.stop_ns <= b.start_ns for a, b in zip(timings, timings[1:]))
+        assert [t.number for t in timings] == list(range(len(timings)))
+        assert timings[-1].flops == 2 * 9 * 9 * 8
+        assert timings[-1].n_bytes == 4 * (9 * 8 + 9 * 8 + 9 * 9)
 
 
 def test_a_chain_of_products_takes_two_buffers() -> None:

@@ -85,9 +85,9 @@ class Softmax(SoftmaxLike):
     name = "softmax"
 
     def decompose(self, x: Any, *, axis: int) -> Any:
-        """Divide exponentials by their sum."""
+        """Scale exponentials by one over their sum, which is at least 1."""
         powers = exp(_below_peak(x, axis))
-        return powers / sum_(powers, axis=axis, keepdims=True)
+        return powers * (1.0 / sum_(powers, axis=axis, keepdims=True))
 
     def vjp(self, g: Any, y: Any, x: Any, *, axis: int) -> tuple[Any, ...]:
         """Return ``y * (g - sum(g * y))``."""

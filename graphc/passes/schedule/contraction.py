@@ -12,96 +12,46 @@ The blocking follows Goto and van de Geijn, *Anatomy of High-Performance Matrix 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
-from graphc.ir.expr import Axis, Buffer, Expr
+from graphc.ir.expr import Buffer
 from graphc.ir.loop import (
     BEGIN,
     END,
     Alloc,
-    Assign,
-    Declare,
     For,
     If,
     Kernel,
     Let,
     Stmt,
-    Store,
 )
 from graphc.ir.target import Target
-from graphc.ir.types import DType
+from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.contraction_match import Match, match, merged
+from graphc.passes.schedule.epilogue import Sums, epilogue, turn
 from graphc.passes.schedule.few_rows import FEW, few_rows
-from graphc.passes.schedule.loops import Body, operations, values_first, vector_loop
+from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import (
     Names,
     Stretch,
     clear_rows,
     has_masks,
-    over,
-    over_runs,
     pack,
     pack_turned,
     pack_window,
-    touched,
+    scratch,
     unit_loads,
 )
-from graphc.passes.schedule.vectorize import vector_store
+from graphc.passes.schedule.register_tiles import Factor, in_place, tiles
 
 __all__ = ["Match", "match", "schedule"]
 
-BLOCKS_PER_CORE = 2
-"""Blocks of columns get narrower until there are so many for each core."""
 DEEP = 4096
 """Sums of so many terms (gradients of weights) are shared out in pieces of one vector."""
-SCRATCH_BYTES = 512 << 10
-"""Upper limit of one thread's scratch, which lies on its stack."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blocking:
-    """Sizes of tiles and blocks, in elements.
-
-    A register tile is ``tile_rows`` by ``tile_vectors * lanes``. Blocks have up to ``rows`` by
-    ``columns`` elements of the output and take ``depth`` terms of the sums at a time. Columns
-    are cut further until there are ``count`` blocks, which changes no sum.
-    """
-
-    lanes: int
-    tile_rows: int
-    tile_vectors: int
-    rows: int
-    columns: int
-    depth: int
-    count: int
-
-    @property
-    def tile_columns(self) -> int:
-        """Columns of a register tile."""
-        return self.tile_vectors * self.lanes
-
-
-def blocking(target: Target, dtype: DType) -> Blocking:
-    """Choose tiles by the registers, the depth by the L1 cache, columns by the L2 cache.
-
-    A tile takes 24 of 32 registers, or 12 of 16. A tile's strip of ``b`` (depth by tile columns)
-    stays in L1 while the tiles of one block of columns are computed; all scratch stays in L2.
-    """
-    lanes = target.lanes(dtype)
-    tile_rows, tile_vectors = (8, 3) if target.registers >= 32 else (6, 2)
-    tile_columns = tile_vectors * lanes
-    item_bytes = dtype.item_bytes
-    depth = target.l1_bytes * 3 // 4 // (tile_columns * item_bytes) // 16 * 16
-    depth = min(max(depth, 64), 256)
-    rows = 16 * tile_rows if target.l2_bytes >= SCRATCH_BYTES else 8 * tile_rows
-    free = min(SCRATCH_BYTES, target.l2_bytes) // item_bytes - rows * (depth + 2 * lanes)
-    columns = (free // (rows + depth) - 2 * lanes) // tile_columns * tile_columns
-    columns, count = max(columns, tile_columns), BLOCKS_PER_CORE * target.cores
-    return Blocking(lanes, tile_rows, tile_vectors, rows, columns, depth, count)
 
 
 def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Target) -> Kernel:
@@ -122,13 +72,13 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     Kernel
         Iterations are the blocks of every matrix of the batch, row blocks innermost.
     """
-    plan = Plan(matched, blocking(target, matched.reduce.dtype))
+    plan = Plan(matched, target)
     names = Names()
-    scratch = tuple(map(Alloc, (plan.a_scratch, plan.b_scratch, plan.c_scratch)))
+    allocs = tuple(map(Alloc, plan.buffers))
     sizes = tuple(Let(name, E.index(value)) for name, value in plan.sizes().items())
-    block = (*plan.place(), *_either(plan, names), *_epilogue(plan, items, names))
+    block = (*plan.place(), *_either(plan, names), *_results(plan, items, names))
     loop = For("p", E.index(symbol(BEGIN)), E.index(symbol(END)), block)
-    return replace(kernel, body=(*scratch, *sizes, loop), extent=plan.extent(), work=plan.work())
+    return replace(kernel, body=(*allocs, *sizes, loop), extent=plan.extent(), work=plan.work())
 
 
 class Plan:
@@ -138,27 +88,51 @@ class Plan:
     the flat axes, and ``rows``, ``columns`` and ``depth`` how far it goes.
     """
 
-    def __init__(self, matched: Match, blocks: Blocking) -> None:
-        self.matched, self.blocks = matched, blocks
+    def __init__(self, matched: Match, target: Target) -> None:
+        self.original = matched
+        turned = _reads_rows_in_place(matched)
+        if turned:
+            matched = replace(
+                matched, a=matched.b, b=matched.a, rows=matched.columns, columns=matched.rows
+            )
+        self.matched = matched
         self.b_columns, (b,) = merged(matched.columns, [matched.b])
         self.b_depth, (self.b,) = merged(matched.depth, [b])
         a_rows, (a,) = merged(matched.rows, [matched.a])
         self.a_depth, (self.a,) = merged(matched.depth, [a])
         rows = self.row_stretch = Stretch(a_rows, symbol("row0"), symbol("rows"))
-        depth = Stretch(self.a_depth, symbol("depth0"), symbol("depth"))
+        depth = self.depth_stretch = Stretch(self.a_depth, symbol("depth0"), symbol("depth"))
+        self.in_place = in_place(self.a, rows, depth)
+        dtype = matched.reduce.dtype
+        self.blocks = blocking(target, dtype, self.in_place is not None)
         self.a_by_depth = unit_loads(self.a, self.a_depth[-1]) >= unit_loads(self.a, a_rows[-1])
-        self.a_stretches = (rows, depth) if self.a_by_depth else (depth, rows)
-        self._scratch()
+        self._scratch(turned)
 
-    def _scratch(self) -> None:
+    def _scratch(self, turned: bool) -> None:
         dtype, b = self.matched.reduce.dtype, self.blocks
-        # A row more than needed in lanes keeps rows off each other's cache sets.
-        a_shape = (b.rows, b.depth) if self.a_by_depth else (b.depth, b.rows)
-        shapes = {"a": a_shape, "b": (b.depth, b.columns), "c": (b.rows, b.columns)}
-        self.a_scratch, self.b_scratch, self.c_scratch = (
-            Buffer(f"{name}_block", dtype, (rows, columns + b.lanes), "stack")
-            for name, (rows, columns) in shapes.items()
-        )
+        a_rows = b.tile_rows if self.in_place else b.rows
+        a_shape = (a_rows, b.depth) if self.a_by_depth else (b.depth, a_rows)
+        c_rows = -(-b.rows // b.lanes) * b.lanes
+        self.a_scratch = scratch("a_block", dtype, a_shape, b.lanes)
+        self.b_scratch = scratch("b_block", dtype, (b.depth, b.columns), b.lanes)
+        self.c_scratch = scratch("c_block", dtype, (c_rows, b.columns), b.lanes)
+        self.strip = scratch("turned_block", dtype, (b.lanes, c_rows), b.lanes) if turned else None
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All scratch."""
+        found = self.a_scratch, self.b_scratch, self.c_scratch
+        return found if self.strip is None else (*found, self.strip)
+
+    @property
+    def output_rows(self) -> Dim:
+        """Rows of the output, along which it is not contiguous."""
+        return product(a.extent for a in self.original.rows)
+
+    @property
+    def whole_rows(self) -> Dim:
+        """Rows of a block that whole register tiles cover."""
+        return symbol("rows") // self.blocks.tile_rows * self.blocks.tile_rows
 
     def sizes(self, named: bool = True) -> dict[str, Dim]:
         """Return block sizes and counts, over kernel sizes and, if ``named``, the ones before."""
@@ -175,17 +149,24 @@ class Plan:
             found[text] = value
             return symbol(text) if named else value
 
-        row_blocks = name("row_blocks", ceil_div(row_count, b.rows))
+        # So many blocks of columns there can be; where they are few, rows are cut as well.
+        strips = dim_max(ceil_div(column_count, b.tile_columns) * matrices, 1)
+        wanted = name("wanted", ceil_div(b.count, strips))
+        tall = ceil_div(row_count, b.tile_rows * wanted) * b.tile_rows
+        row_limit = name("row_limit", dim_min(dim_max(tall, b.tile_rows), b.rows))
+        row_blocks = name("row_blocks", ceil_div(row_count, row_limit))
         name("row_step", _balanced(row_count, row_blocks, b.tile_rows))
         depth_blocks = name("depth_blocks", dim_max(ceil_div(depth_count, b.depth), 1))
         name("depth_step", ceil_div(depth_count, depth_blocks))
         # 0 for shallow sums, 1 for deep ones, which repay narrower pieces.
         deep = name("deep", dim_min(depth_count // DEEP, 1))
-        piece = name("piece", b.tile_columns - deep * (b.tile_columns - b.lanes))
-        share = ceil_div(column_count * row_blocks * matrices, piece * b.count)
-        limit = name("column_limit", dim_min(dim_max(share, 1) * piece, b.columns))
+        least = b.tile_columns - deep * (b.tile_columns - b.lanes)
+        # A whole number of rounds of `count` blocks, since the cores wait for the last one.
+        share = name("share", ceil_div(column_count * row_blocks * matrices, b.lanes * b.count))
+        rounds = dim_max(ceil_div(share, b.columns // b.lanes), 1)
+        limit = name("column_limit", dim_max(ceil_div(share, rounds) * b.lanes, least))
         width_blocks = name("width_blocks", ceil_div(width, limit))
-        aligned = piece if len(columns) == 1 else 1
+        aligned = b.lanes if len(columns) == 1 else 1
         width_step = name("width_step", _balanced(width, width_blocks, aligned))
         fitting = dim_max(limit // dim_max(width_step, 1), 1)
         outer_blocks = name("outer_blocks", ceil_div(outer, fitting))
@@ -239,6 +220,23 @@ class Plan:
         return tuple(lets)
 
 
+def _reads_rows_in_place(matched: Match) -> bool:
+    """Return whether to compute a product turned, its columns as the rows of blocks.
+
+    Where both factors are contiguous along the depth, one is read in place and the other copied.
+    The latter should be the smaller one; a layer's inputs are, next to its weights. Products of a
+    batch have no such side, and get shallow.
+    """
+    if matched.batch:
+        return False
+    for factor, axes in ((matched.a, matched.rows), (matched.b, matched.columns)):
+        merged_axes, (factor,) = merged(axes, [factor])
+        depth, (factor,) = merged(matched.depth, [factor])
+        if in_place(factor, Stretch(merged_axes, 0, 0), Stretch(depth, 0, 0)) is None:
+            return False
+    return True
+
+
 def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
     """Return the size of ``blocks`` blocks of about equal size, a multiple of ``multiple``.
 
@@ -251,19 +249,20 @@ def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
 
 
 def _either(plan: Plan, names: Names) -> Body:
-    """Return the sums of a block; a size decides between many rows and few."""
-    row_count = product(a.extent for a in plan.matched.rows)
+    """Return the sums of a block; a size decides between many rows of the output and few."""
+    count = plan.output_rows
     simple = len(plan.a_depth) == len(plan.b_depth) == len(plan.b_columns) == 1
-    if not simple or (isinstance(row_count, int) and row_count > FEW):
+    if not simple or (isinstance(count, int) and count > FEW):
         return _sums(plan, names)
     columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
+    sides = [(plan.row_stretch, plan.a), (columns, plan.b)]
+    (rows, a), (columns, b) = sides if plan.strip is None else reversed(sides)
     few = few_rows(
-        plan.c_scratch, plan.row_stretch, columns, plan.b_depth[0], plan.a, plan.b,
-        plan.blocks.lanes, names,
-    )  # fmt: skip
-    if isinstance(row_count, int):
+        plan.strip or plan.c_scratch, rows, columns, plan.b_depth[0], a, b, plan.blocks.lanes, names
+    )
+    if isinstance(count, int):
         return few
-    return (If(E.index(row_count) <= FEW, few, _sums(plan, names)),)
+    return (If(E.index(count) <= FEW, few, _sums(plan, names)),)
 
 
 def _sums(plan: Plan, names: Names) -> Body:
@@ -280,12 +279,16 @@ def _sums(plan: Plan, names: Names) -> Body:
 
 
 def _pack_a(plan: Plan, names: Names) -> Body:
-    b = plan.blocks
-    copies = pack(plan.a_scratch, *plan.a_stretches, plan.a, b.lanes, names)
+    """Copy the factors of the rows; of an operand that is read in place the last few."""
+    b, small = plan.blocks, plan.blocks.tile_rows // 2
+    rows, first = plan.row_stretch, 0 if plan.in_place is None else plan.whole_rows
+    rows = replace(rows, start=rows.start + first, count=rows.count - first)
+    order = (rows, plan.depth_stretch) if plan.a_by_depth else (plan.depth_stretch, rows)
+    copies = pack(plan.a_scratch, *order, plan.a, b.lanes, names)
     if not plan.a_by_depth:
         return copies
-    stop = ceil_div(symbol("rows"), b.tile_rows) * b.tile_rows
-    return (*copies, *clear_rows(plan.a_scratch, symbol("rows"), stop, symbol("depth"), b.lanes))
+    stop = ceil_div(rows.count, small) * small
+    return (*copies, *clear_rows(plan.a_scratch, rows.count, stop, symbol("depth"), b.lanes))
 
 
 def _pack_b(plan: Plan, names: Names) -> Body:
@@ -304,99 +307,36 @@ def _pack_b(plan: Plan, names: Names) -> Body:
 
 
 def _tiles(plan: Plan) -> Body:
-    """Return loops over the register tiles of a block; tails get smaller tiles."""
-    b = plan.blocks
-    small = b.tile_rows // 2
-    rows, columns = symbol("rows"), symbol("columns")
-
-    def in_rows(vectors: int, position: int) -> Body:
-        return _main_and_tail(
-            "i", rows, b.tile_rows, small,
-            lambda count, tail: _multiply(plan, count, vectors, position + tail),
-        )  # fmt: skip
-
-    return _main_and_tail(
-        "j", columns, b.tile_columns, b.lanes,
-        lambda count, tail: in_rows(count // b.lanes, 2 * tail),
-    )  # fmt: skip
-
-
-def _main_and_tail(
-    name: str, extent: Dim, step: int, small: int, emit: Callable[[int, int], Body]
-) -> Body:
-    """Return a loop in large steps, and one in small steps over less than a large one."""
-    whole = (extent + small - 1) // step * step
-    return (
-        For(name, E.index(0), E.index(whole), emit(step, 0), step=step),
-        For(name, E.index(whole), E.index(extent), emit(small, 1), step=small),
+    """Return loops over the register tiles of a block."""
+    a_pitch = plan.a_scratch.shape[1]
+    steps = (a_pitch, 1) if plan.a_by_depth else (1, a_pitch)
+    copied = Factor(plan.a_scratch, 0, *steps)
+    if plan.in_place is None:
+        return tiles(plan.blocks, plan.b_scratch, plan.c_scratch, copied)
+    rest = Factor(plan.a_scratch, -plan.whole_rows * steps[0], *steps)
+    return tiles(
+        plan.blocks, plan.b_scratch, plan.c_scratch, plan.in_place, rest, plan.whole_rows
     )
 
 
-def _multiply(plan: Plan, rows: int, vectors: int, number: int) -> Body:
-    """Return the sums of one register tile over the block's depth."""
-    lanes, register = plan.blocks.lanes, f"sum{number}"
-    i, j, k = symbol("i"), symbol("j"), symbol("k")
-    a_pitch, b_pitch, c_pitch = (
-        s.shape[1] for s in (plan.a_scratch, plan.b_scratch, plan.c_scratch)
+def _results(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
+    """Return loops that apply the stores to the sums of a block, turned back if they lie turned."""
+    rows, columns = (symbol("row0"), symbol("rows")), (symbol("column0"), symbol("columns"))
+    if plan.strip is None:
+        ahead, loops = epilogue(
+            plan.original, items, Sums(plan.c_scratch, rows, columns), plan.blocks.lanes, names
+        )
+        return (*ahead, *loops)
+    lanes, strip = plan.blocks.lanes, symbol("strip")
+    down = columns[0] + strip, dim_min(columns[1] - strip, lanes)
+    ahead, loops = epilogue(
+        plan.original, items, Sums(plan.strip, down, rows), lanes, names
     )
-    tile = (rows, vectors, lanes)
-    start = E.splat(E.const(0, plan.matched.reduce.dtype), tile)
-    holder = E.use(register, start)
-    place = i * a_pitch + k if plan.a_by_depth else k * a_pitch + i
-    a_strides = (a_pitch if plan.a_by_depth else 1, 0, 0)
-    a = E.load(plan.a_scratch, E.index(place), (rows, 1, 1), a_strides)
-    b = E.load(plan.b_scratch, E.index(k * b_pitch + j), (1, vectors, lanes), (0, lanes, 1))
-    c_place, c_strides = E.index(i * c_pitch + j), (c_pitch, lanes, 1)
-    before = E.load(plan.c_scratch, c_place, tile, c_strides)
-    return (
-        Declare(register, start),
-        If(E.index(symbol("depth_block")) > 0, (Assign(register, before),)),
-        For("k", E.index(0), E.index(symbol("depth")),
-            (Assign(register, E.apply("fma", a, b, holder)),)),
-        Store(plan.c_scratch, c_place, holder, c_strides),
-    )  # fmt: skip
+    turned = turn(plan.c_scratch, plan.strip, symbol("rows"), strip, lanes)
+    return (*ahead, For("strip", E.index(0), E.index(columns[1]), (
+        *_unless_few(plan.output_rows, turned), *loops
+    ), step=lanes))  # fmt: skip
 
 
-# -- what the stores apply to the sums -------------------------------------------------------
-
-
-def _epilogue(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
-    """Return loops that compute the stores of a block from the sums in scratch."""
-    lanes, pitch = plan.blocks.lanes, plan.c_scratch.shape[1]
-    holder = E.use("sum", plan.matched.reduce)
-    rows, columns, stores = _merged_stores(plan.matched, items, holder)
-    name = columns[-1].name
-    cost = operations(s.value for s in stores)
-
-    def row(position: Dim) -> Body:
-        def run(base: Dim, start: Dim, stop: Dim) -> Body:
-            place = (position - symbol("row0")) * pitch + base - symbol("column0") + symbol(name)
-
-            def step(lanes: int, mask: Expr | None) -> Body:
-                sums = E.load(plan.c_scratch, E.index(place), (lanes,), (1,))
-                known: dict[Expr, Expr] = {holder: sums}
-                return values_first([vector_store(s, name, lanes, mask, known) for s in stores])
-
-            return vector_loop(name, start, stop, lanes, step, cost=cost)
-
-        return over_runs(across, names, run)
-
-    before, down = touched(Stretch(rows, symbol("row0"), symbol("rows")), names)
-    more, across = touched(Stretch(columns, symbol("column0"), symbol("columns")), names)
-    return (*before, *more, *over(down, names, row))
-
-
-def _merged_stores(
-    matched: Match, items: Sequence[Nest], holder: Expr
-) -> tuple[tuple[Axis, ...], tuple[Axis, ...], list[Store]]:
-    """Return the stores over the sums, with axes that they walk as one merged."""
-    memo: dict[Expr, Expr] = {matched.reduce: holder}
-    values = [E.rebuild(item.store.value, lambda e: None, memo) for item in items]
-    exprs = values + [item.store.offset for item in items]
-    rows, exprs = merged(matched.rows, exprs)
-    columns, exprs = merged(matched.columns, exprs)
-    stores = [
-        replace(item.store, value=value, offset=offset)
-        for item, value, offset in zip(items, exprs, exprs[len(items) :])
-    ]
-    return rows, columns, stores
+def _unless_few(count: Dim, body: Body) -> Body:
+    return body if isinstance(count, int) else (If(E.index(count) > FEW, body),)

@@ -30,7 +30,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import columns, contraction, planes, transposed
+from graphc.passes.schedule import columns, contraction, kept_values, planes, transposed
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
@@ -327,16 +327,31 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
         ]
         waiting = [pair for pair in waiting if pair not in along]
         stores = [_store_over(item.store, inner, group[0].axes) for item, inner in along]
-        statements.extend(_reduce_rows(group, stores, (plan.lanes, plan.one), known))
+        if group == plan.groups[-1] and len(waiting) == 1:
+            (item, inner) = waiting[0]
+            terms = [_body_over(reduce, group[0].axes) for reduce in group]
+            parts = kept_values.keep(item.store, inner, group, terms)
+            if parts is not None:
+                stores.append(parts[0])
+                waiting = [(replace(item, store=parts[1]), inner)]
+        statements.extend(_reduce_rows(group, stores, _steps(plan, group), known))
     statements.extend(_scalar_stores([item.store for item, inner in waiting if not inner], known))
     for item, inner in waiting:
         if not inner:
             continue
         last = inner[-1]
         emit = partial(_stored, item.store, last.name, known)
-        loop = vector_loop(last.name, 0, last.extent, plan.lanes, emit, plan.one, _cost(plan))
+        cost = operations([E.rebuild(item.store.value, lambda e: None, dict(known))])
+        lanes = plan.one * 4 if cost <= LIGHT else plan.one
+        loop = vector_loop(last.name, 0, last.extent, lanes, emit, plan.one, cost)
         statements.extend(over_axes(inner[:-1], loop))
     return tuple(statements)
+
+
+def _steps(plan: _Plan, group: Sequence[Reduce]) -> tuple[int, int]:
+    """Return the elements of a step of a group's loop, and of the steps at its end."""
+    light = all(operations([r.body]) <= LIGHT for r in group)
+    return (plan.one * 4 if light else plan.one), plan.one
 
 
 def _scalar_stores(stores: Sequence[Store], known: dict[Expr, Expr]) -> Body:

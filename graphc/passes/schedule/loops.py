@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
-from graphc.ir.expr import Apply, Axis, Expr
+from graphc.ir.expr import Apply, Axis, Const, Expr, Index
 from graphc.ir.loop import BEGIN, END, For, Let, Stmt, Store
 from graphc.ir.operations import OPERATIONS
+from graphc.passes.schedule.nest import free_names
 
 Body = tuple[Stmt, ...]
 HEAVY = 48
@@ -40,6 +41,30 @@ def values_first(stores: Sequence[Store]) -> Body:
         for store, let in zip(stores, lets, strict=True)
     ]
     return (*lets, *writes)
+
+
+def hoisted(stores: Sequence[Store], moving: Collection[str]) -> tuple[Body, list[Store]]:
+    """Name what stays the same while the variables and registers ``moving`` change.
+
+    An optimizer's step size, with its powers, is one such value: it costs as much as many
+    elements, and the compiler cannot see that no store changes what it is made of.
+
+    Returns
+    -------
+    tuple of Stmt, list of Store
+        Statements ahead of all loops, and the stores that use them.
+    """
+    lets: list[Let] = []
+
+    def visit(node: Expr) -> Expr | None:
+        if isinstance(node, (Const, Index)) or not free_names(node).isdisjoint(moving):
+            return None
+        lets.append(Let(f"same{len(lets)}", node))
+        return E.use(lets[-1].name, node)
+
+    memo: dict[Expr, Expr] = {}
+    kept = [replace(store, value=E.rebuild(store.value, visit, memo)) for store in stores]
+    return tuple(lets), kept
 
 
 def over_axes(axes: Sequence[Axis], body: Body) -> Body:

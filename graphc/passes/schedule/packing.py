@@ -15,6 +15,7 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, dim_max, dim_min, linear, symbol, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, If, Let, Stmt, Store
+from graphc.ir.types import DType
 from graphc.passes.schedule.loops import Body, vector_loop
 from graphc.passes.schedule.nest import free_names, stride
 from graphc.passes.schedule.vectorize import vectorize
@@ -48,6 +49,15 @@ class Names:
         names = f"from{number}", f"to{number}"
         lets = tuple(Let(n, E.index(d)) for n, d in zip(names, (start, stop), strict=True))
         return lets, symbol(names[0]), symbol(names[1])
+
+
+def scratch(name: str, dtype: DType, shape: tuple[int, int], lanes: int) -> Buffer:
+    """Return scratch of a block.
+
+    Its rows are longer by a vector: `pack` spills so much behind them, and they stay off each
+    other's cache sets.
+    """
+    return Buffer(name, dtype, (shape[0], shape[1] + lanes), "stack")
 
 
 def touched(stretch: Stretch, names: Names) -> tuple[Body, Stretch]:
@@ -229,7 +239,7 @@ def pack_turned(
     """Copy an operand that is contiguous along the rows, by transposing small tiles.
 
     The last tile on each axis reaches back over the one before. Runs of rows shorter than a tile,
-    and blocks with fewer columns, are copied as `pack` does. None where the operand is more than
+    and blocks with fewer columns, are copied one by one. None where the operand is more than
     arithmetic over plain loads.
     """
     if len(columns.axes) > 1:
@@ -241,7 +251,6 @@ def pack_turned(
     before, rows = touched(rows, names)
     pitch = scratch.shape[1]
     zeros = E.splat(E.const(0, value.dtype), (lanes,))
-    plain = _row(scratch, rows, columns, value, lanes, names)
 
     def reach(axis: str, start: Dim, count: Dim, step: int) -> Stmt:
         return Let(axis, E.index(start + dim_min(symbol(f"{axis}_tile"), count - step)))
@@ -249,18 +258,19 @@ def pack_turned(
     def run(base: Dim, start: Dim, stop: Dim) -> Body:
         row = base + symbol(name) - rows.start
         place = E.index(row * pitch + symbol(column) - columns.start)
+        first, last = E.index(columns.start), E.index(columns.start + columns.count)
+        one_by_one = For(column, first, last, (Store(scratch, place, value),))
         copy = (reach(name, start, stop - start, lanes), Store(scratch, place, tile, (pitch, 1)))
         along = For(f"{name}_tile", E.index(0), E.index(stop - start), copy, step=lanes)
         across = (reach(column, columns.start, columns.count, TURNED_COLUMNS), along)
         end = E.index(row * pitch + columns.count)
         clear = For(name, E.index(start), E.index(stop), (Store(scratch, end, zeros, (1,)),))
-        turned = (
-            clear,
-            For(f"{column}_tile", E.index(0), E.index(columns.count), across, step=TURNED_COLUMNS),
+        tiles = For(
+            f"{column}_tile", E.index(0), E.index(columns.count), across, step=TURNED_COLUMNS
         )
         fits = (E.index(stop - start) >= lanes) & (E.index(columns.count) >= TURNED_COLUMNS)
-        single = For(name, E.index(start), E.index(stop), plain(base + symbol(name)))
-        return (If(fits, turned, (single,)),)
+        rest = For(name, E.index(start), E.index(stop), (one_by_one,))
+        return (clear, If(fits, (tiles,), (rest,)))
 
     return (*before, *over_runs(rows, names, run))
 

@@ -22,6 +22,7 @@ from graphc.ir.dim import (
 )
 from graphc.ir.expr import Apply, Expr, Index, Load
 from graphc.ir.loop import Store
+from graphc.ir.types import int32
 from graphc.passes.schedule.lane_groups import LANE, index_by_groups, load_by_groups
 
 
@@ -57,7 +58,7 @@ def vectorize(
         if isinstance(node, Load):
             return _vector_load(node, name, lanes, mask, convert, aligned)
         if isinstance(node, Apply):
-            return _lane_mask(node, name, lanes)
+            return _lane_mask(node, name, lanes) or _narrow_lanes(node, name, lanes)
         return None
 
     convert = partial(E.rebuild, visit=visit, memo=memo)
@@ -136,6 +137,22 @@ def _lane_mask(node: Apply, name: str, lanes: int) -> Expr | None:
     else:
         less, negated = E.iota(lanes) < E.index(start // -step + 1), not negated
     return ~less if negated else less
+
+
+def _narrow_lanes(node: Apply, name: str, lanes: int) -> Expr | None:
+    """Return index arithmetic cast to int32 as arithmetic of int32, or None.
+
+    Both wrap around alike, and vectors of int64 would be twice as many.
+    """
+    (a, *_) = node.args
+    if node.op != "cast" or node.dtype is not int32 or not isinstance(a, Index):
+        return None
+    found = linear(a.dim, name)
+    if found is None or not isinstance(found[0], int) or found[0] == 0:
+        return None
+    steps = E.cast(E.iota(lanes), int32)
+    steps = steps if found[0] == 1 else steps * E.cast(E.index(found[0]), int32)
+    return E.cast(a, int32) + steps
 
 
 _LESS = {"lt": (False, False), "ge": (False, True), "gt": (True, False), "le": (True, True)}

@@ -1,0 +1,121 @@
+"""What a kernel computes and moves, read off its plain loop nest: the least that any schedule does.
+
+Counted are floating-point operations (one each, transcendental functions too; a multiply-add is
+two) and the bytes of operands and results, each element once however often it is used. Both
+branches of a condition count, and so do multiplications by padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, dim_min, product, substitute, symbols
+from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load, Reduce
+from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.plan import Cost
+from graphc.passes.schedule.nest import free_names
+
+_FREE = frozenset({"cast", "bitcast", "select"})
+"""Operations that compute nothing."""
+
+
+def cost(kernel: Kernel) -> Cost:
+    """Return the cost of a plain kernel, over the kernel's sizes.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        As `graphc.passes.lower` makes it: nothing is scheduled yet.
+    """
+    flops: Dim = 0
+    accesses: dict[Buffer, list[Dim]] = {}
+    for times, node in _evaluated(_statements(kernel.body, ())):
+        if isinstance(node, Store | Load):
+            accesses.setdefault(node.buffer, []).append(times)
+        elif node.dtype.floating and (isinstance(node, Reduce) or node.op not in _FREE):
+            flops = flops + times
+    moved: Dim = 0
+    for buffer in kernel.params:
+        moved = moved + _elements(buffer, accesses.get(buffer, [])) * buffer.dtype.item_bytes
+    fixed: dict[str, Dim] = dict.fromkeys((symbols(flops) | symbols(moved)) - {*kernel.sizes}, 0)
+    return Cost(substitute(flops, fixed), substitute(moved, fixed))
+
+
+def _statements(
+    body: Iterable[Stmt], axes: tuple[Axis, ...]
+) -> Iterator[tuple[tuple[Axis, ...], Stmt]]:
+    """Yield every statement with the loops around it.
+
+    Where an extent depends on the iteration of a loop around, the first one is taken for all.
+    """
+    for statement in body:
+        yield axes, statement
+        if isinstance(statement, For):
+            axis = Axis(statement.name, _extent(statement))
+            yield from _statements(statement.body, (*axes, axis))
+        elif isinstance(statement, If):
+            yield from _statements((*statement.body, *statement.otherwise), axes)
+
+
+def _extent(loop: For) -> Dim:
+    """Return the iterations of a loop; 1 where they are only known when it runs."""
+    if isinstance(loop.start, Index) and isinstance(loop.stop, Index):
+        return loop.stop.dim - loop.start.dim
+    return 1
+
+
+def _evaluated(
+    statements: Iterable[tuple[tuple[Axis, ...], Stmt]],
+) -> Iterator[tuple[Dim, Store | Load | Apply | Reduce]]:
+    """Yield stores, loads, operations and reductions with how often each is done.
+
+    What several statements of the same loops share is computed once.
+    """
+    seen: set[tuple[int, Dim]] = set()
+    for axes, statement in statements:
+        if isinstance(statement, Store):
+            yield _count(axes), statement
+        for expr in _expressions(statement):
+            yield from _nodes(expr, axes, seen)
+
+
+def _count(axes: Iterable[Axis]) -> Dim:
+    return product(axis.extent for axis in axes)
+
+
+def _expressions(statement: Stmt) -> tuple[Expr, ...]:
+    match statement:
+        case Let() | Declare() | Assign():
+            return (statement.value,)
+        case Store():
+            return (statement.value, statement.offset)
+        case If():
+            return (statement.condition,)
+        case Fail():
+            return statement.details
+    return ()
+
+
+def _nodes(
+    expr: Expr, axes: tuple[Axis, ...], seen: set[tuple[int, Dim]]
+) -> Iterator[tuple[Dim, Load | Apply | Reduce]]:
+    """Yield the parts of what is computed at each index of loops and reductions around it."""
+    if isinstance(expr, Reduce):
+        # It is done ahead of the loops whose index it does not depend on.
+        needed = free_names(expr)
+        axes = (*(axis for axis in axes if axis.name in needed), *expr.axes)
+    count = _count(axes)
+    if (id(expr), count) in seen:
+        return
+    seen.add((id(expr), count))
+    for child in E.children(expr):
+        yield from _nodes(child, axes, seen)
+    if isinstance(expr, Load | Apply | Reduce):
+        yield count, expr
+
+
+def _elements(buffer: Buffer, accesses: Iterable[Dim]) -> Dim:
+    """Return how many elements of a buffer are moved: all of them, or as many as are asked for."""
+    size, asked = product(buffer.shape), sum(accesses, 0)
+    return size if asked == size else dim_min(size, asked)

@@ -1,0 +1,77 @@
+"""What the stores of a contraction apply to the sums of a block: bias, activation, update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, symbol
+from graphc.ir.expr import Axis, Buffer, Expr
+from graphc.ir.loop import For, Store
+from graphc.passes.schedule.contraction_match import Match, merged
+from graphc.passes.schedule.loops import Body, hoisted, operations, values_first, vector_loop
+from graphc.passes.schedule.nest import Nest
+from graphc.passes.schedule.packing import Names, Stretch, over, over_runs, touched
+from graphc.passes.schedule.vectorize import vector_store
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Scratch with sums, and the start and count of their rows and columns in the output."""
+
+    buffer: Buffer
+    rows: tuple[Dim, Dim]
+    columns: tuple[Dim, Dim]
+
+
+def epilogue(
+    matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, names: Names
+) -> tuple[Body, Body]:
+    """Return what to compute ahead of all loops, and loops that compute the stores from sums."""
+    holder = E.use("sum", matched.reduce)
+    rows, columns, stores = _merged_stores(matched, items, holder)
+    same, stores = hoisted(stores, {holder.name, *(a.name for a in items[0].axes)})
+    name, cost = columns[-1].name, operations(s.value for s in stores)
+    pitch = sums.buffer.shape[1]
+
+    def row(position: Dim) -> Body:
+        def run(base: Dim, start: Dim, stop: Dim) -> Body:
+            place = (position - sums.rows[0]) * pitch + base - sums.columns[0] + symbol(name)
+
+            def step(lanes: int, mask: Expr | None) -> Body:
+                value = E.load(sums.buffer, E.index(place), (lanes,), (1,))
+                known: dict[Expr, Expr] = {holder: value}
+                return values_first([vector_store(s, name, lanes, mask, known) for s in stores])
+
+            return vector_loop(name, start, stop, lanes, step, cost=cost)
+
+        return over_runs(across, names, run)
+
+    before, down = touched(Stretch(rows, *sums.rows), names)
+    more, across = touched(Stretch(columns, *sums.columns), names)
+    return same, (*before, *more, *over(down, names, row))
+
+
+def _merged_stores(
+    matched: Match, items: Sequence[Nest], holder: Expr
+) -> tuple[tuple[Axis, ...], tuple[Axis, ...], list[Store]]:
+    """Return the stores over the sums, with axes that they walk as one merged."""
+    memo: dict[Expr, Expr] = {matched.reduce: holder}
+    values = [E.rebuild(item.store.value, lambda e: None, memo) for item in items]
+    exprs = values + [item.store.offset for item in items]
+    rows, exprs = merged(matched.rows, exprs)
+    columns, exprs = merged(matched.columns, exprs)
+    stores = [
+        replace(item.store, value=value, offset=offset)
+        for item, value, offset in zip(items, exprs, exprs[len(items) :])
+    ]
+    return rows, columns, stores
+
+
+def turn(block: Buffer, strip: Buffer, rows: Dim, column: Dim, lanes: int) -> Body:
+    """Copy ``lanes`` columns of a block, from ``column`` on, into the rows of a strip."""
+    row, (pitch, across) = symbol("square"), (block.shape[1], strip.shape[1])
+    square = E.load(block, E.index(row * pitch + column), (lanes, lanes), (1, pitch))
+    copy = Store(strip, E.index(row), square, (across, 1))
+    return (For("square", E.index(0), E.index(rows), (copy,), step=lanes),)
