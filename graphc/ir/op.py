@@ -119,6 +119,9 @@ class OpDef:
         Imperative code runs it as a program too, as it does sums of products and scatters.
     gradient : bool
         Whether there is a gradient to test (piecewise constant ops have none).
+    scattered : bool
+        Whether neighbouring results come from places far apart, so that reading an operand through
+        the op, twice perhaps, is slower than computing the result once.
     unrolled : int
         How many of the result's first axes ``lower`` gets as constants: of a few static indices,
         each with code of its own.
@@ -131,6 +134,7 @@ class OpDef:
     tolerance: dict[DType, tuple[float, float]] = {float32: (2e-5, 2e-6), float64: (1e-12, 1e-13)}
     compiled: bool = False
     gradient: bool = True
+    scattered: bool = False
     unrolled: int = 0
 
     def __call__(self, *operands: Any, **attrs: Any) -> Any:

@@ -315,6 +315,22 @@ def _strided_points(operand: int) -> Any:
     return replace
 
 
+def _spread_points(c: Mapping[str, Value]) -> Value | None:
+    """Put the gradient of strided points between zeros once it is computed."""
+    node = c["self"].node
+    g, weights = node.inputs
+    stride, whole = node.attrs["stride"], c["self"].shape
+    if all(s == 1 for s in stride) or any(node.attrs["pad"]) or any(
+        w != 1 for w in weights.shape[2:]
+    ):
+        return None
+    plain = {**node.attrs, "stride": (1,) * len(stride), "spatial": g.shape[2:]}
+    points = build(node.op, node.inputs, plain, node.where)[0]
+    attrs = {"begin": (0,) * len(whole), "shape": whole, "step": (1, 1, *stride)}
+    spread: Value = apply(REGISTRY["unslice"], (points,), attrs)
+    return spread
+
+
 def _inner(op: str) -> Pattern:
     return Pattern(op, (X,), name="inner")
 
@@ -344,6 +360,7 @@ _RULES = (
     Rule("matmul of A'", Pattern("matmul", (_inner("transpose"), Y)), _matmul_transpose(0)),
     Rule("matmul of B'", Pattern("matmul", (Y, _inner("transpose"))), _matmul_transpose(1)),
     Rule("conv of points", Pattern("conv", (X, Y)), _strided_points(0)),
+    Rule("conv_data_grad of points", Pattern("conv_data_grad", (X, Y)), _spread_points),
     Rule("conv_weight_grad of points", Pattern("conv_weight_grad", (X, Y)), _strided_points(1)),
 )
 RULES: dict[str, tuple[Rule, ...]] = {

@@ -24,6 +24,8 @@ from graphc.ir.types import float32
 
 LEAST_CHANNELS = 32
 """On either side: with fewer, transforms take longer than the products that are saved."""
+TRAINED_CHANNELS = 128
+"""The same in training, where a batch's transformed data is larger than the caches."""
 PREPARED_BYTES = 16 << 20
 """Of one layer's transformed weights at most, where they are kept."""
 
@@ -32,7 +34,7 @@ def winograd(graph: Graph) -> Graph:
     """Return a graph that trains convolutions with these replaced; others as they are."""
     if not any(node.op.name == "conv_weight_grad" for node in graph.nodes):
         return graph
-    return _rewritten(graph, lambda node: True)
+    return _rewritten(graph, lambda node: _least_channels(node) >= TRAINED_CHANNELS)
 
 
 def winograd_prepared(graph: Graph, settled: Callable[[Value], bool]) -> Graph:
@@ -70,15 +72,21 @@ def _replaced(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
 
 def _pays(node: Node) -> bool:
     """Return whether a convolution is one of 3x3 windows side by side, over many channels."""
-    attrs, (out, channels, *window) = node.attrs, node.inputs[1].shape
+    attrs, window = node.attrs, node.inputs[1].shape[2:]
     plain = (
-        window == [3, 3]
+        window == (3, 3)
         and attrs["stride"] == attrs["dilate"] == (1, 1)
         and attrs["groups"] == 1
         and all(p <= 2 for p in attrs["pad"])
         and node.types[0].dtype is float32
     )
-    return plain and all(isinstance(n, int) and n >= LEAST_CHANNELS for n in (out, channels))
+    return plain and _least_channels(node) >= LEAST_CHANNELS
+
+
+def _least_channels(node: Node) -> int:
+    """Return the number of channels on the side with fewer, 0 where it is not known."""
+    sides = node.inputs[1].shape[:2]
+    return min(n if isinstance(n, int) else 0 for n in sides)
 
 
 def _convolved(

@@ -97,6 +97,11 @@ CASES: list[tuple[str, Value, object]] = [
     ("matmul of B'", op("matmul", A, turned(A, 1, 0)), ["matmul"]),
     ("conv of points", op("conv", IMAGES, POINTS, stride=(2, 1)), ["slice", "conv"]),
     (
+        "conv_data_grad of points",
+        op("conv_data_grad", OUTPUT, POINTS, spatial=IMAGES.shape[2:], stride=2),
+        ["conv_data_grad", "unslice"],
+    ),
+    (
         "conv_weight_grad of points",
         op("conv_weight_grad", OUTPUT, IMAGES, window=(1, 1), stride=2),
         ["slice", "conv_weight_grad"],

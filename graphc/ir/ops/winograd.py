@@ -205,6 +205,7 @@ class Untile(OpDef):
     """Images of tiles: ``(4, 4, C, N, *tiles)`` to ``(N, C, *spatial)``."""
 
     name, kind, dtypes, gradient = "untile", Kind.MOVEMENT, (float32, float64), False
+    scattered = True
     samples = (
         sample((4, 4, 2, 3, 2, 2), spatial=(8, 8)),
         sample((4, 4, 3, 1, 2, 5), spatial=(5, 18)),
