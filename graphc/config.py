@@ -39,6 +39,9 @@ class Config:
         Size bound of the disk cache; the least recently used entries go first.
     compile_threads : int
         Number of threads that compile kernels side by side.
+    winograd : bool
+        Compute 3x3 convolutions over many channels by Winograd's F(4x4, 3x3), in a quarter of the
+        products; see docs/numerics.md for the error.
     verify : bool
         Check the graph after every pass.
     profile : bool
@@ -51,6 +54,7 @@ class Config:
     cache_dir: str | None = None
     cache_bytes: int = 512 * 1024 * 1024
     compile_threads: int = field(default_factory=available_cores)
+    winograd: bool = True
     verify: bool = False
     profile: bool = False
 

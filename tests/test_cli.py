@@ -56,6 +56,7 @@ EXPECTED = {
     "trace": ["graph @net(", "where C == 784", "%hidden.weight: f32[32", "mlp.py:14 Net.hidden"],
     "grad": ["graph @net_gradient(", "return %4, "],
     "canonical": ["graph @net"],
+    "hoist": ["graph @net"],
     "fuse": ["= fused ", "body = graph @body(", "# note "],
     "plan": ["plan @net", "B=64: arena ", "without reuse)", "launches"],
     "lower": ["kernel @k0_", "for i0 in 0..n0:", "sum over r0 in 0..n1:"],
@@ -87,6 +88,22 @@ def test_stages_of_lenet(run: Run) -> None:
     assert "conv2d" not in out or "conv " in out
     assert "max_pool" in out and "B=7: arena" in out
     assert "lenet.py:" in out and "net.0" not in out.split("conv")[0]
+
+
+def test_what_runs_once_is_shown_apart(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "norm.py").write_text(
+        "from graphc.gluon import nn\n"
+        "net = nn.HybridSequential()\n"
+        "net.add(nn.Dense(4, in_units=3), nn.BatchNorm(in_channels=4))\n"
+        "net.initialize()\n"
+    )
+    target = f"{tmp_path / 'norm.py'}:net"
+    status, out, _ = run("dump", target, "--shape", "f32[2,3]", "--stage", "hoist,plan")
+    assert status == 0
+    once, _, each = out.partition("graph @net(")
+    assert "runs once" in once and "rsqrt" in once and "matmul" not in once
+    assert "rsqrt" not in each and "%prepared0: f32[4, 3]" in each
+    assert "    0  matmul_add -> " in each and "    1  " not in each
 
 
 def test_a_training_step(run: Run) -> None:
@@ -193,7 +210,7 @@ def test_nominal_processors_give_the_same_listing_everywhere(run: Run) -> None:
 def test_diff_of_each_pass(run: Run) -> None:
     status, out, _ = run("dump", f"{MLP}:net", "--shape", SHAPE, "--diff")
     assert status == 0
-    assert "--- trace\n+++ canonical\n" in out and "--- canonical\n+++ fuse\n" in out
+    assert "--- trace\n+++ canonical\n" in out and "--- hoist\n+++ fuse\n" in out
     assert "+  %0 = fused" in out
 
 

@@ -30,8 +30,8 @@ ORDER = {
         "evaluate ops plan table verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
-        "canonicalize differentiate partition fuse lower schedule polynomials elementary "
-        "trigonometry expand memory manager"
+        "canonicalize fold winograd hoist differentiate partition fuse lower schedule polynomials "
+        "elementary trigonometry expand memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_values llvm_conversions "
@@ -40,9 +40,10 @@ ORDER = {
     ),
     "runtime": "random threads locks limits profile program saved",
     "frontend": (
-        "formats tree trace build execute array tape tracer compiled traced jit random_key context "
-        "assign ops backward numpy_calls ndarray_methods ndarray creation sampling files autograd "
-        "symbol functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
+        "formats tree trace build execute array prepared tape tracer compiled traced jit "
+        "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
+        "sampling files autograd symbol functional numeric initializer lr_scheduler optimizer "
+        "metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

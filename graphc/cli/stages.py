@@ -19,10 +19,11 @@ from graphc.ir.target import Target
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.differentiate import gradients
 from graphc.passes.fuse import Fusion, fuse_with_reasons
+from graphc.passes.hoist import Hoisted, hoist
 from graphc.passes.lower import lower
 from graphc.passes.manager import compile_graph
 
-GRAPH_STAGES = ("trace", "grad", "canonical", "fuse")
+GRAPH_STAGES = ("trace", "grad", "canonical", "hoist", "fuse")
 KERNEL_STAGES = ("lower", "kernel", "source", "llvm", "asm")
 STAGES = (*GRAPH_STAGES, "plan", *KERNEL_STAGES)
 """Every stage in the order a program goes through them."""
@@ -76,14 +77,24 @@ class Stages:
         return canonicalize(self.grad if self.gradient else ungrouped(self.subject.graph))
 
     @cached_property
+    def hoisted(self) -> Hoisted | None:
+        """The graph cut in two where parameters alone decide a part of it, which runs once."""
+        return None if self.gradient else hoist(self.canonical, self.subject.fixed)
+
+    @cached_property
+    def main(self) -> Graph:
+        """What runs at each call."""
+        return self.canonical if self.hoisted is None else self.hoisted.main
+
+    @cached_property
     def fusion(self) -> Fusion:
         """The graph of kernels, and why what stayed apart did."""
-        return fuse_with_reasons(self.canonical)
+        return fuse_with_reasons(self.main)
 
     @cached_property
     def plan(self) -> Plan:
         """Launches and memory."""
-        return compile_graph(self.canonical, self.target)
+        return compile_graph(self.main, self.target)
 
     # -- as text -----------------------------------------------------------------------------
 
@@ -95,12 +106,16 @@ class Stages:
             "trace": lambda: self.subject.graph,
             "grad": lambda: self.grad,
             "canonical": lambda: self.canonical,
+            "hoist": lambda: self.main,
         }[stage]()
 
     def text(self, stage: str) -> str:
         """Return the text of a stage, with a newline at its end."""
         if stage == "fuse":
-            return print_graph(self.fusion.graph) + notes(self.canonical, self.fusion)
+            return print_graph(self.fusion.graph) + notes(self.main, self.fusion)
+        if stage == "hoist" and self.hoisted is not None:
+            once = "# runs once, until a parameter is written\n"
+            return once + print_graph(self.hoisted.prepare) + "\n" + print_graph(self.main)
         if stage in GRAPH_STAGES:
             return print_graph(self.graph(stage))
         if stage == "plan":
@@ -255,11 +270,11 @@ def _ones(value: Value) -> Value:
 
 
 def notes(graph: Graph, fusion: Fusion) -> str:
-    """Return a line for every edge that was not fused, by the numbers of the canonical graph."""
+    """Return a line for every edge that was not fused, by the numbers of the graph before."""
     if not fusion.refusals:
         return ""
     names = value_names(graph)
-    lines = ["# edges that were not fused, by the numbers of stage canonical:"]
+    lines = ["# edges that were not fused, by the numbers of stage hoist:"]
     for refusal in fusion.refusals:
         here, there = (names[node.outputs[0]] for node in (refusal.producer, refusal.user))
         lines.append(

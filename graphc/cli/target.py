@@ -56,11 +56,14 @@ class Subject:
     captured : tuple of int
         The inputs that are Parameters or arrays that the code refers to; None where a graph file
         does not tell.
+    fixed : tuple of int
+        Those of them that are Parameters: what depends on these alone runs once.
     """
 
     graph: Graph
     sizes: dict[str, int] = field(default_factory=dict)
     captured: tuple[int, ...] | None = None
+    fixed: tuple[int, ...] = ()
 
 
 def load(target: str, shapes: Sequence[str], training: bool) -> Subject:
@@ -288,7 +291,7 @@ def trace(found: Any, name: str, arguments: Sequence[Any]) -> Subject:
         i for i, source in enumerate(traced.sources)
         if source in learnt or not isinstance(source, int | str)
     )  # fmt: skip
-    return Subject(graph, sizes, captured)
+    return Subject(graph, sizes, captured, traced.compiled.fixed)
 
 
 # -- arguments -------------------------------------------------------------------------------

@@ -37,11 +37,14 @@ class Storage:
         How often it was written in place.
     written : Location or None
         The line of the last in-place write.
+    exposed : bool
+        Whether others have the memory too and may write to it unseen.
     """
 
     # Defaults of the class: every result of every operation makes a Storage, few are written to.
     version = 0
     written: Location | None = None
+    exposed = False
 
     def touch(self, where: Location | None = None) -> None:
         """Note an in-place write, by default by the user's current line."""

@@ -8,6 +8,7 @@ from typing import Any
 from graphc.codegen.compiler import Compilation
 from graphc.codegen.cpu import host_target
 from graphc.ir.graph import Graph, input_name
+from graphc.passes.hoist import hoist
 from graphc.passes.manager import compile_graph
 from graphc.passes.partition import split
 from graphc.runtime import saved
@@ -24,6 +25,16 @@ class Halves:
     wrt: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A graph's program, and the one of what it reads prepared, with `Hoisted`'s places."""
+
+    main: Program
+    prepare: Program
+    given: tuple[int, ...]
+    rest: tuple[int, ...]
+
+
 def build_program(graph: Graph) -> Program:
     """Return the program of a graph for this machine."""
     key = saved.key_of(graph)
@@ -33,6 +44,26 @@ def build_program(graph: Graph) -> Program:
     program = _compiled(graph)
     saved.save(key, [program])
     return program
+
+
+def build_parts(graph: Graph, fixed: tuple[int, ...]) -> Parts | Program:
+    """Return the programs of a graph whose inputs ``fixed`` are parameters.
+
+    One program where nothing is computed from these alone.
+    """
+    key = saved.key_of(graph, "hoisted", repr(fixed))
+    found = saved.load(key)
+    parts = None if found is None else _placed(*found, graph)
+    if parts is not None:
+        return parts
+    cut = hoist(graph, fixed)
+    if cut is None:
+        program = _compiled(graph)
+        saved.save(key, [program])
+        return program
+    main, prepare = map(_compiled, (cut.main, cut.prepare))
+    saved.save(key, [main, prepare], {"given": cut.given, "rest": cut.rest})
+    return Parts(main, prepare, cut.given, cut.rest)
 
 
 def _compiled(graph: Graph) -> Program:
@@ -56,6 +87,27 @@ def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) ->
         saved.save(key, [forward, backward], {"reads": cut.reads, "wrt": cut.wrt})
         halves = Halves(forward, backward, cut.reads, cut.wrt)
     return halves
+
+
+def _placed(programs: list[Program], notes: Any, graph: Graph) -> Parts | Program | None:
+    """Return what an entry holds; None where it does not take and return what the graph does."""
+    if len(programs) == 1:
+        return programs[0] if _takes(programs[0], graph) else None
+    try:
+        main, prepare = programs
+        given, rest = (tuple(map(int, notes[name])) for name in ("given", "rest"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    inputs = tuple((input_name(v), v.type) for v in graph.inputs)
+    kept = tuple(kind for _, kind in prepare.table.outputs)
+    fits = (
+        all(place in range(len(inputs)) for place in (*given, *rest))
+        and prepare.table.inputs == tuple(inputs[place] for place in given)
+        and tuple(kind for _, kind in main.table.inputs[: len(kept)]) == kept
+        and main.table.inputs[len(kept) :] == tuple(inputs[place] for place in rest)
+        and len(main.table.outputs) == len(graph.outputs)
+    )
+    return Parts(main, prepare, given, rest) if fits else None
 
 
 def _takes(program: Program, graph: Graph) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 
 from graphc.errors import user_location
 from graphc.frontend.array import Array, Entry, Saved, Storage, mode
-from graphc.frontend.build import Halves, build_halves, build_program
+from graphc.frontend.build import Halves, Parts, build_halves, build_parts, build_program
+from graphc.frontend.prepared import Prepared
 from graphc.ir.graph import Graph
 from graphc.ir.op import Kind, OpDef
 from graphc.passes.differentiate import cotangent_inputs, gradients
@@ -18,24 +19,37 @@ from graphc.runtime.program import Program
 
 
 class Compiled:
-    """A graph and its programs, each compiled when it is first needed."""
+    """A graph and its programs, each compiled when it is first needed.
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    Parameters
+    ----------
+    graph : Graph
+    fixed : tuple of int, optional
+        Which inputs are parameters: what depends on these alone is kept from call to call.
+    """
+
+    def __init__(self, graph: Graph, fixed: tuple[int, ...] = ()) -> None:
+        self.graph, self.fixed = graph, fixed
         places = {id(value.node): place for place, value in enumerate(graph.inputs)}
         self.updated = tuple(places[id(value.node)] for value, _ in graph.updates)
         self._lock = threading.RLock()
-        self._program: Program | None = None
+        self._program: Program | Prepared | None = None
         self._halves: dict[Any, Halves] = {}
         self._gradients: dict[Any, tuple[Compiled, tuple[int, ...]]] = {}
 
     @property
-    def program(self) -> Program:
-        """The program of the graph as it is."""
+    def program(self) -> Program | Prepared:
+        """The program of the graph, cut in two where parameters alone decide a part of it."""
         if self._program is None:
             with self._lock:
-                self._program = self._program or build_program(self.graph)
+                self._program = self._program or self._built()
         return self._program
+
+    def _built(self) -> Program | Prepared:
+        if not self.fixed:
+            return build_program(self.graph)
+        parts = build_parts(self.graph, self.fixed)
+        return Prepared(parts) if isinstance(parts, Parts) else parts
 
     def halves(self, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
         """Return the forward and backward programs for gradients by the inputs ``wrt``."""
@@ -128,7 +142,11 @@ def call(
     if mode.recording:
         wrt = tuple(i for i, o in enumerate(operands) if o.on_tape and o.type.dtype.floating)
     if not wrt:
-        results = (target._program or target.program)(arrays)
+        program = target._program or target.program
+        if isinstance(program, Prepared):
+            results = program(operands, arrays)
+        else:
+            results = program(arrays)
         if target.updated:
             touch([operands[place]._storage for place in target.updated])
         return [cls.wrap(r) for cls, r in zip(classes, results)]

@@ -22,6 +22,7 @@ from graphc.ir.sizes import solving
 from graphc.ir.types import TensorType
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fuse import fuse_with_reasons
+from graphc.passes.hoist import hoist
 
 MOST_READY = 1024
 """Signatures of calls that a function is ready for; a call of another one only takes longer."""
@@ -150,8 +151,10 @@ class Jit:
         counters.add("programs_traced")
         counters.add("trace_s", time.perf_counter() - started)
         sources = [source for _, source in trace.inputs]
+        # Other arrays that the code refers to may lie in memory of the user's.
+        parameters = tuple(i for i, s in enumerate(sources) if hasattr(s, "current_array"))
         traced = Traced(
-            Compiled(graph),
+            Compiled(graph, parameters),
             sources,
             returned,
             [type(leaf).eager_class for leaf in leaves],
@@ -166,17 +169,21 @@ class Jit:
     def explain(self) -> str:
         """Return a text: which traces there are, what fixed their sizes, why each was made.
 
-        Every edge between kernels comes with the reason why it was not fused.
+        What is computed from parameters alone is listed, and every edge between kernels comes
+        with the reason why it was not fused.
         """
         if not self.traces:
             return f"{self.name} has not been compiled yet: it is when it is first called."
         parts = []
         for number, traced in enumerate(self.traces):
             graph = traced.compiled.graph
+            cut = hoist(graph, traced.compiled.fixed)
+            plain = canonicalize(graph) if cut is None else cut.main
             lines = [f"{self.name} program {number}, traced at {traced.where}"]
             lines += [f"  {v.node.attrs['name']}: {v.type}" for v in graph.inputs]
             lines += [f"  fixed or unified: {c}" for c in graph.constraints]
-            lines += [f"  {note}" for note in fuse_with_reasons(canonicalize(graph)).refusals]
+            lines += [] if cut is None else [f"  {note}" for note in cut.notes()]
+            lines += [f"  {note}" for note in fuse_with_reasons(plain).refusals]
             if number:
                 lines.append(f"  why: {_difference(self.traces[:number], traced)}")
             parts.append("\n".join(lines))

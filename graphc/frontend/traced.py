@@ -6,6 +6,7 @@ arrays lie that the trace refers to, was found then.
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 from graphc.errors import GraphcError, Location, user_location
 from graphc.frontend.array import Array
 from graphc.frontend.compiled import Compiled, call, touch
+from graphc.frontend.prepared import Kept, Prepared
 from graphc.frontend.tree import LEAF, unflatten
 from graphc.ir.dim import Dim
 from graphc.runtime import random
@@ -132,6 +134,8 @@ def _reader(source: Any) -> Callable[[], Array]:
     return (lambda: source) if isinstance(source, Array) else source.current_array
 
 
+PREPARED = -1
+"""Stands for the place of an input that is prepared, in the order of a program's inputs."""
 STALE = object()
 """What a `Ready` returns for a call that has to find its program anew."""
 
@@ -145,18 +149,22 @@ class Ready:
     """
 
     __slots__ = (
-        "_binding", "_captured", "_program", "_single", "_spans", "_targets", "_template",
-        "_written", "traced",
+        "_binding", "_captured", "_given", "_kept", "_places", "_program", "_single", "_spans",
+        "_targets", "_template", "_written", "traced",
     )  # fmt: skip
 
     def __init__(
-        self, traced: Traced, program: Program, binding: Binding, arrays: Sequence[np.ndarray]
-    ) -> None:
+        self, traced: Traced, program: Program, binding: Binding, arrays: Sequence[np.ndarray],
+        order: Sequence[int], kept: Kept | None,
+    ) -> None:  # fmt: skip
         self.traced, self._program, self._binding = traced, program, binding
+        self._kept = None if kept is None else weakref.ref(kept)  # what is stale goes at once
         self._template = [id(array) for array in arrays]
-        self._captured = [(current, arrays[place]) for place, current, *_ in traced.captured]
+        self._places = places = {place: i for i, place in enumerate(order)}
+        self._given = [(places[place], number) for place, number in traced.given]
+        self._captured = [(current, current()._array) for _, current, *_ in traced.captured]
         sources = {place: current for place, current, *_ in traced.captured}
-        self._written = [sources[place] for place in program.updated]
+        self._written = [sources[order[i]] for i in program.updated]
         self._targets = [address(arrays[i]) for i in program.updated]
         sizes = [arrays[i].nbytes for i in program.updated]
         self._spans = sorted((a, a + size) for a, size in zip(self._targets, sizes, strict=True))
@@ -169,24 +177,36 @@ class Ready:
         Those are calls that update an argument, and those with arrays that kernels do not take
         as they are, or that share memory with one that is updated.
         """
-        given, program = dict(traced.given), traced.compiled.program
-        if any(place in given for place in program.updated):
+        whole, given = traced.compiled.program, dict(traced.given)
+        program = whole.parts.main if isinstance(whole, Prepared) else whole
+        kept = whole.kept if isinstance(whole, Prepared) else None
+        values = () if kept is None else kept.values
+        order = tuple(range(len(traced.sources)))
+        if isinstance(whole, Prepared):
+            if kept is None or not kept.fresh():
+                return None
+            order = (PREPARED,) * len(values) + whole.parts.rest
+        if any(order[i] in given for i in program.updated):
             return None
-        arrays = [np.empty((), np.int64)] * len(traced.sources)  # random state is such a number
+        inputs = [np.empty((), np.int64)] * len(traced.sources)  # random state is such a number
         for place, number in given.items():
-            arrays[place] = arguments[number]._array
+            inputs[place] = arguments[number]._array
         for place, current, *_ in traced.captured:
-            arrays[place] = current()._array
+            inputs[place] = current()._array
+        arrays = [*values, *(inputs[place] for place in order[len(values) :])]
         binding = program.taking(arrays)
-        return None if binding is None else cls(traced, program, binding, arrays)
+        return None if binding is None else cls(traced, program, binding, arrays, order, kept)
 
     def __call__(self, arguments: Sequence[Array]) -> Any:
         """Run the program; return what the function returns, or STALE, having done nothing."""
         for current, array in self._captured:
             if current()._array is not array:
                 return STALE
+        kept = None if self._kept is None else self._kept()
+        if self._kept is not None and (kept is None or not kept.fresh()):
+            return STALE
         traced, arrays = self.traced, self._template.copy()
-        for place, number in traced.given:
+        for place, number in self._given:
             array = arguments[number]._array
             if array.flags.num & USABLE != USABLE or (self._spans and self._meets(array)):
                 return STALE
@@ -194,7 +214,7 @@ class Ready:
         if traced.draws:
             state = traced.random_state()  # kept while the program runs
             for place, array in state:
-                arrays[place] = id(array)
+                arrays[self._places[place]] = id(array)
         try:
             if self._written:
                 results = self._update(arrays)

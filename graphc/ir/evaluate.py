@@ -316,20 +316,31 @@ def lower_and_evaluate(
         One for each output.
     """
     operands, buffers, outputs, sizes = _typed_operands(op, arrays, attrs, symbolic)
-    axes = count()
-    index = tuple(E.index(symbol(f"i{axis}")) for axis in range(outputs[0].ndim))
-    k = Lowering(index, outputs, lambda: f"r{next(axes)}")
     readers = [Operand(kind, _reader(f"p{n}", kind)) for n, kind in enumerate(operands)]
+    whole = tuple(int(_Evaluation(sizes, {}, 0).size(d)) for d in outputs[0].shape)
+    shape = whole[op.unrolled :]
+    mesh = np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True)
+    names = sizes | {f"i{axis}": lanes for axis, lanes in enumerate(mesh, op.unrolled)}
+    parts = []
+    for first in np.ndindex(whole[: op.unrolled]):
+        exprs = _lowered(op, readers, outputs, first, attrs)
+        pairs = zip(exprs, outputs, strict=True)
+        parts.append([_at_every_index(e, kind, shape, names, buffers) for e, kind in pairs])
+    return tuple(np.reshape(part, whole) for part in zip(*parts, strict=True))
+
+
+def _lowered(
+    op: OpDef, readers: Sequence[Operand], outputs: tuple[TensorType, ...],
+    first: tuple[int, ...], attrs: Mapping[str, Any],
+) -> tuple[Expr, ...]:  # fmt: skip
+    """Return a record's scalars at an index that begins with the constants ``first``."""
+    axes = count()
+    rest = range(len(first), outputs[0].ndim)
+    index = (*map(E.index, first), *(E.index(symbol(f"i{axis}")) for axis in rest))
+    k = Lowering(index, outputs, lambda: f"r{next(axes)}")
     pointwise = op.kind is Kind.POINTWISE
     lowered = op.lower(k, *(r.broadcast(index) if pointwise else r for r in readers), **attrs)
-    exprs = lowered if isinstance(lowered, tuple) else (lowered,)
-    shape = tuple(int(_Evaluation(sizes, {}, 0).size(d)) for d in outputs[0].shape)
-    mesh = np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True)
-    names = sizes | {f"i{axis}": lanes for axis, lanes in enumerate(mesh)}
-    return tuple(
-        _at_every_index(expr, kind, shape, names, buffers)
-        for expr, kind in zip(exprs, outputs, strict=True)
-    )
+    return lowered if isinstance(lowered, tuple) else (lowered,)
 
 
 def _at_every_index(

@@ -92,12 +92,17 @@ class Lowering:
         body : callable
             Gets one i64 `Expr` for each extent.
         """
-        axes = tuple(Axis(self.axis_names(), extent) for extent in extents)
-        if any(axis.extent == 0 for axis in axes):
-            dtype = body(*(E.index(0) for _ in axes)).dtype
+        if any(extent == 0 for extent in extents):
+            dtype = body(*(E.index(0) for _ in extents)).dtype
             return E.const(IDENTITY[combine](dtype), dtype)
-        from_axes = [E.index(symbol(axis.name)) for axis in axes]
-        return E.reduce(combine, axes, body(*from_axes))
+        # An axis with one index is none: schedules would make a loop of it, innermost perhaps.
+        long = [place for place, extent in enumerate(extents) if extent != 1] or [0][: len(extents)]
+        axes = {place: Axis(self.axis_names(), extents[place]) for place in long}
+        indices = (
+            E.index(symbol(axes[place].name) if place in axes else 0)
+            for place in range(len(extents))
+        )
+        return E.reduce(combine, tuple(axes.values()), body(*indices))
 
     def size(self, dim: Dim, dtype: DType = int64) -> Expr:
         """Return a size of the model as a scalar."""

@@ -122,6 +122,12 @@ class OpDef:
     orders : int
         How often it can be differentiated, at most 2 standing for any number of times; more is an
         AutogradError.
+    scattered : bool
+        Whether neighbouring results come from places far apart, so that reading an operand through
+        the op, twice perhaps, is slower than computing the result once.
+    unrolled : int
+        How many of the result's first axes ``lower`` gets as constants: of a few static indices,
+        each with code of its own.
     """
 
     name: str = ""
@@ -132,6 +138,8 @@ class OpDef:
     compiled: bool = False
     gradient: bool = True
     orders: int = 2
+    scattered: bool = False
+    unrolled: int = 0
 
     def __call__(self, *operands: Any, **attrs: Any) -> Any:
         """Apply the op to arrays, traced values or Symbols."""

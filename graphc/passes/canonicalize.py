@@ -293,6 +293,44 @@ def _matmul_transpose(side: int) -> Any:
     return replace
 
 
+def _strided_points(operand: int) -> Any:
+    """Read every ``stride``-th element first where a convolution's window is a single element."""
+
+    def replace(c: Mapping[str, Value]) -> Value | None:
+        node = c["self"].node
+        stride, window = node.attrs["stride"], node.attrs.get("window", c["y"].shape[2:])
+        if all(s == 1 for s in stride) or any(node.attrs["pad"]) or any(w != 1 for w in window):
+            return None
+        x, like = node.inputs[operand], c["self" if operand == 0 else "x"]
+        attrs = {
+            "begin": (0,) * x.ndim,
+            "size": (*x.shape[:2], *like.shape[2:]),
+            "step": (1, 1, *stride),
+        }
+        operands = list(node.inputs)
+        operands[operand] = apply(REGISTRY["slice"], (x,), attrs)
+        plain = {**node.attrs, "stride": (1,) * len(stride)}
+        return build(node.op, tuple(operands), plain, node.where)[0]
+
+    return replace
+
+
+def _spread_points(c: Mapping[str, Value]) -> Value | None:
+    """Put the gradient of strided points between zeros once it is computed."""
+    node = c["self"].node
+    g, weights = node.inputs
+    stride, whole = node.attrs["stride"], c["self"].shape
+    if all(s == 1 for s in stride) or any(node.attrs["pad"]) or any(
+        w != 1 for w in weights.shape[2:]
+    ):
+        return None
+    plain = {**node.attrs, "stride": (1,) * len(stride), "spatial": g.shape[2:]}
+    points = build(node.op, node.inputs, plain, node.where)[0]
+    attrs = {"begin": (0,) * len(whole), "shape": whole, "step": (1, 1, *stride)}
+    spread: Value = apply(REGISTRY["unslice"], (points,), attrs)
+    return spread
+
+
 def _inner(op: str) -> Pattern:
     return Pattern(op, (X,), name="inner")
 
@@ -321,6 +359,9 @@ _RULES = (
     Rule("broadcast to itself", Pattern("broadcast_to", (X,)), _as_self),
     Rule("matmul of A'", Pattern("matmul", (_inner("transpose"), Y)), _matmul_transpose(0)),
     Rule("matmul of B'", Pattern("matmul", (Y, _inner("transpose"))), _matmul_transpose(1)),
+    Rule("conv of points", Pattern("conv", (X, Y)), _strided_points(0)),
+    Rule("conv_data_grad of points", Pattern("conv_data_grad", (X, Y)), _spread_points),
+    Rule("conv_weight_grad of points", Pattern("conv_weight_grad", (X, Y)), _strided_points(1)),
 )
 RULES: dict[str, tuple[Rule, ...]] = {
     op: tuple(r for r in _RULES if r.pattern.op == op) for op in {r.pattern.op for r in _RULES}

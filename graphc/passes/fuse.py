@@ -275,6 +275,9 @@ def _does_not_fit(node: Node, group: Group) -> str:
             return "it reduces a value that is already reduced"
         if group.reduced and group.reduced != axes:
             return "the kernel reduces other axes"
+        scattered = next((n for n in group.nodes if n.op.scattered), None)
+        if scattered is not None:
+            return f"a reduction would read through {scattered.op.name}, which jumps in memory"
         if any(map(_sums_windows, group.nodes)):
             return "the sum of a large window is not summed again in one kernel"
         return ""

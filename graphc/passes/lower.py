@@ -7,6 +7,7 @@ kernel whatever their sizes.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,8 +89,9 @@ def lower(body: Graph, name: str) -> Lowered:
     else:
         scalars = _Scalars(sizes, dict(zip(body.inputs, inputs, strict=True)))
         statements = tuple(
-            _store_nest(buffer, value, scalars)
+            statement
             for buffer, value in zip(outputs, body.outputs, strict=True)
+            for statement in _store_nests(buffer, value, scalars)
         )
     kernel = Kernel(
         name,
@@ -143,13 +145,29 @@ def _explicit(
     return statements
 
 
-def _store_nest(buffer: Buffer, value: Value, scalars: _Scalars) -> Stmt:
-    """Return loops over the output's index around one store; size-1 axes need no loop."""
-    index = tuple(
-        E.index(0 if d == 1 else symbol(f"i{axis}")) for axis, d in enumerate(buffer.shape)
+def _store_nests(buffer: Buffer, value: Value, scalars: _Scalars) -> Iterator[Stmt]:
+    """Yield loops around a store of the value; one for each index of axes that are unrolled."""
+    count = value.node.op.unrolled
+    sizes = [size for size in buffer.shape[:count] if isinstance(size, int)]
+    for first in itertools.product(*map(range, sizes)):
+        yield _store_nest(buffer, value, scalars, first)
+
+
+def _store_nest(
+    buffer: Buffer, value: Value, scalars: _Scalars, first: tuple[int, ...]
+) -> Stmt:
+    """Return loops over the index behind ``first`` around one store; size-1 axes need no loop."""
+    count = len(first)
+    index = (
+        *map(E.index, first),
+        *(
+            E.index(0 if d == 1 else symbol(f"i{axis}"))
+            for axis, d in enumerate(buffer.shape)
+            if axis >= count
+        ),
     )
     statement: Stmt = Store(buffer, E.flatten(buffer, index), scalars.at(value, index))
-    for axis in reversed(range(len(buffer.shape))):
+    for axis in reversed(range(count, len(buffer.shape))):
         if buffer.shape[axis] != 1:
             extent = E.index(buffer.shape[axis])
             statement = For(f"i{axis}", E.index(0), extent, (statement,))

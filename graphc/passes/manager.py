@@ -19,11 +19,13 @@ from graphc.passes.lower import lower
 from graphc.passes.memory import lifetimes, storage
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
+from graphc.passes.winograd import winograd
 
 GraphPass = Callable[[Graph], Graph]
 
 GRAPH_PASSES: tuple[GraphPass, ...] = (
     canonicalize,
+    winograd,
     fuse,
 )
 """Graph to Graph, in order; differentiation happens while the graph is built."""

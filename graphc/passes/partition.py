@@ -29,6 +29,7 @@ from graphc.ir.graph import (
 from graphc.ir.op import Kind
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.differentiate import cotangent_inputs, gradients
+from graphc.passes.winograd import winograd
 
 NOMINAL_SIZE = 64
 """What a symbolic size counts as when values are weighed."""
@@ -78,13 +79,15 @@ def split(graph: Graph, wrt: Sequence[int], heads: Sequence[bool]) -> Split:
     given = tuple(c for c in cotangents if c is not None)
     found = gradients(graph.outputs, cotangents, [graph.inputs[i] for i in wrt])
     chosen = tuple(i for i, g in zip(wrt, found, strict=True) if g is not None)
-    joint = canonicalize(
-        Graph(
-            graph.name,
-            graph.inputs + given,
-            graph.outputs + tuple(g for g in found if g is not None),
-            graph.updates,
-            graph.constraints,
+    joint = winograd(
+        canonicalize(
+            Graph(
+                graph.name,
+                graph.inputs + given,
+                graph.outputs + tuple(g for g in found if g is not None),
+                graph.updates,
+                graph.constraints,
+            )
         )
     )
     count = len(graph.outputs)

@@ -45,8 +45,9 @@ def key_of(graph: Graph, *more: str) -> str | None:
     except GraphcError:  # an attribute without a form in text
         return None
     files = "\n".join(_files(graph))  # the text has them without their folders
-    target, engine = repr(host_target()), config.current().engine
-    return cache.key_of("program", text, files, target, engine, versions(engine), *more)
+    options = config.current()
+    chosen = repr(host_target()), options.engine, f"winograd={options.winograd}"
+    return cache.key_of("program", text, files, *chosen, versions(options.engine), *more)
 
 
 def _files(graph: Graph) -> Iterator[str]:

@@ -25,7 +25,10 @@ N = placeholder("n", TensorType(int32, (symbol("B"), 4)))
 A = placeholder("a", tensor_type("float32", (4, 4)))
 S = placeholder("s", tensor_type("float32", ()))
 L = placeholder("l", tensor_type("int64", (4,)))
-INPUTS = (X, N, A, S, L)
+IMAGES = placeholder("images", TensorType(float32, (symbol("N"), 3, symbol("H"), 7)))
+POINTS = placeholder("points", tensor_type("float32", (5, 3, 1, 1)))
+OUTPUT = placeholder("output", op("conv", IMAGES, POINTS, stride=2).type)
+INPUTS = (X, N, A, S, L, IMAGES, POINTS, OUTPUT)
 
 
 def c(value: float, dtype: str = "float32") -> Value:
@@ -92,6 +95,17 @@ CASES: list[tuple[str, Value, object]] = [
     ("broadcast to itself", node("broadcast_to", X, shape=X.shape)[0], X),
     ("matmul of A'", op("matmul", turned(A, 1, 0), A), ["matmul"]),
     ("matmul of B'", op("matmul", A, turned(A, 1, 0)), ["matmul"]),
+    ("conv of points", op("conv", IMAGES, POINTS, stride=(2, 1)), ["slice", "conv"]),
+    (
+        "conv_data_grad of points",
+        op("conv_data_grad", OUTPUT, POINTS, spatial=IMAGES.shape[2:], stride=2),
+        ["conv_data_grad", "unslice"],
+    ),
+    (
+        "conv_weight_grad of points",
+        op("conv_weight_grad", OUTPUT, IMAGES, window=(1, 1), stride=2),
+        ["slice", "conv_weight_grad"],
+    ),
 ]
 
 

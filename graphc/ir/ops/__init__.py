@@ -90,3 +90,6 @@ from graphc.ir.ops import (
 from graphc.ir.ops import (
     windows as windows,
 )
+from graphc.ir.ops import (
+    winograd as winograd,
+)

@@ -30,7 +30,7 @@ from graphc.ir.loop import (
 )
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule import columns, kept_values, sums_of_products, transposed
+from graphc.passes.schedule import columns, kept_values, planes, sums_of_products, transposed
 from graphc.passes.schedule.cost import cost
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
@@ -92,6 +92,9 @@ def _bound(
     found = sums_of_products.schedule(kernel, present, items, target)
     if found is not None:
         return found
+    apart = planes.find(items)
+    if apart is not None:
+        return planes.schedule(kernel, apart, target.vector_bytes // 4)
     plan = _plan(items, target)
     if plan.vector is not None and not plan.groups:
         across = transposed.find_axis(items, plan.vector, plan.one)

@@ -1,0 +1,115 @@
+"""Put Winograd's F(4x4, 3x3) in place of 3x3 convolutions whose channels repay the transforms.
+
+Data, weights and results go through the transforms of `graphc.ir.ops.winograd`; between them 36
+products of matrices sum over the channels. The gradient in the data is such a convolution too, with
+the weights turned around.
+
+Whether it pays is decided by channels, which types know, and by who transforms the weights. In
+predict mode that is done once, and what is kept must not be so large that reading it takes longer
+than a small batch. Where the graph trains the weights, each step transforms them anew, which its
+batch repays. Elsewhere, for weights that come as arguments, a batch of one would not: convolutions
+stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc import config
+from graphc.ir.dim import Dim, ceil_div, product
+from graphc.ir.graph import Graph, Node, Value, rewrite
+from graphc.ir.operand import REGISTRY
+from graphc.ir.ops.winograd import POINTS, TILE
+from graphc.ir.types import float32
+
+LEAST_CHANNELS = 32
+"""On either side: with fewer, transforms take longer than the products that are saved."""
+TRAINED_CHANNELS = 128
+"""The same in training, where a batch's transformed data is larger than the caches."""
+PREPARED_BYTES = 16 << 20
+"""Of one layer's transformed weights at most, where they are kept."""
+
+
+def winograd(graph: Graph) -> Graph:
+    """Return a graph that trains convolutions with these replaced; others as they are."""
+    if not any(node.op.name == "conv_weight_grad" for node in graph.nodes):
+        return graph
+    return _rewritten(graph, lambda node: _least_channels(node) >= TRAINED_CHANNELS)
+
+
+def winograd_prepared(graph: Graph, settled: Callable[[Value], bool]) -> Graph:
+    """Return the graph with convolutions by weights replaced that are ``settled``, and small."""
+
+    def keeps(node: Node) -> bool:
+        weights = node.inputs[1]
+        out, channels, *_ = weights.shape
+        kept_bytes = POINTS * POINTS * out * channels * weights.dtype.item_bytes
+        return settled(weights) and kept_bytes <= PREPARED_BYTES
+
+    return _rewritten(graph, keeps)
+
+
+def _rewritten(graph: Graph, wanted: Callable[[Node], bool]) -> Graph:
+    if not config.current().winograd:
+        return graph
+
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        named = node.op.name in ("conv", "conv_data_grad")
+        return _replaced(node, inputs) if named and _pays(node) and wanted(node) else None
+
+    return rewrite(graph, visit)
+
+
+def _replaced(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+    x, weights = inputs
+    spatial = node.types[0].shape[2:]
+    pad = node.attrs["pad"]
+    if node.op.name == "conv":
+        return (_convolved(x, weights, (2, 3, 0, 1), "weights", pad, spatial),)
+    turned = tuple(2 - p for p in pad)
+    return (_convolved(x, weights, (2, 3, 1, 0), "turned weights", turned, spatial),)
+
+
+def _pays(node: Node) -> bool:
+    """Return whether a convolution is one of 3x3 windows side by side, over many channels."""
+    attrs, window = node.attrs, node.inputs[1].shape[2:]
+    plain = (
+        window == (3, 3)
+        and attrs["stride"] == attrs["dilate"] == (1, 1)
+        and attrs["groups"] == 1
+        and all(p <= 2 for p in attrs["pad"])
+        and node.types[0].dtype is float32
+    )
+    return plain and _least_channels(node) >= LEAST_CHANNELS
+
+
+def _least_channels(node: Node) -> int:
+    """Return the number of channels on the side with fewer, 0 where it is not known."""
+    sides = node.inputs[1].shape[:2]
+    return min(n if isinstance(n, int) else 0 for n in sides)
+
+
+def _convolved(
+    x: Value, weights: Value, axes: tuple[int, ...], matrix: str, pad: Sequence[int],
+    spatial: Sequence[Dim],
+) -> Value:  # fmt: skip
+    """Return the convolution with ``weights``, whose axes in order are window, out and in."""
+    tiles = tuple(ceil_div(size, TILE) for size in spatial)
+    shape = (*x.shape[:2], *(TILE * count + 2 for count in tiles))
+    padded = REGISTRY["unslice"](x, (0, 0, *pad), shape, (1, 1, 1, 1))
+    data = REGISTRY["winograd_data"](padded, tiles)
+    kernels = REGISTRY["winograd_transform"](REGISTRY["transpose"](weights, axes), matrix)
+    sums = REGISTRY["matmul"](_as_matrices(kernels), _as_matrices(data))
+    _, _, out, _ = kernels.shape
+    points = REGISTRY["reshape"](sums, (POINTS, POINTS, out, x.shape[0], *tiles))
+    results = REGISTRY["winograd_transform"](points, "sums")
+    whole: Value = REGISTRY["untile"](results, tuple(spatial))
+    return whole
+
+
+def _as_matrices(x: Value) -> Value:
+    """Return a matrix for each point, of the first axis behind the points and all others."""
+    matrices: Value = REGISTRY["reshape"](
+        x, (POINTS * POINTS, x.shape[2], product(x.shape[3:]))
+    )
+    return matrices
