@@ -296,11 +296,11 @@ def _pack_b(plan: Plan, names: Names) -> Body:
     lanes, scratch = plan.blocks.lanes, plan.b_scratch
     depth = Stretch(plan.b_depth, symbol("depth0"), symbol("depth"))
     columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
-    if len(plan.b_columns) > 1 and has_masks(plan.b):
+    along = unit_loads(plan.b, plan.b_depth[-1]), unit_loads(plan.b, plan.b_columns[-1])
+    if len(plan.b_columns) > 1 and (has_masks(plan.b) or along[1] >= along[0]):
         outer = Stretch(plan.b_columns[:-1], symbol("outer0"), symbol("outer"))
         inner = Stretch(plan.b_columns[-1:], symbol("width0"), symbol("width"))
         return pack_window(scratch, depth, outer, inner, plan.b, lanes, names)
-    along = unit_loads(plan.b, plan.b_depth[-1]), unit_loads(plan.b, plan.b_columns[-1])
     turned = None
     if along[0] > along[1]:
         turned = pack_turned(scratch, depth, columns, plan.b, lanes, names)

@@ -24,7 +24,7 @@ from graphc.passes.schedule.packing import conjuncts, scratch
 from graphc.passes.schedule.vectorize import vector_store, vectorize
 
 POSITIONS = 64
-"""Planes of the output's gradient have up to this many elements."""
+"""Planes of the output's gradient have up to this many elements, whole vectors of them."""
 TAPS = 8
 """Windows have up to this many rows and columns."""
 WASTE = 1.5
@@ -88,7 +88,10 @@ def match(matched: Match, target: Target) -> Overlaps | None:
     pad = _pad(matched, weight, gradient, (rows, columns), width)
     if pad is None or rows * columns > POSITIONS:
         return None
-    vectors = -(-rows * columns // target.lanes(matched.reduce.dtype))
+    lanes = target.lanes(matched.reduce.dtype)
+    vectors = -(-rows * columns // lanes)
+    if vectors > 1 and rows * columns % lanes:
+        return None
     most = target.registers * 3 // 4 // (width * vectors)
     tile_rows = max((r for r in range(1, most + 1) if height % r == 0), default=0)
     found = Overlaps(
@@ -197,12 +200,11 @@ class _Plane:
         """Return the vectors of a whole plane of the output's gradient."""
         offset = self._in_plane({self.y: 0, self.x: 0, self.down: 0, self.across: 0})
         start = offset - self.found.pad[0] * self.found.plane[1] - self.found.pad[1]
-        shape, mask = (1, self.vectors, self.lanes), None
-        if self.found.positions < self.vectors * self.lanes:
-            mask = E.Iota(shape) < E.index(self.found.positions)
+        rest = E.iota(self.lanes) < E.index(self.found.positions)
         return E.load(
-            self.found.gradient.buffer, E.index(start), shape, (0, self.lanes, 1), mask
-        )
+            self.found.gradient.buffer, E.index(start), (1, self.vectors, self.lanes),
+            (0, self.lanes, 1), rest if self.found.positions < self.lanes else None,
+        )  # fmt: skip
 
     def _in_plane(self, places: dict[Axis, Dim]) -> Dim:
         offset = self.found.gradient.offset
