@@ -31,7 +31,7 @@ ORDER = {
     ),
     "passes": (
         "canonicalize differentiate partition fuse lower schedule polynomials elementary "
-        "trigonometry cost expand memory manager"
+        "trigonometry expand memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_values llvm_conversions "

@@ -119,6 +119,9 @@ class OpDef:
         Imperative code runs it as a program too, as it does sums of products and scatters.
     gradient : bool
         Whether there is a gradient to test (piecewise constant ops have none).
+    orders : int
+        How often it can be differentiated, at most 2 standing for any number of times; more is an
+        AutogradError.
     """
 
     name: str = ""
@@ -128,6 +131,7 @@ class OpDef:
     tolerance: dict[DType, tuple[float, float]] = {float32: (2e-5, 2e-6), float64: (1e-12, 1e-13)}
     compiled: bool = False
     gradient: bool = True
+    orders: int = 2
 
     def __call__(self, *operands: Any, **attrs: Any) -> Any:
         """Apply the op to arrays, traced values or Symbols."""

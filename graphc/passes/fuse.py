@@ -374,7 +374,9 @@ class _Rebuilder:
             return
         group = self.planner.group_of.get(id(node))
         nodes = [node] if group is None else group.nodes
-        outputs = [v for n in nodes for v in n.outputs if v in self.wanted or v == value]
+        outputs = [
+            v for n in nodes for v in n.outputs if v in self.wanted or v == value or n.op.nests
+        ]  # explicit loops write all of their results
         body, sources = self._body(nodes, outputs)
         label = "_".join([n.op.name for n in nodes if n.op.name != "cast"][:LABEL_OPS]) or "cast"
         inputs = tuple(map(self.available, sources))

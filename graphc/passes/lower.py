@@ -83,7 +83,8 @@ def lower(body: Graph, name: str) -> Lowered:
     )
     first = body.outputs[0].node
     if first.op.nests:
-        statements = _explicit(first, sizes, inputs, outputs)
+        buffers = dict(zip(body.inputs, inputs, strict=True))
+        statements = _explicit(first, sizes, [buffers[v] for v in first.inputs], outputs)
     else:
         scalars = _Scalars(sizes, dict(zip(body.inputs, inputs, strict=True)))
         statements = tuple(

@@ -13,12 +13,12 @@ from graphc.ir.plan import Cost, LaunchSpec, Plan
 from graphc.ir.target import Target
 from graphc.ir.verify import verify, verify_kernel
 from graphc.passes.canonicalize import canonicalize
-from graphc.passes.cost import cost
 from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
 from graphc.passes.lower import lower
 from graphc.passes.memory import lifetimes, storage
 from graphc.passes.schedule import cpu
+from graphc.passes.schedule.cost import cost
 
 GraphPass = Callable[[Graph], Graph]
 

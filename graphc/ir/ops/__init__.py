@@ -61,6 +61,12 @@ from graphc.ir.ops import (
     rearrange as rearrange,
 )
 from graphc.ir.ops import (
+    recurrent as recurrent,
+)
+from graphc.ir.ops import (
+    recurrent_nests as recurrent_nests,
+)
+from graphc.ir.ops import (
     reduction as reduction,
 )
 from graphc.ir.ops import (

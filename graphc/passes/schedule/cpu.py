@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Load, Reduce
 from graphc.ir.loop import (
     BEGIN,
@@ -31,6 +31,7 @@ from graphc.ir.loop import (
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
 from graphc.passes.schedule import columns, contraction, kept_values, transposed
+from graphc.passes.schedule.cost import cost
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
     Body,
@@ -107,8 +108,14 @@ def _as_written(kernel: Kernel) -> Kernel:
             bounded = replace(
                 loop, start=E.index(symbol(BEGIN)), stop=E.index(symbol(END)), bind=Bind.SERIAL
             )
-            return replace(kernel, body=(bounded,), extent=loop.stop.dim, work=1000)
+            steps = loop.stop.dim
+            work = 1000 + cost(kernel).flops // (FLOPS_PER_NS * dim_max(steps, 1))
+            return replace(kernel, body=(bounded,), extent=steps, work=work)
     return kernel
+
+
+FLOPS_PER_NS = 32
+"""Rate by which the time of explicit loops is estimated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,375 @@
+"""Recurrent layers over a sequence: what each step adds to products made for all steps at once.
+
+Inputs are projected for the whole sequence by one product before; gradients of weights are one
+product after. In between each state needs the one before it. A kernel takes a block of the batch
+through all steps by itself, so nothing waits for anything.
+
+Gates are in cuDNN's order, which is MXNet's: input, forget, cell, output for LSTM (Hochreiter and
+Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735); reset, update, new for GRU (Cho et al. 2014,
+doi:10.3115/v1/D14-1179, with the reset gate behind the product).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, AutogradError, ShapeError
+from graphc.ir.dim import Dim, ceil_div
+from graphc.ir.op import Kind, OpDef, Spec, register, sample
+from graphc.ir.operand import apply
+from graphc.ir.ops.composite import shape_of
+from graphc.ir.ops.contraction import matmul
+from graphc.ir.ops.creation import full_like
+from graphc.ir.ops.movement import reshape
+from graphc.ir.ops.rearrange import slice_axis
+from graphc.ir.ops.recurrent_nests import GATES, LANES, backward_nest, forward_nest
+from graphc.ir.ops.reduction import sum as sum_
+from graphc.ir.types import TensorType, float32, float64, same_shape, shape_text
+
+KEPT = {"rnn_relu": 0, "rnn_tanh": 0, "lstm": 4, "gru": 4}
+"""Mode -> what a step keeps for the gradient; of GRU also the new gate's product."""
+
+
+TOLERANCE = {float32: (1e-4, 1e-5), float64: (1e-10, 1e-11)}
+"""Rounding errors of a step are carried through those behind it."""
+
+
+def check_mode(mode: str) -> str:
+    """Return a mode, or raise ArgumentError."""
+    if mode not in GATES:
+        raise ArgumentError(
+            f"there is no recurrent mode {mode!r}", remedy=f"Modes are {', '.join(GATES)}."
+        )
+    return mode
+
+
+def _result_types(x: TensorType, units: Dim, mode: str) -> TensorType | tuple[TensorType, ...]:
+    steps, batch, _ = x.shape
+    states = x.with_shape((steps + 1, batch, units))
+    kept = x.with_shape((steps, batch, KEPT[mode] * units))
+    if mode == "lstm":
+        return states, states, kept
+    return (states, kept) if KEPT[mode] else states
+
+
+def _check(name: str, what: str, kind: TensorType, expected: tuple[Dim, ...]) -> None:
+    if not same_shape(kind.shape, expected):
+        raise ShapeError(
+            f"the {what} of {name} has shape {shape_text(kind.shape)}",
+            remedy=f"It must be {shape_text(expected)}.",
+        )
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def _stepped(
+    mode: str, x: np.ndarray, hidden: np.ndarray, h: np.ndarray, c: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return state, cell and what is kept of one step."""
+    if mode == "lstm":
+        i, f, g, o = np.split(x + hidden, 4, axis=-1)
+        i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
+        cell = f * c + i * g
+        return o * np.tanh(cell), cell, np.concatenate([i, f, g, o], axis=-1)
+    if mode == "gru":
+        (xr, xz, xn), (hr, hz, hn) = np.split(x, 3, axis=-1), np.split(hidden, 3, axis=-1)
+        r, z = _sigmoid(xr + hr), _sigmoid(xz + hz)
+        n = np.tanh(xn + r * hn)
+        return (1 - z) * n + z * h, None, np.concatenate([r, z, n, hn], axis=-1)
+    total = x + hidden
+    return (np.tanh(total) if mode == "rnn_tanh" else np.maximum(total, 0)), None, total[:, :0]
+
+
+class Recurrent(OpDef):
+    """A recurrent layer in one direction, over projected inputs.
+
+    Results are the states of shape (T + 1, N, H), the first of them (the last one of a reversed
+    layer) the state at the start; of an LSTM the cells likewise; and the gates of each step, which
+    the gradient needs.
+    """
+
+    name, kind, orders = "recurrent", Kind.SCAN, 1
+    compiled = True
+    tolerance = TOLERANCE
+    samples = (
+        sample((3, 2, 12), (12, 3), (12,), (2, 3), (2, 3), mode="lstm", reverse=False),
+        sample((2, 5, 68), (68, 17), (68,), (5, 17), (5, 17), mode="lstm", reverse=True),
+        sample((3, 2, 9), (9, 3), (9,), (2, 3), mode="gru", reverse=True),
+        sample((2, 18, 6), (6, 2), (6,), (18, 2), mode="gru", reverse=False),
+        sample((3, 2, 4), (4, 4), (4,), (2, 4), mode="rnn_tanh", reverse=False),
+        sample((3, 2, 4), (4, 4), (4,), (2, 4), mode="rnn_relu", reverse=True),
+        sample((0, 2, 4), (4, 4), (4,), (2, 4), mode="rnn_tanh", reverse=False),
+    )
+
+    def __call__(
+        self, x: Any, weight: Any, bias: Any, state: Any, cell: Any = None, *, mode: str,
+        reverse: bool = False,
+    ) -> Any:  # fmt: skip
+        """Go through a sequence.
+
+        Parameters
+        ----------
+        x : operand, shape (T, N, G * H)
+            Inputs of every step times the input weights, biases added; G gates of H units.
+        weight, bias : operand, shapes (G * H, H) and (G * H,)
+            From a state to the gates of the step after it.
+        state : operand, shape (N, H)
+            At the start.
+        cell : operand, shape (N, H), optional
+            Of an LSTM, at the start.
+        mode : {"rnn_relu", "rnn_tanh", "lstm", "gru"}
+        reverse : bool
+            From the last step to the first.
+        """
+        operands = (x, weight, bias, state, *(() if cell is None else (cell,)))
+        return apply(self, operands, {"mode": check_mode(mode), "reverse": bool(reverse)})
+
+    def infer(
+        self, x: TensorType, weight: TensorType, bias: TensorType, *states: TensorType, mode: str,
+        reverse: bool,
+    ) -> TensorType | tuple[TensorType, ...]:  # fmt: skip
+        """Check the operands against the weights' number of units."""
+        gates, units = GATES[mode], weight.shape[-1]
+        if x.ndim != 3 or weight.ndim != 2 or len(states) != 1 + (mode == "lstm"):
+            raise ShapeError(
+                f"recurrent takes inputs (T, N, G * H), weights (G * H, H), biases and "
+                f"{1 + (mode == 'lstm')} states, got shapes "
+                f"{', '.join(shape_text(t.shape) for t in (x, weight, bias, *states))}"
+            )
+        _check(mode, "recurrent weight", weight, (gates * units, units))
+        _check(mode, "recurrent bias", bias, (gates * units,))
+        _check(mode, "projected input", x, (x.shape[0], x.shape[1], gates * units))
+        for state in states:
+            _check(mode, "state at the start", state, (x.shape[1], units))
+        return _result_types(x, units, mode)
+
+    def decompose(
+        self, x: Any, weight: Any, bias: Any, *states: Any, mode: str, reverse: bool
+    ) -> Any:
+        """Lay out the weights by blocks of units, then take the steps."""
+        packed = apply(PACK, (weight,), {"gates": GATES[mode]})
+        return apply(STEPS, (x, packed, bias, *states), {"mode": mode, "reverse": reverse})
+
+    def vjp(
+        self, g: Any, y: Any, x: Any, weight: Any, bias: Any, *states: Any, mode: str,
+        reverse: bool,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Go back through the sequence; the weights' gradient is one product over all steps."""
+        given, results = (g, y) if isinstance(y, tuple) else ((g,), (y,))
+        count = 1 + (mode == "lstm")
+        arriving = [
+            full_like(result, 0.0) if slope is None else slope
+            for slope, result in zip(given[:count], results)
+        ]
+        kept = [] if mode.startswith("rnn") else [results[-1]]
+        slopes = [] if not kept or given[-1] is None else [given[-1]]
+        found = apply(
+            BACKWARD,
+            (*arriving, *results[:count], *kept, *slopes, weight),
+            {"mode": mode, "reverse": reverse, "kept": bool(slopes)},
+        )
+        projected, hidden, *starts = found if mode == "gru" else (found[0], *found)
+        steps, _, width = shape_of(x)
+        units = shape_of(weight)[-1]
+        before = slice_axis(results[0], 0, int(reverse), steps + int(reverse))
+        d_weight = matmul(_rows(hidden, width), _rows(before, units), transpose_a=True)
+        return projected, d_weight, sum_(hidden, axis=(0, 1)), *starts
+
+    def reference(
+        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, h: np.ndarray,
+        c: np.ndarray | None = None, *, mode: str, reverse: bool,
+    ) -> Any:  # fmt: skip
+        """Step by step."""
+        steps = len(x)
+        states = np.empty((steps + 1, *h.shape), x.dtype)
+        cells = np.empty_like(states)
+        kept = np.empty((*x.shape[:2], KEPT[mode] * weight.shape[1]), x.dtype)
+        states[steps * reverse] = h
+        cells[steps * reverse] = 0 if c is None else c
+        for turn in range(steps):
+            t = steps - 1 - turn if reverse else turn
+            after = t + 1 - reverse
+            h, c, kept[t] = _stepped(mode, x[t], h @ weight.T + bias, h, c)
+            states[after] = h
+            cells[after] = 0 if c is None else c
+        if mode == "lstm":
+            return states, cells, kept
+        return (states, kept) if KEPT[mode] else states
+
+
+def _rows(x: Any, width: Dim) -> Any:
+    """Join all axes but the last."""
+    steps, batch, _ = shape_of(x)
+    return reshape(x, (steps * batch, width))
+
+
+class PackUnits(OpDef):
+    """Recurrent weights as (blocks of units, H, gates, units of a block), zeros at the end."""
+
+    name, kind, gradient = "recurrent_pack", Kind.MOVEMENT, False
+    samples = (sample((12, 3), gates=4), sample((51, 17), gates=3), sample((4, 4), gates=1))
+
+    def infer(self, weight: TensorType, *, gates: int) -> TensorType:
+        """Return the shape of blocks."""
+        units = weight.shape[-1]
+        return weight.with_shape((ceil_div(units, LANES), units, gates, LANES))
+
+    def lower(self, k: Any, weight: Any, *, gates: int) -> Any:
+        """Read a unit's row, transposed."""
+        block, depth, gate, lane = k.index
+        units = k.size(weight.shape[-1])
+        unit = block * LANES + lane
+        return weight.at_where(unit < units, 0, gate * units + unit, depth)
+
+    def reference(self, weight: np.ndarray, *, gates: int) -> np.ndarray:
+        """Pad, cut and transpose."""
+        units = weight.shape[1]
+        blocks = -(-units // LANES)
+        cut = weight.reshape(gates, units, units)
+        padded = np.pad(cut, ((0, 0), (0, blocks * LANES - units), (0, 0)))
+        return padded.reshape(gates, blocks, LANES, units).transpose(1, 3, 0, 2)
+
+
+class Steps(OpDef):
+    """The steps of `Recurrent` over packed weights."""
+
+    name, kind, gradient = "recurrent_steps", Kind.SCAN, False
+    compiled = True
+    tolerance = TOLERANCE
+    samples = (
+        sample((3, 2, 12), (1, 3, 4, LANES), (12,), (2, 3), (2, 3), mode="lstm", reverse=False),
+        sample((2, 5, 51), (2, 17, 3, LANES), (51,), (5, 17), mode="gru", reverse=True),
+        sample((2, 18, 4), (1, 4, 1, LANES), (4,), (18, 4), mode="rnn_tanh", reverse=False),
+    )
+
+    def infer(
+        self, x: TensorType, packed: TensorType, bias: TensorType, *states: TensorType, mode: str,
+        reverse: bool,
+    ) -> TensorType | tuple[TensorType, ...]:  # fmt: skip
+        """Return the types of states, cells and gates."""
+        return _result_types(x, packed.shape[1], mode)
+
+    def nest(self, k: Any, outputs: Any, *operands: Any, mode: str, reverse: bool) -> Any:
+        """Take a block of the batch through all steps."""
+        return forward_nest(k, outputs, operands, mode, reverse)
+
+    def reference(
+        self, x: np.ndarray, packed: np.ndarray, bias: np.ndarray, *states: np.ndarray, mode: str,
+        reverse: bool,
+    ) -> Any:  # fmt: skip
+        """Unpack the weights, then step by step."""
+        units = states[0].shape[1]
+        weight = packed.transpose(2, 0, 3, 1).reshape(GATES[mode], -1, units)[:, :units]
+        flat = weight.reshape(-1, units)
+        return RECURRENT.reference(x, flat, bias, *states, mode=mode, reverse=reverse)
+
+
+class Backward(OpDef):
+    """The gradient of `Recurrent` by its projected inputs and by the states at the start.
+
+    For GRU also that by the product of state and weights, which is not the inputs'.
+    """
+
+    name, kind, orders = "recurrent_backward", Kind.SCAN, 0
+    compiled = True
+    tolerance = TOLERANCE
+    samples = (
+        sample((4, 2, 3), (4, 2, 3), (4, 2, 3), (4, 2, 3), (3, 2, 12), (3, 2, 12), (12, 3),
+               mode="lstm", reverse=False, kept=True),
+        sample((3, 5, 67), (3, 5, 67), (3, 5, 67), (3, 5, 67), Spec((2, 5, 268), 0.1, 0.9),
+               Spec((268, 67), -0.2, 0.2),
+               mode="lstm", reverse=True, kept=False),
+        sample((3, 18, 3), (3, 18, 3), (2, 18, 12), (2, 18, 12), (9, 3),
+               mode="gru", reverse=False, kept=True),
+        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (6, 2), mode="gru", reverse=True, kept=False),
+        sample((3, 2, 4), (3, 2, 4), (4, 4), mode="rnn_tanh", reverse=False, kept=False),
+        sample((3, 2, 4), (3, 2, 4), (4, 4), mode="rnn_relu", reverse=True, kept=False),
+    )  # fmt: skip
+
+    def infer(
+        self, *operands: TensorType, mode: str, reverse: bool, kept: bool
+    ) -> tuple[TensorType, ...]:
+        """Return the types of the gradients."""
+        states = operands[0]
+        length, batch, units = states.shape
+        projected = states.with_shape((length - 1, batch, GATES[mode] * units))
+        start = states.with_shape((batch, units))
+        if mode == "gru":
+            return projected, projected, start
+        return (projected, start, start) if mode == "lstm" else (projected, start)
+
+    def vjp(self, g: Any, y: Any, *operands: Any, **attrs: Any) -> tuple[Any, ...]:
+        """Raise: there is no second gradient."""
+        raise AutogradError(
+            "the gradient of a recurrent layer cannot be differentiated",
+            remedy="Unroll a cell of gluon.rnn, such as LSTMCell: it consists of plain operations.",
+        )
+
+    def nest(
+        self, k: Any, outputs: Any, *operands: Any, mode: str, reverse: bool, kept: bool
+    ) -> Any:
+        """Take a block of the batch back through all steps."""
+        return backward_nest(k, outputs, operands, mode, reverse, kept)
+
+    def reference(
+        self, *operands: np.ndarray, mode: str, reverse: bool, kept: bool
+    ) -> tuple[np.ndarray, ...]:
+        """Step by step."""
+        count = 1 + (mode == "lstm")
+        arriving, values = operands[:count], operands[count : 2 * count]
+        gates = None if mode.startswith("rnn") else operands[2 * count]
+        more = operands[2 * count + 1] if kept else None
+        weight = operands[-1]
+        length, batch, units = arriving[0].shape
+        steps = length - 1
+        projected = np.empty((steps, batch, GATES[mode] * units), weight.dtype)
+        hidden = np.empty_like(projected)
+        carried = [np.zeros((batch, units), weight.dtype) for _ in arriving]
+        for turn in range(steps):
+            t = turn if reverse else steps - 1 - turn
+            before, after = t + reverse, t + 1 - reverse
+            slopes = [given[after] + c for given, c in zip(arriving, carried)]
+            step = _slopes(
+                mode, slopes, None if gates is None else np.split(gates[t], 4, axis=-1),
+                None if more is None else np.split(more[t], 4, axis=-1),
+                [v[before] for v in values], [v[after] for v in values],
+            )  # fmt: skip
+            projected[t], hidden[t] = (np.concatenate(part, axis=-1) for part in step[:2])
+            carried = [hidden[t] @ weight + step[2][0], *step[2][1:]]
+        carried = [c + given[steps * reverse] for c, given in zip(carried, arriving)]
+        return (projected, *((hidden,) if mode == "gru" else ()), *carried)
+
+
+def _slopes(
+    mode: str, slopes: list[Any], gates: Any, more: Any, old: list[Any], new: list[Any]
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return gradients of the projections, of the hidden part, and directly of the states."""
+    zero = np.zeros_like(slopes[0])
+    extra = [zero] * 4 if more is None else more
+    if mode == "lstm":
+        i, f, g, o = gates
+        cell = np.tanh(new[1])
+        d_cell = slopes[1] + slopes[0] * o * (1 - cell * cell)
+        values = [d_cell * g, d_cell * old[1], d_cell * i, slopes[0] * cell]
+        di, df, dg, do = (a + b for a, b in zip(values, extra))
+        parts = [di * i * (1 - i), df * f * (1 - f), dg * (1 - g * g), do * o * (1 - o)]
+        return parts, parts, [zero, d_cell * f]
+    if mode == "gru":
+        r, z, n, inner = gates
+        (slope,) = slopes
+        dn = (slope * (1 - z) + extra[2]) * (1 - n * n)
+        dz = (slope * (old[0] - n) + extra[1]) * z * (1 - z)
+        dr = (dn * inner + extra[0]) * r * (1 - r)
+        return [dr, dz, dn], [dr, dz, dn * r + extra[3]], [slope * z]
+    part = slopes[0] * ((new[0] > 0) if mode == "rnn_relu" else 1 - new[0] * new[0])
+    return [part], [part], [zero]
+
+
+PACK = register(PackUnits())
+STEPS = register(Steps())
+BACKWARD = register(Backward())
+RECURRENT = recurrent = register(Recurrent())

@@ -1,0 +1,412 @@
+"""Loops of recurrent layers: a block of the batch goes through all steps by itself.
+
+Forward, a register tile of rows by units has one accumulator for each gate; weights lie in blocks
+of units, so that each step reads them in order. Backward, gates of a step come first, then their
+product with the weights, which is what the state before gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, ceil_div, dim_min, symbol
+from graphc.ir.expr import Buffer, Expr
+from graphc.ir.loop import Assign, Bind, Declare, For, Let, Stmt, Store
+from graphc.ir.types import DType, float32, float64
+
+GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
+"""Mode -> parts of the projections."""
+LANES = 16
+"""Units of a block."""
+ROWS = 16
+"""Rows of the batch that go through the sequence together: weights are read once for all."""
+TILES = {float32: (6, 4, 1), float64: (3, 1)}
+"""Rows of register tiles; with the vectors of four gates they take 24 registers."""
+ACROSS = 4
+"""Vectors of a tile of the backward product."""
+
+Body = tuple[Stmt, ...]
+
+
+class _Walk:
+    """The loops that both directions share, and places in arrays of steps, rows and units."""
+
+    def __init__(self, k: Any, sizes: tuple[Dim, Dim, Dim], reverse: bool) -> None:
+        self.steps, self.batch, self.units = sizes
+        self.reverse = int(reverse)
+        self.names = k.axis_names
+        self.block = symbol(self.names())
+        self.first = self.block * ROWS
+        self.stop = dim_min(self.first + ROWS, self.batch)
+
+    @property
+    def start(self) -> Dim:
+        """Where the state at the start lies among the states."""
+        return self.steps * self.reverse
+
+    def loop(self, start: Dim, stop: Dim, body: Callable[[Dim], Body], step: int = 1) -> For:
+        """Return a loop over a fresh variable."""
+        name = self.names()
+        return For(name, E.index(start), E.index(stop), body(symbol(name)), step=step)
+
+    def over_blocks(self, body: Body) -> Body:
+        """Return the loop over blocks of the batch, which run side by side."""
+        blocks = E.index(ceil_div(self.batch, ROWS))
+        return (For(str(self.block), E.index(0), blocks, body, bind=Bind.PARALLEL),)
+
+    def over_rows(self, dtype: DType, body: Callable[[Dim, int], Body]) -> Body:
+        """Return loops over tiles of rows of the block, each as large as the rows left allow."""
+        loops, start = [], self.first
+        for count in TILES[dtype]:
+            whole = start + (self.stop - start) // count * count
+            loops.append(self._tiles(start, whole, count, body))
+            start = whole
+        return tuple(loops)
+
+    def _tiles(self, start: Dim, stop: Dim, count: int, body: Callable[[Dim, int], Body]) -> For:
+        return self.loop(start, stop, lambda row: body(row, count), count)
+
+    def vectors(self, body: Callable[[Dim, Expr], Body]) -> For:
+        """Return the loop over vectors of units, with the mask of those that exist."""
+        return self.loop(
+            0, self.units, lambda unit: body(unit, E.iota(LANES) < E.index(self.units - unit)),
+            LANES,
+        )  # fmt: skip
+
+    def over_units(self, body: Callable[[Dim, Dim, Expr], Body]) -> For:
+        """Return the loops over rows of the block and vectors of units."""
+        return self.loop(self.first, self.stop, lambda row: (
+            self.vectors(lambda unit, mask: body(row, unit, mask)),
+        ))  # fmt: skip
+
+    def at(self, step: Dim, row: Dim, unit: Dim, parts: int = 1) -> Expr:
+        """Return the offset of a unit in an array whose rows have ``parts`` times the units."""
+        return E.index((step * self.batch + row) * parts * self.units + unit)
+
+
+class _Values:
+    """Statements that name values, in order; each is computed where it stands."""
+
+    def __init__(self, names: Callable[[], str]) -> None:
+        self.names = names
+        self.body: list[Stmt] = []
+
+    def __call__(self, value: Expr) -> Expr:
+        name = self.names()
+        self.body.append(Let(name, value))
+        return E.use(name, value)
+
+
+def _sigmoid(x: Expr) -> Expr:
+    return E.apply("sigmoid", x)
+
+
+def _tanh(x: Expr) -> Expr:
+    return E.apply("tanh", x)
+
+
+def _zeros(dtype: DType) -> Expr:
+    return E.splat(E.const(0, dtype), (LANES,))
+
+
+# -- forward ---------------------------------------------------------------------------------
+
+
+def forward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer], mode: str,
+                 reverse: bool) -> Body:  # fmt: skip
+    """Return the loops over blocks of the batch, steps, and blocks of units."""
+    x, packed, bias, *starts = operands
+    steps, batch, _ = x.shape
+    walk = _Walk(k, (steps, batch, starts[0].shape[1]), reverse)
+    forward = _Forward(walk, mode, outputs, operands)
+
+    def copied(row: Dim, unit: Dim, mask: Expr) -> Body:
+        pairs = zip(starts, outputs)
+        return tuple(_copied(walk, *pair, row, unit, mask) for pair in pairs)
+
+    def step(turn: Dim) -> Body:
+        t = steps - 1 - turn if reverse else turn
+        return (walk.vectors(lambda unit, mask: walk.over_rows(
+            x.dtype, lambda row, count: forward.tile(t, row, count, unit, mask)
+        )),)  # fmt: skip
+
+    return walk.over_blocks((walk.over_units(copied), walk.loop(0, steps, step)))
+
+
+def _copied(
+    walk: _Walk, source: Buffer, target: Buffer, row: Dim, unit: Dim, mask: Expr
+) -> Store:
+    value = E.load(source, E.index(row * walk.units + unit), (LANES,), (1,), mask)
+    return Store(target, walk.at(walk.start, row, unit), value, (1,), mask)
+
+
+class _Forward:
+    """One tile of a step: products with the weights, then the gates."""
+
+    def __init__(
+        self, walk: _Walk, mode: str, outputs: Sequence[Buffer], operands: Sequence[Buffer]
+    ) -> None:
+        self.walk, self.mode = walk, mode
+        self.x, self.packed, self.bias = operands[:3]
+        self.states, self.outputs = outputs[0], outputs
+        self.gates = GATES[mode]
+
+    def tile(self, t: Dim, row: Dim, count: int, unit: Dim, mask: Expr) -> Body:
+        """Return the statements of ``count`` rows by a vector of units at step ``t``."""
+        walk, shape = self.walk, (count, LANES)
+        before, after = t + walk.reverse, t + 1 - walk.reverse
+        sums: list[Expr] = []
+        body: list[Stmt] = []
+        registers = [walk.names() for _ in range(self.gates)]
+        for gate in range(self.gates):
+            at = E.index(gate * walk.units + unit)
+            start = E.load(self.bias, at, shape, (0, 1), mask)
+            body.append(Declare(registers[gate], start))
+            sums.append(E.use(registers[gate], start))
+
+        def term(depth: Dim) -> Body:
+            state = E.load(self.states, walk.at(before, row, depth), (count, 1), (walk.units, 0))
+            place = ((unit // LANES * walk.units + depth) * self.gates) * LANES
+            return tuple(
+                Assign(name, E.apply("fma", state, E.load(
+                    self.packed, E.index(place + gate * LANES), (1, LANES), (0, 1)
+                ), sums[gate]))
+                for gate, name in enumerate(registers)
+            )  # fmt: skip
+
+        body.append(walk.loop(0, walk.units, term))
+        values = _Values(walk.names)
+
+        def read(buffer: Buffer, step: Dim, part: int = 0, parts: int = 1) -> Expr:
+            place = walk.at(step, row, part * walk.units + unit, parts)
+            return values(E.load(buffer, place, shape, (parts * walk.units, 1), mask))
+
+        xs = [read(self.x, t, gate, self.gates) for gate in range(self.gates)]
+        found, kept = self._cell(values, xs, sums, lambda number: read(
+            self.outputs[number], before
+        ))  # fmt: skip
+        writes = [
+            Store(buffer, walk.at(after, row, unit), value, (walk.units, 1), mask)
+            for buffer, value in zip(self.outputs, found)
+        ]
+        writes += [
+            Store(
+                self.outputs[-1], walk.at(t, row, part * walk.units + unit, len(kept)), value,
+                (len(kept) * walk.units, 1), mask,
+            )
+            for part, value in enumerate(kept)
+        ]  # fmt: skip
+        return (*body, *values.body, *writes)
+
+    def _cell(
+        self, values: _Values, x: list[Expr], hidden: list[Expr], before: Callable[[int], Expr]
+    ) -> tuple[list[Expr], list[Expr]]:
+        """Return the new state (and cell), and what is kept for the gradient."""
+        if self.mode == "lstm":
+            i, f, g, o = (a + b for a, b in zip(x, hidden, strict=True))
+            i, f, o = (values(_sigmoid(gate)) for gate in (i, f, o))
+            g = values(_tanh(g))
+            cell = values(f * before(1) + i * g)
+            return [values(o * _tanh(cell)), cell], [i, f, g, o]
+        if self.mode == "gru":
+            r, z = (values(_sigmoid(a + b)) for a, b in zip(x[:2], hidden))
+            inner = values(hidden[2])
+            n = values(_tanh(x[2] + r * inner))
+            state = before(0)
+            return [values((1.0 - z) * n + z * state)], [r, z, n, inner]
+        total = x[0] + hidden[0]
+        new = _tanh(total) if self.mode == "rnn_tanh" else E.apply("max", total, 0.0)
+        return [values(new)], []
+
+
+# -- backward --------------------------------------------------------------------------------
+
+
+def backward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer], mode: str,
+                  reverse: bool, kept: bool) -> Body:  # fmt: skip
+    """Return the loops over blocks of the batch and steps, the last one first."""
+    projected = outputs[0]
+    steps, batch, _ = projected.shape
+    walk = _Walk(k, (steps, batch, operands[-1].shape[1]), reverse)
+    backward = _Backward(walk, mode, outputs, operands, kept)
+
+    def step(turn: Dim) -> Body:
+        t = turn if reverse else steps - 1 - turn
+        slopes = walk.over_units(lambda row, unit, mask: backward.slopes(t, row, unit, mask))
+        return (slopes, *backward.product(t))
+
+    first, last = walk.over_units(backward.cleared), walk.over_units(backward.ended)
+    return walk.over_blocks((first, walk.loop(0, steps, step), last))
+
+
+class _Backward:
+    """The gradient of a step; what goes to the step before waits in the results for the start."""
+
+    def __init__(
+        self, walk: _Walk, mode: str, outputs: Sequence[Buffer], operands: Sequence[Buffer],
+        kept: bool,
+    ) -> None:  # fmt: skip
+        count = 1 + (mode == "lstm")
+        self.walk, self.mode, self.count = walk, mode, count
+        self.arriving, self.values = operands[:count], operands[count : 2 * count]
+        self.kept = None if mode.startswith("rnn") else operands[2 * count]
+        self.kept_slope = operands[2 * count + 1] if kept else None
+        self.weight = operands[-1]
+        self.projected, self.hidden = outputs[0], outputs[1 if mode == "gru" else 0]
+        self.carried = outputs[-count:]
+
+    def _place(self, row: Dim, unit: Dim) -> Expr:
+        return E.index(row * self.walk.units + unit)
+
+    def cleared(self, row: Dim, unit: Dim, mask: Expr) -> Body:
+        """Return the stores of zeros that the last step gets from behind."""
+        return tuple(
+            Store(buffer, self._place(row, unit), _zeros(buffer.dtype), (1,), mask)
+            for buffer in self.carried
+        )
+
+    def ended(self, row: Dim, unit: Dim, mask: Expr) -> Body:
+        """Return the stores that add what arrives at the state at the start itself."""
+        place, start = self._place(row, unit), self.walk.at(self.walk.start, row, unit)
+        stores = []
+        for buffer, given in zip(self.carried, self.arriving):
+            there = E.load(buffer, place, (LANES,), (1,), mask)
+            value = there + E.load(given, start, (LANES,), (1,), mask)
+            stores.append(Store(buffer, place, value, (1,), mask))
+        return tuple(stores)
+
+    def slopes(self, t: Dim, row: Dim, unit: Dim, mask: Expr) -> Body:
+        """Return the gradient of a step's projections, for a row and a vector of units."""
+        walk, name = self.walk, _Values(self.walk.names)
+        after, before = t + 1 - walk.reverse, t + walk.reverse
+
+        def read(buffer: Buffer, place: Expr) -> Expr:
+            return name(E.load(buffer, place, (LANES,), (1,), mask))
+
+        def part(buffer: Buffer, number: int, parts: int) -> Expr:
+            return read(buffer, walk.at(t, row, number * walk.units + unit, parts))
+
+        own = self._place(row, unit)
+        slopes = [
+            name(read(given, walk.at(after, row, unit)) + read(carried, own))
+            for given, carried in zip(self.arriving, self.carried)
+        ]
+        gates = [] if self.kept is None else [part(self.kept, n, 4) for n in range(4)]
+        more = None if self.kept_slope is None else [
+            part(self.kept_slope, n, 4) for n in range(4)
+        ]  # fmt: skip
+
+        def old(number: int) -> Expr:
+            return read(self.values[number], walk.at(before, row, unit))
+
+        def new(number: int) -> Expr:
+            return read(self.values[number], walk.at(after, row, unit))
+
+        projected, hidden, carried = _CELLS[self.mode](name, slopes, gates, more, old, new)
+
+        def store(buffer: Buffer, number: int, parts: int, value: Expr) -> Store:
+            place = walk.at(t, row, number * walk.units + unit, parts)
+            return Store(buffer, place, value, (1,), mask)
+
+        writes = [store(self.projected, n, len(projected), v) for n, v in enumerate(projected)]
+        if self.hidden is not self.projected:
+            writes += [store(self.hidden, n, len(hidden), v) for n, v in enumerate(hidden)]
+        writes += [
+            Store(buffer, own, value, (1,), mask)
+            for buffer, value in zip(self.carried, carried, strict=True)
+        ]
+        return (*name.body, *writes)
+
+    def product(self, t: Dim) -> Body:
+        """Return the loops that add the product with the weights to what is carried."""
+        walk, width = self.walk, self.weight.shape[0]
+        whole = walk.units // (ACROSS * LANES) * (ACROSS * LANES)
+
+        def tile(row: Dim, count: int, unit: Dim, vectors: int, mask: Expr | None) -> Body:
+            shape = (count, LANES)
+            zero = E.splat(E.const(0, self.weight.dtype), shape)
+            sums = [E.use(walk.names(), zero) for _ in range(vectors)]
+
+            def term(depth: Dim) -> Body:
+                slope = E.load(
+                    self.hidden, E.index((t * walk.batch + row) * width + depth), (count, 1),
+                    (width, 0),
+                )  # fmt: skip
+                return tuple(
+                    Assign(held.name, E.apply("fma", slope, E.load(
+                        self.weight, E.index(depth * walk.units + unit + LANES * n), (1, LANES),
+                        (0, 1), mask,
+                    ), held))
+                    for n, held in enumerate(sums)
+                )  # fmt: skip
+
+            adds = []
+            for n, held in enumerate(sums):
+                place = self._place(row, unit + LANES * n)
+                there = E.load(self.carried[0], place, shape, (walk.units, 1), mask)
+                adds.append(Store(self.carried[0], place, there + held, (walk.units, 1), mask))
+            return (*(Declare(s.name, zero) for s in sums), walk.loop(0, width, term), *adds)
+
+        main = walk.loop(0, whole, lambda unit: walk.over_rows(
+            self.weight.dtype, lambda row, count: tile(row, count, unit, ACROSS, None)
+        ), ACROSS * LANES)  # fmt: skip
+        rest = walk.loop(whole, walk.units, lambda unit: walk.over_rows(
+            self.weight.dtype, lambda row, count: tile(
+                row, count, unit, 1, E.iota(LANES) < E.index(walk.units - unit)
+            )
+        ), LANES)  # fmt: skip
+        return main, rest
+
+
+Pieces = tuple[list[Expr], list[Expr], list[Expr]]
+
+
+def _added(values: list[Expr], more: list[Expr] | None) -> list[Expr]:
+    return values if more is None else [a + b for a, b in zip(values, more, strict=True)]
+
+
+def _lstm(name: _Values, slopes: list[Expr], gates: list[Expr], more: list[Expr] | None,
+          old: Callable[[int], Expr], new: Callable[[int], Expr]) -> Pieces:  # fmt: skip
+    """Return the gradients of projections, of the hidden part, and of state and cell before."""
+    i, f, g, o = gates
+    cell, before = name(_tanh(new(1))), old(1)
+    d_cell = name(slopes[1] + slopes[0] * o * (1.0 - cell * cell))
+    di, df, dg, do = _added([d_cell * g, d_cell * before, d_cell * i, slopes[0] * cell], more)
+    parts = [
+        name(di * i * (1.0 - i)), name(df * f * (1.0 - f)), name(dg * (1.0 - g * g)),
+        name(do * o * (1.0 - o)),
+    ]  # fmt: skip
+    return parts, parts, [_zeros(i.dtype), name(d_cell * f)]
+
+
+def _gru(name: _Values, slopes: list[Expr], gates: list[Expr], more: list[Expr] | None,
+         old: Callable[[int], Expr], new: Callable[[int], Expr]) -> Pieces:  # fmt: skip
+    r, z, n, inner = gates
+    (slope,) = slopes
+    dz, dn = slope * (old(0) - n), slope * (1.0 - z)
+    if more is not None:
+        dz, dn = dz + more[1], dn + more[2]
+    dn = name(dn * (1.0 - n * n))
+    dr = dn * inner if more is None else dn * inner + more[0]
+    d_inner = dn * r if more is None else dn * r + more[3]
+    dr, dz = name(dr * r * (1.0 - r)), name(dz * z * (1.0 - z))
+    return [dr, dz, dn], [dr, dz, name(d_inner)], [name(slope * z)]
+
+
+def _rnn(relu: bool) -> Callable[..., Pieces]:
+    def cell(name: _Values, slopes: list[Expr], gates: list[Expr], more: list[Expr] | None,
+             old: Callable[[int], Expr], new: Callable[[int], Expr]) -> Pieces:  # fmt: skip
+        state = new(0)
+        zero = _zeros(state.dtype)
+        if relu:
+            part = name(E.select(state > 0.0, slopes[0], zero))
+        else:
+            part = name(slopes[0] * (1.0 - state * state))
+        return [part], [part], [zero]
+
+    return cell
+
+
+_CELLS = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _rnn(False), "rnn_relu": _rnn(True)}
