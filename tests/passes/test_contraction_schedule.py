@@ -139,6 +139,33 @@ def test_strips_cover_all_columns_once(vectors):
         assert starts == [*range(0, columns, 8)]
 
 
+@pytest.mark.parametrize("ta", [False, True], ids=["n", "t"])
+@pytest.mark.parametrize("tb", [False, True], ids=["n", "t"])
+def test_which_factor_is_read_in_place(ta, tb):
+    plan = contraction.Plan(matrices(ta, tb).matched, TARGET)
+    assert (plan.in_place is not None) == (not ta)
+    assert (plan.strip is not None) == (tb and not ta)
+    assert plan.in_place is None or plan.in_place.buffer.name == ("p1" if tb else "p0")
+
+
+def test_products_of_a_batch_are_not_turned():
+    kinds = [TensorType(float32, (B, M, K)), TensorType(float32, (B, N, K))]
+    case = Case(lambda x, y: matmul(x, y, transpose_b=True), kinds)
+    plan = contraction.Plan(case.matched, TARGET)
+    assert plan.strip is None and plan.in_place is not None
+
+
+@pytest.mark.parametrize("tb", [False, True])
+def test_the_number_of_cores_changes_no_bit(tb):
+    a, b = random(float32, 70, 500), random(float32, *((90, 500) if tb else (500, 90)))
+    found = [
+        matrices(False, tb, target=replace(TARGET, cores=cores)).run([a, b], M=70, N=90, K=500)[0]
+        for cores in (1, 2, 3, 64)
+    ]
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
 def test_sums_are_exact_where_floats_are():
     """Small integers have exact products and sums: any lost or doubled term would show."""
     case = matrices(False, True)

@@ -1,10 +1,14 @@
 """The CPU schedule of contractions: blocks that fit the caches, tiles that fit the registers.
 
 A contraction is a matrix product over flattened axes (`Match`). One iteration of the parallel axis
-computes a block of rows by columns over the whole depth: it copies stretches of both operands into
-scratch (convolutions read their patches there, padding included), multiplies register tile by
-register tile, and last applies the rest of the stores (bias, activation, update) to the sums. The
-order of additions depends on sizes only, never on how iterations are spread over threads.
+computes a block of rows by columns over the whole depth: it copies a stretch of the columns'
+operand into scratch (convolutions read their patches there, padding included), and one of the rows'
+operand unless tiles can read that in place, multiplies register tile by register tile, and last
+applies the rest of the stores (bias, activation, update) to the sums. The order of additions
+depends on sizes only, never on how iterations are spread over threads.
+
+Where both operands are contiguous along the depth, the product is computed turned: see
+`_is_turned`.
 
 The blocking follows Goto and van de Geijn, *Anatomy of High-Performance Matrix Multiplication*
 (2008), doi:10.1145/1356052.1356053.
@@ -91,7 +95,7 @@ class Plan:
 
     def __init__(self, matched: Match, target: Target) -> None:
         self.original = matched
-        turned = _reads_rows_in_place(matched)
+        turned = _is_turned(matched)
         if turned:
             matched = replace(
                 matched, a=matched.b, b=matched.a, rows=matched.columns, columns=matched.rows
@@ -221,7 +225,7 @@ class Plan:
         return tuple(lets)
 
 
-def _reads_rows_in_place(matched: Match) -> bool:
+def _is_turned(matched: Match) -> bool:
     """Return whether to compute a product turned, its columns as the rows of blocks.
 
     Where both factors are contiguous along the depth, one is read in place and the other copied.
