@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from graphc.ir import expr as E
@@ -58,6 +58,28 @@ def hoisted(items: tuple[Nest, ...]) -> tuple[Body, tuple[Nest, ...]]:
     if not moving:
         return (), items
     moving |= {axis.name for reduce in reductions(items) for axis in reduce.axes}
+    lets, stores = settled([item.store for item in items], moving, "same")
+    return lets, tuple(Nest(item.axes, store) for item, store in zip(items, stores, strict=True))
+
+
+def settled(
+    stores: Sequence[Store], moving: Collection[str], prefix: str
+) -> tuple[Body, list[Store]]:
+    """Name what the stores compute from nothing that is moving.
+
+    Parameters
+    ----------
+    stores : sequence of Store
+    moving : collection of str
+        The names that change in the loops around the stores.
+    prefix : str
+        Of the names that are given.
+
+    Returns
+    -------
+    tuple of Stmt, list of Store
+        The statements to put ahead of these loops, and the stores that use their values.
+    """
     lets: list[Let] = []
 
     def visit(node: Expr) -> Expr | None:
@@ -65,13 +87,12 @@ def hoisted(items: tuple[Nest, ...]) -> tuple[Body, tuple[Nest, ...]]:
             return None
         if any(isinstance(e, Reduce) for e in E.walk(node)):
             return None
-        lets.append(Let(f"same{len(lets)}", node))
+        lets.append(Let(f"{prefix}{len(lets)}", node))
         return E.use(lets[-1].name, node)
 
     memo: dict[Expr, Expr] = {}
-    stores = (replace(i.store, value=E.rebuild(i.store.value, visit, memo)) for i in items)
-    nests = tuple(Nest(item.axes, store) for item, store in zip(items, stores, strict=True))
-    return tuple(lets), nests
+    kept = [replace(store, value=E.rebuild(store.value, visit, memo)) for store in stores]
+    return tuple(lets), kept
 
 
 def over_axes(axes: Sequence[Axis], body: Body) -> Body:

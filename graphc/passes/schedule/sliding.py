@@ -17,7 +17,7 @@ from graphc.ir.dim import Dim, ceil_div, dim_min, linear, product, substitute, s
 from graphc.ir.expr import Apply, Axis, Expr, Index, Load, Reduce
 from graphc.ir.loop import For, If, Kernel, Let, Store
 from graphc.ir.target import Target
-from graphc.passes.schedule.loops import Body, flat_loop, hoisted, operations, values_first
+from graphc.passes.schedule.loops import Body, flat_loop, operations, settled, values_first
 from graphc.passes.schedule.nest import Nest, free_names, reductions, substituted
 from graphc.passes.schedule.packing import conjuncts, run_lanes
 from graphc.passes.schedule.vectorize import vector_store, vectorize
@@ -156,7 +156,7 @@ class _Emitter:
             for item in items
         ]
         moving = {self.sum.name, *(axis.name for axis in window.plane)}
-        self.shared, self.stores = hoisted(stores, moving)
+        self.shared, self.stores = settled(stores, moving, "shared")
 
     def ahead(self) -> Body:
         """Return statements for what is the same for a whole plane."""

@@ -330,9 +330,9 @@ class _Blocks:
         taps = symbol("row0") * self.taps, symbol("rows") * self.taps
         down = symbol("channel0") + strip, dim_min(symbol("channels") - strip, lanes)
         sums = Sums(self.strip, down, taps)
-        ahead, loops = epilogue(self.found.matched, items, sums, lanes, self.names)
+        loops = epilogue(self.found.matched, items, sums, lanes, self.names)
         turned = turn(self.sums, self.strip, taps[1], strip, lanes)
         over_strips = For(
             "channel_strip", E.index(0), E.index(symbol("channels")), (*turned, *loops), step=lanes
         )
-        return (*ahead, over_strips)
+        return (over_strips,)
