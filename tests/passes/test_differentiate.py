@@ -23,6 +23,7 @@ SMOOTH = tuple(
     # cast to float32 rounds away a difference of float64s
     if name != "cast"
     and REGISTRY[name].gradient
+    and REGISTRY[name].orders
     and float64 in REGISTRY[name].dtypes
     and any(spec.dtype is None for sample in REGISTRY[name].samples for spec in sample.specs)
 )
