@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.errors import ArgumentError, ShapeError, user_location
+from graphc.errors import ArgumentError, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
-from graphc.frontend.gluon.input_shapes import shown, sizes
+from graphc.frontend.gluon.input_shapes import sizes
 from graphc.frontend.gluon.nn.basic import positive
-from graphc.frontend.gluon.rnn.states import StateInfo, make_states, probability
+from graphc.frontend.gluon.rnn.operands import (
+    StateInfo,
+    check_inputs,
+    make_states,
+    probability,
+    zeros_beside,
+)
 from graphc.frontend.ops.operator import chosen, dims
 from graphc.frontend.ops.rnn import (
     Weights,
@@ -20,7 +26,6 @@ from graphc.frontend.ops.rnn import (
     weight_shapes,
 )
 from graphc.ir.dim import Dim
-from graphc.ir.sizes import known_size, unify
 
 LAYOUTS = ("TNC", "NTC")
 """Where time, batch and channels lie."""
@@ -94,18 +99,9 @@ class _Layer(HybridBlock):
 
     def infer_shape(self, inputs: Any, *args: Any) -> None:
         """Take the size of the inputs from the data."""
-        self._check_axes(inputs)
+        check_inputs(type(self).__name__, inputs, self._layout, None)
         for place, shapes in self._shapes(sizes(inputs)[2]).items():
             self._reg_params[f"{place}_i2h_weight"].shape = shapes.i2h_weight
-
-    def _check_axes(self, inputs: Any) -> None:
-        if len(dims(inputs)) != 3:
-            raise ShapeError(
-                f"{type(self).__name__} takes inputs ({', '.join(self._layout)}), got shape "
-                f"{shown(dims(inputs))}",
-                remedy="T is time, N the batch, C the size of an input; layout= says their order.",
-                where=user_location(),
-            )
 
     def forward(self, inputs: Any, states: Any = None, sequence_length: Any = None) -> Any:
         """Run over a sequence.
@@ -127,24 +123,17 @@ class _Layer(HybridBlock):
         """
         given = [] if states is None else _listed(states)
         self._check_lengths(sequence_length)
+        if hasattr(inputs, "type"):
+            check_inputs(self.name, inputs, self._layout, self._reg_params["l0_i2h_weight"])
         x = F.swapaxes(inputs, 0, 1) if self._layout == "NTC" else inputs
         if hasattr(inputs, "type"):
-            outputs, ends = self._run(x, inputs, given, sequence_length)
+            outputs, ends = self._run(x, given, sequence_length)
         else:
             outputs, ends = self._composed(x, given, sequence_length)
         outputs = F.swapaxes(outputs, 0, 1) if self._layout == "NTC" else outputs
         return outputs if states is None else (outputs, ends)
 
-    def _run(self, x: Any, inputs: Any, states: list[Any], lengths: Any) -> tuple[Any, list[Any]]:
-        self._check_axes(inputs)
-        width = self._reg_params["l0_i2h_weight"].shape[1]  # type: ignore[index]
-        if unify(dims(inputs)[2], width) is None:
-            raise ShapeError(
-                f"{self.name} takes inputs of size {width}, got {known_size(dims(inputs)[2])} from "
-                f"data of shape {shown(dims(inputs))}",
-                remedy=f"The data's axes are {self._layout}; the last has the inputs of a step.",
-                where=user_location(),
-            )
+    def _run(self, x: Any, states: list[Any], lengths: Any) -> tuple[Any, list[Any]]:
         if states:
             (info, *_) = self.state_info(dims(x)[1])
             self._check_count(states)
@@ -182,6 +171,7 @@ class _Layer(HybridBlock):
             F.reshape(self._reg_params[f"{name}_{side}_{kind}"].data(), shape=(-1,))
             for kind in ("weight", "bias") for name in names for side in ("i2h", "h2h")
         ]  # fmt: skip
+        states = states or self.begin_state(func=zeros_beside(x, 1))
         given = dict(zip(("state", "state_cell"), states))
         if lengths is not None:
             given["sequence_length"] = lengths

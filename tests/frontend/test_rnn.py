@@ -1,0 +1,557 @@
+"""Recurrent layers and cells against NumPy, each other, and the operator with one vector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import autograd, gluon, nd, sym
+from graphc.errors import ArgumentError, ShapeError
+from graphc.gluon import nn, rnn
+
+MODES = pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "compiled"])
+KINDS = ("rnn_relu", "rnn_tanh", "lstm", "gru")
+STEPS, BATCH, INPUTS, UNITS = 5, 3, 4, 2
+
+
+def drawn(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def stepped(
+    kind: str, x: np.ndarray, states: list[np.ndarray], weights: list[np.ndarray]
+) -> list[np.ndarray]:
+    w, u, b, c = weights
+    of_x, of_h = x @ w.T + b, states[0] @ u.T + c
+    if kind == "lstm":
+        i, f, g, o = np.split(of_x + of_h, 4, 1)
+        cell = sigmoid(f) * states[1] + sigmoid(i) * np.tanh(g)
+        return [sigmoid(o) * np.tanh(cell), cell]
+    if kind == "gru":
+        (xr, xz, xn), (hr, hz, hn) = np.split(of_x, 3, 1), np.split(of_h, 3, 1)
+        z = sigmoid(xz + hz)
+        return [(1 - z) * np.tanh(xn + sigmoid(xr + hr) * hn) + z * states[0]]
+    total = of_x + of_h
+    return [np.tanh(total) if kind == "rnn_tanh" else np.maximum(total, 0)]
+
+
+def expected(
+    kind: str, x: np.ndarray, layers: list[list[list[np.ndarray]]], states: list[np.ndarray],
+    lengths: Any = None,
+) -> tuple[np.ndarray, list[np.ndarray]]:  # fmt: skip
+    """Return outputs and states, sequence after sequence, step after step."""
+    lengths = [len(x)] * x.shape[1] if lengths is None else lengths
+    ends = [np.empty_like(s) for s in states]
+    x, number = x.astype(np.float64), 0
+    for layer in layers:
+        outputs = []
+        for reverse, weights in enumerate(layer):
+            found = np.zeros((len(x), x.shape[1], weights[1].shape[1]))
+            for n, length in enumerate(lengths):
+                now = [s[number, n : n + 1].astype(np.float64) for s in states]
+                for t in range(length)[:: -1 if reverse else 1]:
+                    now = stepped(kind, x[t, n : n + 1], now, weights)
+                    found[t, n] = now[0][0]
+                for end, value in zip(ends, now, strict=True):
+                    end[number, n] = value[0]
+            outputs.append(found)
+            number += 1
+        x = np.concatenate(outputs, 2)
+    return x, ends
+
+
+def layer_of(kind: str, **options: Any) -> Any:
+    if kind == "lstm":
+        return rnn.LSTM(UNITS, **options)
+    if kind == "gru":
+        return rnn.GRU(UNITS, **options)
+    return rnn.RNN(UNITS, activation=kind[4:], **options)
+
+
+def started(block: Any, hybridize: bool, *inputs: Any) -> Any:
+    """Initialize a block, biases too, and run it once."""
+    block.initialize(graphc.init.Normal(0.5))
+    if hybridize:
+        block.hybridize()
+    block(*inputs)
+    for number, (name, parameter) in enumerate(block.collect_params().items()):
+        if name.endswith("bias"):
+            parameter.set_data(drawn(*parameter.shape, seed=number))
+    return block
+
+
+def weights_of(layer: Any, layers: int, directions: int) -> list[list[list[np.ndarray]]]:
+    values = [p.data().asnumpy() for p in layer.collect_params().values()]
+    rows = [values[k : k + 4] for k in range(0, len(values), 4)]
+    return [rows[n * directions : (n + 1) * directions] for n in range(layers)]
+
+
+def close(found: Any, wanted: Any, tolerance: float = 2e-5) -> None:
+    found = found.asnumpy() if hasattr(found, "asnumpy") else found
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, rtol=20 * tolerance, atol=tolerance)
+
+
+# -- layers ------------------------------------------------------------------------------------
+
+
+@MODES
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_are_their_formulas(kind: str, bidirectional: bool, hybridize: bool) -> None:
+    x, directions = drawn(STEPS, BATCH, INPUTS), 2 if bidirectional else 1
+    layer = layer_of(kind, num_layers=2, bidirectional=bidirectional)
+    started(layer, hybridize, nd.array(x))
+    states = [
+        drawn(2 * directions, BATCH, UNITS, seed=7 + k) for k in range(len(layer.state_info()))
+    ]
+    wanted, ends = expected(kind, x, weights_of(layer, 2, directions), states)
+    found, after = layer(nd.array(x), [nd.array(s) for s in states])
+    close(found, wanted)
+    assert len(after) == len(ends)
+    for a, b in zip(after, ends, strict=True):
+        close(a, b)
+    zeros = [np.zeros_like(s) for s in states]
+    close(layer(nd.array(x)), expected(kind, x, weights_of(layer, 2, directions), zeros)[0])
+
+
+@MODES
+def test_batch_may_come_first(hybridize: bool) -> None:
+    x = drawn(STEPS, BATCH, INPUTS)
+    layer = started(rnn.GRU(UNITS), hybridize, nd.array(x))
+    turned = rnn.GRU(UNITS, layout="NTC", prefix=layer.prefix, params=layer.params)
+    if hybridize:
+        turned.hybridize()
+    state = nd.array(drawn(1, BATCH, UNITS))
+    wanted, [end] = layer(nd.array(x), state)
+    found, [after] = turned(nd.array(x.swapaxes(0, 1)), state)
+    close(found, wanted.asnumpy().swapaxes(0, 1))
+    close(after, end.asnumpy())
+
+
+@MODES
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_sequences_may_end_early(kind: str, hybridize: bool) -> None:
+    x, lengths = drawn(STEPS, BATCH, INPUTS), np.array([5, 1, 3])
+    layer = layer_of(kind, num_layers=2, bidirectional=True, use_sequence_length=True)
+    states = [drawn(4, BATCH, UNITS, seed=k) for k in range(len(layer.state_info()))]
+    inputs = nd.array(x), [nd.array(s) for s in states], nd.array(lengths, dtype="int32")
+    started(layer, hybridize, *inputs)
+    wanted, ends = expected(kind, x, weights_of(layer, 2, 2), states, lengths)
+    found, after = layer(*inputs)
+    close(found, wanted)
+    for a, b in zip(after, ends, strict=True):
+        close(a, b)
+
+
+@MODES
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_the_unrolled_cell(kind: str, hybridize: bool) -> None:
+    x = drawn(STEPS, BATCH, INPUTS)
+    layer = started(layer_of(kind), hybridize, nd.array(x))
+    cell = {"lstm": rnn.LSTMCell, "gru": rnn.GRUCell}.get(kind)
+    own = rnn.RNNCell(UNITS, activation=kind[4:]) if cell is None else cell(UNITS)
+    started(own, False, nd.array(x[0]), own.begin_state(batch_size=BATCH))
+    names = ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
+    ours, theirs = layer.collect_params(), own.collect_params()
+    for name in names:
+        theirs[name].set_data(ours[f"l0_{name}"].data())
+    arrays = [nd.array(x) for _ in range(2)]
+    for array in arrays:
+        array.attach_grad()
+    states = [nd.array(drawn(BATCH, UNITS, seed=k)) for k in range(len(own.state_info()))]
+    with autograd.record():
+        found, ends = layer(arrays[0], [s.expand_dims(0) for s in states])
+        loss = (found * found).sum() + sum((e * e * e).sum() for e in ends)
+    loss.backward()
+    with autograd.record():
+        wanted, last = own.unroll(STEPS, arrays[1], states, "TNC", merge_outputs=True)
+        loss = (wanted * wanted).sum() + sum((e * e * e).sum() for e in last)
+    loss.backward()
+    close(found, wanted.asnumpy())
+    close(arrays[0].grad, arrays[1].grad.asnumpy(), 1e-4)
+    for name in names:
+        close(ours[f"l0_{name}"].grad(), theirs[name].grad().asnumpy(), 1e-4)
+
+
+def test_names_and_shapes_of_parameters() -> None:
+    layer = rnn.LSTM(UNITS, num_layers=2, bidirectional=True, input_size=INPUTS, prefix="lstm0_")
+    found = {p.name: p.shape for p in layer.collect_params().values()}
+    assert list(found)[:5] == [
+        "lstm0_l0_i2h_weight", "lstm0_l0_h2h_weight", "lstm0_l0_i2h_bias", "lstm0_l0_h2h_bias",
+        "lstm0_r0_i2h_weight",
+    ]  # fmt: skip
+    assert found["lstm0_l0_i2h_weight"] == (8, INPUTS)
+    assert found["lstm0_r1_i2h_weight"] == (8, 2 * UNITS)
+    assert found["lstm0_r1_h2h_weight"] == (8, UNITS)
+    assert found["lstm0_l1_h2h_bias"] == (8,)
+    assert list(layer.collect_params()) == [name.removeprefix("lstm0_") for name in found]
+    assert repr(layer) == "LSTM(4 -> 2, TNC, num_layers=2, bidirectional)"
+    assert [i["shape"] for i in layer.state_info(7)] == [(4, 7, 2)] * 2
+    assert [s.shape for s in layer.begin_state(batch_size=7)] == [(4, 7, 2)] * 2
+    ones = layer.begin_state(batch_size=1, func=nd.ones, ctx=graphc.cpu())
+    assert ones[1].asnumpy().sum() == 8
+    with nn.HybridSequential(prefix="net_").name_scope():
+        assert rnn.GRUCell(2).prefix == "net_gru0_"
+
+
+def test_initializers_and_dtype() -> None:
+    layer = rnn.LSTM(
+        UNITS, input_size=INPUTS, i2h_weight_initializer="ones", h2h_weight_initializer="zeros",
+        i2h_bias_initializer=graphc.init.LSTMBias(2.0), h2h_bias_initializer="ones",
+        dtype="float64",
+    )  # fmt: skip
+    layer.initialize()
+    values = {n: p.data().asnumpy() for n, p in layer.collect_params().items()}
+    assert (values["l0_i2h_weight"] == 1).all() and not values["l0_h2h_weight"].any()
+    assert values["l0_i2h_bias"].tolist() == [0, 0, 2, 2, 0, 0, 0, 0]
+    x = nd.array(drawn(2, 1, INPUTS), dtype="float64")
+    outputs, states = layer(x, layer.begin_state(batch_size=1))
+    assert {outputs.dtype, *(s.dtype for s in states)} == {np.float64}
+
+
+def test_parameters_go_through_files(tmp_path: Any) -> None:
+    x = nd.array(drawn(STEPS, BATCH, INPUTS))
+    layer = started(rnn.LSTM(UNITS, num_layers=2), False, x)
+    for file in ("layer.params", "layer.safetensors"):
+        layer.save_parameters(tmp_path / file)
+        other = rnn.LSTM(UNITS, num_layers=2)
+        other.load_parameters(tmp_path / file)
+        close(other(x), layer(x).asnumpy(), 0.0)
+
+
+def test_one_program_serves_every_batch_and_length() -> None:
+    layer = started(rnn.LSTM(UNITS), True, nd.array(drawn(STEPS, BATCH, INPUTS)))
+    layer(nd.array(drawn(STEPS, BATCH, INPUTS)))
+    before = graphc.stats()["programs_traced"]
+    for shape in ((9, 1, INPUTS), (2, 33, INPUTS)):
+        x = drawn(*shape)
+        zeros = [np.zeros((1, shape[1], UNITS), np.float32)] * 2
+        close(layer(nd.array(x)), expected("lstm", x, weights_of(layer, 1, 1), zeros)[0])
+    assert graphc.stats()["programs_traced"] == before
+
+
+@MODES
+def test_inputs_of_further_layers_are_dropped_in_training(hybridize: bool) -> None:
+    x = nd.array(drawn(STEPS, BATCH, INPUTS))
+    layer = started(rnn.RNN(64, num_layers=2, dropout=0.5), hybridize, x)
+    plain = layer(x).asnumpy()
+    close(layer(x), plain, 0.0)
+    with autograd.record():
+        first, second = layer(x).asnumpy(), layer(x).asnumpy()
+    assert np.abs(first - plain).max() > 1e-3 and np.abs(first - second).max() > 1e-3
+    alone = started(rnn.RNN(64, dropout=0.5), hybridize, x)
+    with autograd.record():
+        close(alone(x), alone(x).asnumpy(), 0.0)
+
+
+# -- the operator ------------------------------------------------------------------------------
+
+
+def packed(layers: list[list[list[np.ndarray]]]) -> np.ndarray:
+    rows = [weights for layer in layers for weights in layer]
+    parts = [w for weights in rows for w in weights[:2]] + [
+        b for weights in rows for b in weights[2:]
+    ]
+    return np.concatenate([p.ravel() for p in parts])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_operator_cuts_its_vector_as_mxnet(kind: str) -> None:
+    x, gates = drawn(STEPS, BATCH, INPUTS), {"lstm": 4, "gru": 3}.get(kind, 1)
+    shapes = [(INPUTS, 0), (INPUTS, 0), (2 * UNITS, 1), (2 * UNITS, 1)]
+    rows = [
+        [drawn(gates * UNITS, *size, seed=10 * n + k)
+         for k, size in enumerate([(width,), (UNITS,), (), ()])]
+        for n, (width, _) in enumerate(shapes)
+    ]  # fmt: skip
+    layers = [rows[:2], rows[2:]]
+    states = [drawn(4, BATCH, UNITS, seed=k) for k in range(1 + (kind == "lstm"))]
+    wanted, ends = expected(kind, x, layers, states)
+    arrays = [nd.array(a) for a in (x, packed(layers), *states)]
+    options = dict(state_size=UNITS, num_layers=2, bidirectional=True, mode=kind)
+    close(nd.RNN(*arrays, **options), wanted)
+    found, *after = nd.RNN(*arrays, state_outputs=True, **options)
+    close(found, wanted)
+    for a, b in zip(after, ends, strict=True):
+        close(a, b)
+    node = sym.RNN(sym.var("data"), name="r", state_outputs=True, **options)
+    names = ["data", "r_parameters", "r_state", "r_state_cell"][: len(arrays)]
+    assert node.list_arguments() == names
+    inferred, outputs, _ = node.infer_shape(data=x.shape)
+    assert inferred == [a.shape for a in arrays]
+    assert outputs == [wanted.shape, *(s.shape for s in states)]
+    close(node.bind(graphc.cpu(), dict(zip(names, arrays))).forward()[0], wanted)
+
+
+def test_the_operator_refuses_what_does_not_fit() -> None:
+    x, state = nd.zeros((2, 3, 4)), nd.zeros((1, 3, 5))
+    options = dict(state_size=5, num_layers=1, mode="rnn_tanh")
+    with pytest.raises(ShapeError, match=r"RNN takes a vector of 55 parameters, got shape \(54"):
+        nd.RNN(x, nd.zeros((54,)), state, **options)
+    with pytest.raises(ShapeError, match=r"RNN in mode 'rnn_tanh' takes states of shape \(1, 3, 5"):
+        nd.RNN(x, nd.zeros((55,)), nd.zeros((3, 5)), **options)
+    with pytest.raises(ArgumentError, match="RNN needs state_size= and num_layers="):
+        nd.RNN(x, nd.zeros((55,)), state, mode="rnn_tanh")
+    with pytest.raises(ArgumentError, match="RNN in mode 'lstm' takes 2 states, one is missing"):
+        nd.RNN(x, nd.zeros((220,)), state, state_size=5, num_layers=1)
+    with pytest.raises(ArgumentError, match=r"there is no mode 'lsmt'. Did you mean 'lstm'"):
+        nd.RNN(x, nd.zeros((220,)), state, state_size=5, num_layers=1, mode="lsmt")
+    with pytest.raises(ShapeError, match=r"RNN takes data \(T, N, C\), got shape \(3, 4\)"):
+        nd.RNN(nd.zeros((3, 4)), nd.zeros((55,)), state, **options)
+
+
+def test_layers_compose_symbols() -> None:
+    x = drawn(STEPS, BATCH, INPUTS)
+    layer = started(rnn.LSTM(UNITS, num_layers=2), False, nd.array(x))
+    output = layer(sym.var("data"))
+    arrays = {p.name: p.data() for p in layer.collect_params().values()}
+    assert set(output.list_arguments()) == {"data", *arrays}
+    found = output.bind(graphc.cpu(), {"data": nd.array(x), **arrays}).forward()[0]
+    close(found, layer(nd.array(x)).asnumpy())
+
+
+def test_sequence_reverse() -> None:
+    x, lengths = drawn(3, 2, 2), nd.array([2, 3], dtype="int32")
+    wanted = np.stack([x[[1, 0, 2], 0], x[[2, 1, 0], 1]], 1)
+    close(nd.SequenceReverse(nd.array(x), lengths, use_sequence_length=True), wanted, 0.0)
+    close(nd.SequenceReverse(nd.array(x)), x[::-1], 0.0)
+    with pytest.raises(ArgumentError, match="SequenceReverse: axis is 0, got 1"):
+        nd.SequenceReverse(nd.array(x), axis=1)
+
+
+# -- cells -------------------------------------------------------------------------------------
+
+
+def cells() -> list[Any]:
+    stacked = rnn.SequentialRNNCell()
+    stacked.add(rnn.LSTMCell(UNITS), rnn.DropoutCell(0.3), rnn.ResidualCell(rnn.GRUCell(UNITS)))
+    return [
+        rnn.RNNCell(UNITS), rnn.LSTMCell(UNITS), rnn.GRUCell(UNITS), stacked,
+        rnn.ZoneoutCell(rnn.LSTMCell(UNITS), 0.3, 0.3), rnn.ResidualCell(rnn.GRUCell(INPUTS)),
+    ]  # fmt: skip
+
+
+@MODES
+@pytest.mark.parametrize("number", range(6))
+def test_unrolling_is_calling_step_by_step(number: int, hybridize: bool) -> None:
+    cell, x = cells()[number], drawn(BATCH, STEPS, INPUTS)
+    states = cell.begin_state(batch_size=BATCH)
+    started(cell, hybridize, nd.array(x[:, 0]), states)
+    cell.reset()
+    wanted = []
+    for step in range(STEPS):
+        output, states = cell(nd.array(x[:, step]), states)
+        wanted.append(output.asnumpy())
+    found, after = cell.unroll(STEPS, nd.array(x))
+    assert isinstance(found, list)
+    for a, b in zip(found, wanted, strict=True):
+        close(a, b)
+    for a, b in zip(after, states, strict=True):
+        close(a, b.asnumpy())
+    merged, _ = cell.unroll(STEPS, [nd.array(x[:, t]) for t in range(STEPS)], merge_outputs=True)
+    close(merged, np.stack(wanted, 1))
+    turned, _ = cell.unroll(STEPS, nd.array(x.swapaxes(0, 1)), None, "TNC", True)
+    close(turned, np.stack(wanted))
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_unrolling_stops_at_the_end_of_each_sequence(number: int) -> None:
+    cell, x, lengths = cells()[number], drawn(BATCH, STEPS, INPUTS), [5, 1, 3]
+    started(cell, False, nd.array(x[:, 0]), cell.begin_state(batch_size=BATCH))
+    found, after = cell.unroll(STEPS, nd.array(x), valid_length=nd.array(lengths))
+    for n, length in enumerate(lengths):
+        one, states = cell.unroll(length, nd.array(x[n : n + 1, :length]), merge_outputs=True)
+        close(found[n, :length], one.asnumpy()[0])
+        assert not found[n, length:].asnumpy().any()
+        for a, b in zip(after, states, strict=True):
+            close(a[n : n + 1], b.asnumpy())
+
+
+@MODES
+def test_a_bidirectional_cell_is_the_bidirectional_layer(hybridize: bool) -> None:
+    x, lengths = drawn(STEPS, BATCH, INPUTS), nd.array([5, 1, 3], dtype="int32")
+    plain = started(rnn.LSTM(UNITS, bidirectional=True), hybridize, nd.array(x))
+    cell = rnn.BidirectionalCell(rnn.LSTMCell(UNITS, prefix="l_"), rnn.LSTMCell(UNITS, prefix="r_"))
+    cell.initialize()
+    assert len(cell.state_info()) == 4
+    cell.unroll(STEPS, nd.array(x), layout="TNC")
+    for ours, theirs in zip(
+        cell.collect_params().values(), plain.collect_params().values(), strict=True
+    ):
+        ours.set_data(theirs.data())
+    found, states = cell.unroll(STEPS, nd.array(x), layout="TNC", merge_outputs=True)
+    wanted, ends = plain(nd.array(x), plain.begin_state(batch_size=BATCH))
+    close(found, wanted.asnumpy())
+    for k in range(2):
+        close(nd.stack(states[k], states[k + 2]), ends[k].asnumpy())
+    early = rnn.LSTM(
+        UNITS, bidirectional=True, use_sequence_length=True, prefix=plain.prefix,
+        params=plain.params,
+    )  # fmt: skip
+    found, _ = cell.unroll(STEPS, nd.array(x), layout="TNC", valid_length=lengths)
+    close(found, early(nd.array(x), None, lengths).asnumpy())
+
+
+def test_zoneout_keeps_elements_in_training() -> None:
+    cell = rnn.ZoneoutCell(rnn.RNNCell(400), 0.4, 0.2)
+    x = drawn(2, 2, 1)
+    cell.initialize(graphc.init.Normal(1.0))
+    with autograd.record():
+        outputs, states = cell.unroll(2, nd.array(x))
+    kept = [
+        np.mean(outputs[0].asnumpy() == 0),
+        np.mean(outputs[1].asnumpy() == outputs[0].asnumpy()),
+        np.mean(states[0].asnumpy() == 0),
+    ]
+    np.testing.assert_allclose(kept, [0.4, 0.4, 0.2**2], atol=0.07)
+
+
+def test_dropout_cell_drops_in_training() -> None:
+    cell = rnn.DropoutCell(0.5)
+    assert cell.begin_state(batch_size=2) == [] and cell.prefix.startswith("dropout")
+    x = nd.ones((10, 40, 10))
+    with autograd.record():
+        outputs, states = cell.unroll(40, x, merge_outputs=True)
+    assert states == [] and abs(float((outputs == 0).mean()) - 0.5) < 0.05
+
+
+def test_cells_compose_symbols() -> None:
+    x = drawn(BATCH, STEPS, INPUTS)
+    cell = rnn.SequentialRNNCell()
+    cell.add(rnn.LSTMCell(UNITS), rnn.GRUCell(UNITS))
+    cell.initialize(graphc.init.Normal(0.5))
+    wanted, _ = cell.unroll(STEPS, nd.array(x), merge_outputs=True)
+    output, _ = cell.unroll(STEPS, sym.var("data"), merge_outputs=True)
+    arrays = {p.name: p.data() for p in cell.collect_params().values()}
+    found = output.bind(graphc.cpu(), {"data": nd.array(x), **arrays}).forward()[0]
+    close(found, wanted.asnumpy())
+
+
+def test_a_users_own_cell() -> None:
+    class Decay(rnn.HybridRecurrentCell):
+        def state_info(self, batch_size: Any = 0) -> list[dict[str, Any]]:
+            return [{"shape": (batch_size, INPUTS), "__layout__": "NC", "dtype": "float32"}]
+
+        def hybrid_forward(self, F: Any, inputs: Any, states: Any) -> Any:
+            output = inputs + 0.5 * states[0]
+            return output, [output]
+
+    x = np.ones((1, 3, INPUTS), np.float32)
+    found, _ = Decay().unroll(3, nd.array(x), merge_outputs=True)
+    assert found[0, :, 0].asnumpy().tolist() == [1.0, 1.5, 1.75]
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+def test_layers_refuse_what_does_not_fit() -> None:
+    layer = rnn.LSTM(UNITS, input_size=INPUTS, prefix="lstm0_")
+    layer.initialize()
+    x = nd.zeros((STEPS, BATCH, INPUTS))
+    with pytest.raises(ShapeError, match=r"lstm0 takes inputs of size 4, got 6 from data of shape"):
+        layer(nd.zeros((STEPS, BATCH, 6)))
+    with pytest.raises(ShapeError, match=r"lstm0 takes inputs \(T, N, C\), got shape \(3, 4\)"):
+        layer(nd.zeros((BATCH, INPUTS)))
+    with pytest.raises(ArgumentError, match="lstm0 takes 2 arrays of states, got 1"):
+        layer(x, nd.zeros((1, BATCH, UNITS)))
+    with pytest.raises(ShapeError, match=r"lstm0 takes states of shape \(1, 3, 2\), got \(1, 2, 2"):
+        layer(x, layer.begin_state(batch_size=2))
+    with pytest.raises(ArgumentError, match="LSTM.begin_state needs the size of the batch"):
+        layer.begin_state()
+    with pytest.raises(ArgumentError, match="lstm0 got sequence_length, it was made with"):
+        layer(x, None, nd.ones((BATCH,)))
+    with pytest.raises(ArgumentError, match="there is no layout 'NCT'"):
+        rnn.GRU(UNITS, layout="NCT")
+    with pytest.raises(ArgumentError, match="there is no activation 'rleu'. Did you mean 'relu'"):
+        rnn.RNN(UNITS, activation="rleu")
+    with pytest.raises(ArgumentError, match="dropout is a probability, got 1.5"):
+        rnn.GRU(UNITS, dropout=1.5)
+    with pytest.raises(ArgumentError, match="hidden_size must be a positive integer, got 0"):
+        rnn.GRU(0)
+    with pytest.raises(ArgumentError, match="LSTM has no argument 'num_layer'.*'num_layers'"):
+        rnn.LSTM(UNITS, num_layer=2)
+
+
+def test_cells_refuse_what_does_not_fit() -> None:
+    cell = rnn.LSTMCell(UNITS, input_size=INPUTS, prefix="lstm0_")
+    cell.initialize()
+    x, states = nd.zeros((BATCH, INPUTS)), cell.begin_state(batch_size=BATCH)
+    with pytest.raises(ShapeError, match="lstm0 takes inputs of size 4, got 5 from data of shape"):
+        cell(nd.zeros((BATCH, 5)), states)
+    with pytest.raises(ArgumentError, match="lstm0 takes 2 states, one is missing"):
+        cell(x, states[:1])
+    with pytest.raises(ShapeError, match=r"lstm0 takes states of shape \(3, 2\), got \(2, 2\)"):
+        cell(x, cell.begin_state(batch_size=2))
+    with pytest.raises(ShapeError, match="lstm0 is to be unrolled over 4 steps, the inputs have 3"):
+        cell.unroll(4, nd.zeros((BATCH, 3, INPUTS)))
+    with pytest.raises(ShapeError, match=r"lstm0 is unrolled over inputs \(N, T, C\), got shape"):
+        cell.unroll(4, nd.zeros((4,)))
+    with pytest.raises(ArgumentError, match="SequentialRNNCell.add takes a recurrent cell, got De"):
+        rnn.SequentialRNNCell().add(nn.Dense(2))
+    rnn.ResidualCell(cell)
+    with pytest.raises(ArgumentError, match="lstm0 is part of another cell"):
+        cell.begin_state(batch_size=2)
+    both = rnn.BidirectionalCell(rnn.RNNCell(2), rnn.RNNCell(2))
+    with pytest.raises(ArgumentError, match="a BidirectionalCell cannot take single steps"):
+        both(x, both.begin_state(batch_size=BATCH))
+    stacked = rnn.SequentialRNNCell(prefix="all_")
+    stacked.add(rnn.RNNCell(2))
+    with pytest.raises(ArgumentError, match="all takes 1 state, got 2"):
+        stacked(x, [x, x])
+
+
+# -- a language model, as in Dive into Deep Learning ---------------------------------------------
+
+
+class LanguageModel(nn.Block):
+    def __init__(self, layer: Any, vocabulary: int) -> None:
+        super().__init__()
+        self.rnn, self.vocabulary = layer, vocabulary
+        self.dense = nn.Dense(vocabulary)
+
+    def forward(self, inputs: Any, state: Any) -> Any:
+        hot = nd.one_hot(inputs.T, self.vocabulary)
+        outputs, state = self.rnn(hot, state)
+        return self.dense(outputs.reshape((-1, outputs.shape[-1]))), state
+
+    def begin_state(self, *args: Any, **kwargs: Any) -> Any:
+        return self.rnn.begin_state(*args, **kwargs)
+
+
+@MODES
+@pytest.mark.parametrize("kind", ["rnn_tanh", "lstm", "gru"])
+def test_a_language_model_learns(kind: str, hybridize: bool) -> None:
+    graphc.random.seed(3)
+    text = "the time machine by h g wells " * 8
+    letters = sorted(set(text))
+    numbers = np.array([letters.index(letter) for letter in text])
+    plain = rnn.RNN(32, activation="tanh")
+    layer = {"lstm": rnn.LSTM(32), "gru": rnn.GRU(32)}.get(kind, plain)
+    net = LanguageModel(layer, len(letters))
+    net.initialize(graphc.init.Normal(0.1))
+    if hybridize:
+        net.hybridize()
+    loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 0.02})
+    rows = numbers[: 2 * 120].reshape(2, 120)
+    losses: list[float] = []
+    for _ in range(12):
+        state = net.begin_state(batch_size=2, ctx=graphc.cpu())
+        for start in range(0, 100, 20):
+            x, y = (nd.array(rows[:, start + k : start + k + 20]) for k in range(2))
+            state = [s.detach() for s in state]
+            with autograd.record():
+                found, state = net(x, state)
+                loss = loss_of(found, y.T.reshape((-1,))).mean()
+            loss.backward()
+            trainer.step(1)
+            losses.append(float(loss.asscalar()))
+    assert losses[0] > 2.0 and losses[-1] < 0.3
