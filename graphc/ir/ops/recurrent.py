@@ -22,10 +22,11 @@ from graphc.ir.operand import apply
 from graphc.ir.ops.composite import shape_of
 from graphc.ir.ops.contraction import matmul
 from graphc.ir.ops.creation import full_like
-from graphc.ir.ops.movement import reshape
+from graphc.ir.ops.movement import reshape, transpose
 from graphc.ir.ops.rearrange import slice_axis
 from graphc.ir.ops.recurrent_nests import GATES, LANES, backward_nest, forward_nest
 from graphc.ir.ops.reduction import sum as sum_
+from graphc.ir.ops.slicing import unslice
 from graphc.ir.types import TensorType, float32, float64, same_shape, shape_text
 
 KEPT = {"rnn_relu": 0, "rnn_tanh": 0, "lstm": 4, "gru": 4}
@@ -151,8 +152,8 @@ class Recurrent(OpDef):
         self, x: Any, weight: Any, bias: Any, *states: Any, mode: str, reverse: bool
     ) -> Any:
         """Lay out the weights by blocks of units, then take the steps."""
-        packed = apply(PACK, (weight,), {"gates": GATES[mode]})
-        return apply(STEPS, (x, packed, bias, *states), {"mode": mode, "reverse": reverse})
+        operands = (x, _packed(weight, GATES[mode]), bias, *states)
+        return apply(STEPS, operands, {"mode": mode, "reverse": reverse})
 
     def vjp(
         self, g: Any, y: Any, x: Any, weight: Any, bias: Any, *states: Any, mode: str,
@@ -207,31 +208,17 @@ def _rows(x: Any, width: Dim) -> Any:
     return reshape(x, (steps * batch, width))
 
 
-class PackUnits(OpDef):
-    """Recurrent weights as (blocks of units, H, gates, units of a block), zeros at the end."""
+def _packed(weight: Any, gates: int) -> Any:
+    """Return recurrent weights as (blocks of units, H, gates, units of a block), zeros at the end.
 
-    name, kind, gradient = "recurrent_pack", Kind.MOVEMENT, False
-    samples = (sample((12, 3), gates=4), sample((51, 17), gates=3), sample((4, 4), gates=1))
-
-    def infer(self, weight: TensorType, *, gates: int) -> TensorType:
-        """Return the shape of blocks."""
-        units = weight.shape[-1]
-        return weight.with_shape((ceil_div(units, LANES), units, gates, LANES))
-
-    def lower(self, k: Any, weight: Any, *, gates: int) -> Any:
-        """Read a unit's row, transposed."""
-        block, depth, gate, lane = k.index
-        units = k.size(weight.shape[-1])
-        unit = block * LANES + lane
-        return weight.at_where(unit < units, 0, gate * units + unit, depth)
-
-    def reference(self, weight: np.ndarray, *, gates: int) -> np.ndarray:
-        """Pad, cut and transpose."""
-        units = weight.shape[1]
-        blocks = -(-units // LANES)
-        cut = weight.reshape(gates, units, units)
-        padded = np.pad(cut, ((0, 0), (0, blocks * LANES - units), (0, 0)))
-        return padded.reshape(gates, blocks, LANES, units).transpose(1, 3, 0, 2)
+    So the steps read them in order.
+    """
+    units = shape_of(weight)[1]
+    blocks = ceil_div(units, LANES)
+    cut, padded = reshape(weight, (gates, units, units)), (gates, blocks * LANES, units)
+    if padded != shape_of(cut):
+        cut = unslice(cut, (0, 0, 0), padded, (1, 1, 1))
+    return transpose(reshape(cut, (gates, blocks, LANES, units)), (1, 3, 0, 2))
 
 
 class Steps(OpDef):
@@ -369,7 +356,6 @@ def _slopes(
     return [part], [part], [zero]
 
 
-PACK = register(PackUnits())
 STEPS = register(Steps())
 BACKWARD = register(Backward())
 RECURRENT = recurrent = register(Recurrent())
