@@ -170,7 +170,7 @@ class Recurrent(OpDef):
         slopes = [] if not kept or given[-1] is None else [given[-1]]
         found = apply(
             BACKWARD,
-            (*arriving, *results[:count], *kept, *slopes, weight),
+            (*arriving, *results[:count], *kept, *slopes, _by_columns(weight)),
             {"mode": mode, "reverse": reverse, "kept": bool(slopes)},
         )
         projected, hidden, *starts = found if mode == "gru" else (found[0], *found)
@@ -221,6 +221,16 @@ def _packed(weight: Any, gates: int) -> Any:
     return transpose(reshape(cut, (gates, blocks, LANES, units)), (1, 3, 0, 2))
 
 
+def _by_columns(weight: Any) -> Any:
+    """Return recurrent weights as (blocks of units, gates and units, units of a block)."""
+    rows, units = shape_of(weight)
+    blocks = ceil_div(units, LANES)
+    padded = (rows, blocks * LANES)
+    if padded != (rows, units):
+        weight = unslice(weight, (0, 0), padded, (1, 1))
+    return transpose(reshape(weight, (rows, blocks, LANES)), (1, 0, 2))
+
+
 class Steps(OpDef):
     """The steps of `Recurrent` over packed weights."""
 
@@ -265,16 +275,16 @@ class Backward(OpDef):
     compiled = True
     tolerance = TOLERANCE
     samples = (
-        sample((4, 2, 3), (4, 2, 3), (4, 2, 3), (4, 2, 3), (3, 2, 12), (3, 2, 12), (12, 3),
+        sample((4, 2, 3), (4, 2, 3), (4, 2, 3), (4, 2, 3), (3, 2, 12), (3, 2, 12), (1, 12, LANES),
                mode="lstm", reverse=False, kept=True),
         sample((3, 5, 67), (3, 5, 67), (3, 5, 67), (3, 5, 67), Spec((2, 5, 268), 0.1, 0.9),
-               Spec((268, 67), -0.2, 0.2),
+               Spec((5, 268, LANES), -0.2, 0.2),
                mode="lstm", reverse=True, kept=False),
-        sample((3, 18, 3), (3, 18, 3), (2, 18, 12), (2, 18, 12), (9, 3),
+        sample((3, 18, 3), (3, 18, 3), (2, 18, 12), (2, 18, 12), (1, 9, LANES),
                mode="gru", reverse=False, kept=True),
-        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (6, 2), mode="gru", reverse=True, kept=False),
-        sample((3, 2, 4), (3, 2, 4), (4, 4), mode="rnn_tanh", reverse=False, kept=False),
-        sample((3, 2, 4), (3, 2, 4), (4, 4), mode="rnn_relu", reverse=True, kept=False),
+        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (1, 6, LANES), mode="gru", reverse=True, kept=False),
+        sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_tanh", reverse=False, kept=False),
+        sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_relu", reverse=True, kept=False),
     )  # fmt: skip
 
     def infer(
@@ -310,8 +320,8 @@ class Backward(OpDef):
         arriving, values = operands[:count], operands[count : 2 * count]
         gates = None if mode.startswith("rnn") else operands[2 * count]
         more = operands[2 * count + 1] if kept else None
-        weight = operands[-1]
         length, batch, units = arriving[0].shape
+        weight = np.concatenate(list(operands[-1]), axis=1)[:, :units]
         steps = length - 1
         projected = np.empty((steps, batch, GATES[mode] * units), weight.dtype)
         hidden = np.empty_like(projected)

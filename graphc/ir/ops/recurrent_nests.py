@@ -229,7 +229,7 @@ def backward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer],
     """Return the loops over blocks of the batch and steps, the last one first."""
     projected = outputs[0]
     steps, batch, _ = projected.shape
-    walk = _Walk(k, (steps, batch, operands[-1].shape[1]), reverse)
+    walk = _Walk(k, (steps, batch, operands[0].shape[2]), reverse)
     backward = _Backward(walk, mode, outputs, operands, kept)
 
     def step(turn: Dim) -> Body:
@@ -253,7 +253,7 @@ class _Backward:
         self.arriving, self.values = operands[:count], operands[count : 2 * count]
         self.kept = None if mode.startswith("rnn") else operands[2 * count]
         self.kept_slope = operands[2 * count + 1] if kept else None
-        self.weight = operands[-1]
+        self.packed = operands[-1]
         self.projected, self.hidden = outputs[0], outputs[1 if mode == "gru" else 0]
         self.carried = outputs[-count:]
 
@@ -321,12 +321,12 @@ class _Backward:
 
     def product(self, t: Dim) -> Body:
         """Return the loops that add the product with the weights to what is carried."""
-        walk, width = self.walk, self.weight.shape[0]
+        walk, width = self.walk, self.packed.shape[1]
         whole = walk.units // (ACROSS * LANES) * (ACROSS * LANES)
 
         def tile(row: Dim, count: int, unit: Dim, vectors: int, mask: Expr | None) -> Body:
             shape = (count, LANES)
-            zero = E.splat(E.const(0, self.weight.dtype), shape)
+            zero = E.splat(E.const(0, self.packed.dtype), shape)
             sums = [E.use(walk.names(), zero) for _ in range(vectors)]
 
             def term(depth: Dim) -> Body:
@@ -336,8 +336,8 @@ class _Backward:
                 )  # fmt: skip
                 return tuple(
                     Assign(held.name, E.apply("fma", slope, E.load(
-                        self.weight, E.index(depth * walk.units + unit + LANES * n), (1, LANES),
-                        (0, 1), mask,
+                        self.packed, E.index(((unit // LANES + n) * width + depth) * LANES),
+                        (1, LANES), (0, 1),
                     ), held))
                     for n, held in enumerate(sums)
                 )  # fmt: skip
@@ -350,10 +350,10 @@ class _Backward:
             return (*(Declare(s.name, zero) for s in sums), walk.loop(0, width, term), *adds)
 
         main = walk.loop(0, whole, lambda unit: walk.over_rows(
-            self.weight.dtype, lambda row, count: tile(row, count, unit, ACROSS, None)
+            self.packed.dtype, lambda row, count: tile(row, count, unit, ACROSS, None)
         ), ACROSS * LANES)  # fmt: skip
         rest = walk.loop(whole, walk.units, lambda unit: walk.over_rows(
-            self.weight.dtype, lambda row, count: tile(
+            self.packed.dtype, lambda row, count: tile(
                 row, count, unit, 1, E.iota(LANES) < E.index(walk.units - unit)
             )
         ), LANES)  # fmt: skip
