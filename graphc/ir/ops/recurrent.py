@@ -282,7 +282,8 @@ class Backward(OpDef):
                mode="lstm", reverse=True, kept=False),
         sample((3, 18, 3), (3, 18, 3), (2, 18, 12), (2, 18, 12), (1, 9, LANES),
                mode="gru", reverse=False, kept=True),
-        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (1, 6, LANES), mode="gru", reverse=True, kept=False),
+        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (1, 6, LANES),
+               mode="gru", reverse=True, kept=False),
         sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_tanh", reverse=False, kept=False),
         sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_relu", reverse=True, kept=False),
     )  # fmt: skip
