@@ -70,10 +70,22 @@ class _Walk:
 
     def vectors(self, body: Callable[[Dim, Expr], Body]) -> For:
         """Return the loop over vectors of units, with the mask of those that exist."""
+        return self.loop(0, self.units, lambda unit: body(unit, self.inside(unit)), LANES)
+
+    def sweep(self, turn: Dim, stop: Dim, width: int, body: Callable[[Dim], Body]) -> For:
+        """Return the loop over blocks of units, in every second turn the last block first.
+
+        Weights may be larger than the second-level cache: so each turn begins with those that the
+        one before read last.
+        """
+        count, odd = ceil_div(stop, width), turn - turn // 2 * 2
         return self.loop(
-            0, self.units, lambda unit: body(unit, E.iota(LANES) < E.index(self.units - unit)),
-            LANES,
-        )  # fmt: skip
+            0, count, lambda block: body((block + odd * (count - 1 - 2 * block)) * width)
+        )
+
+    def inside(self, unit: Dim) -> Expr:
+        """Return the mask of the units that exist in a vector."""
+        return E.iota(LANES) < E.index(self.units - unit)
 
     def over_units(self, body: Callable[[Dim, Dim, Expr], Body]) -> For:
         """Return the loops over rows of the block and vectors of units."""
@@ -128,8 +140,8 @@ def forward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer], 
 
     def step(turn: Dim) -> Body:
         t = steps - 1 - turn if reverse else turn
-        return (walk.vectors(lambda unit, mask: walk.over_rows(
-            x.dtype, lambda row, count: forward.tile(t, row, count, unit, mask)
+        return (walk.sweep(turn, walk.units, LANES, lambda unit: walk.over_rows(
+            x.dtype, lambda row, count: forward.tile(t, row, count, unit, walk.inside(unit))
         )),)  # fmt: skip
 
     return walk.over_blocks((walk.over_units(copied), walk.loop(0, steps, step)))
@@ -235,7 +247,7 @@ def backward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer],
     def step(turn: Dim) -> Body:
         t = turn if reverse else steps - 1 - turn
         slopes = walk.over_units(lambda row, unit, mask: backward.slopes(t, row, unit, mask))
-        return (slopes, *backward.product(t))
+        return (slopes, *backward.product(turn, t))
 
     first, last = walk.over_units(backward.cleared), walk.over_units(backward.ended)
     return walk.over_blocks((first, walk.loop(0, steps, step), last))
@@ -319,7 +331,7 @@ class _Backward:
         ]
         return (*name.body, *writes)
 
-    def product(self, t: Dim) -> Body:
+    def product(self, turn: Dim, t: Dim) -> Body:
         """Return the loops that add the product with the weights to what is carried."""
         walk, width = self.walk, self.packed.shape[1]
         whole = walk.units // (ACROSS * LANES) * (ACROSS * LANES)
@@ -349,13 +361,11 @@ class _Backward:
                 adds.append(Store(self.carried[0], place, there + held, (walk.units, 1), mask))
             return (*(Declare(s.name, zero) for s in sums), walk.loop(0, width, term), *adds)
 
-        main = walk.loop(0, whole, lambda unit: walk.over_rows(
+        main = walk.sweep(turn, whole, ACROSS * LANES, lambda unit: walk.over_rows(
             self.packed.dtype, lambda row, count: tile(row, count, unit, ACROSS, None)
-        ), ACROSS * LANES)  # fmt: skip
+        ))  # fmt: skip
         rest = walk.loop(whole, walk.units, lambda unit: walk.over_rows(
-            self.packed.dtype, lambda row, count: tile(
-                row, count, unit, 1, E.iota(LANES) < E.index(walk.units - unit)
-            )
+            self.packed.dtype, lambda row, count: tile(row, count, unit, 1, walk.inside(unit))
         ), LANES)  # fmt: skip
         return main, rest
 
