@@ -140,7 +140,8 @@ def forward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer], 
 
     def step(turn: Dim) -> Body:
         t = steps - 1 - turn if reverse else turn
-        return (walk.sweep(turn, walk.units, LANES, lambda unit: walk.over_rows(
+        gathered = forward.gathered(t) if mode == "lstm" else ()
+        return (*gathered, walk.sweep(turn, walk.units, LANES, lambda unit: walk.over_rows(
             x.dtype, lambda row, count: forward.tile(t, row, count, unit, walk.inside(unit))
         )),)  # fmt: skip
 
@@ -165,6 +166,26 @@ class _Forward:
         self.states, self.outputs = outputs[0], outputs
         self.gates = GATES[mode]
 
+    def gathered(self, t: Dim) -> Body:
+        """Return the loops that put inputs plus biases where the gates of a step will lie.
+
+        Tiles read lines far apart. This way those are in the cache, and will be written anyway.
+        """
+        walk, width = self.walk, self.gates * self.walk.units
+
+        def add(row: Dim, column: Dim) -> Body:
+            place = E.index((t * walk.batch + row) * width + column)
+            mask = E.iota(LANES) < E.index(width - column)
+            x, bias = (
+                E.load(buffer, at, (LANES,), (1,), mask)
+                for buffer, at in ((self.x, place), (self.bias, E.index(column)))
+            )
+            return (Store(self.outputs[-1], place, x + bias, (1,), mask),)
+
+        return (walk.loop(walk.first, walk.stop, lambda row: (
+            walk.loop(0, width, lambda column: add(row, column), LANES),
+        )),)  # fmt: skip
+
     def tile(self, t: Dim, row: Dim, count: int, unit: Dim, mask: Expr) -> Body:
         """Return the statements of ``count`` rows by a vector of units at step ``t``."""
         walk, shape = self.walk, (count, LANES)
@@ -173,8 +194,12 @@ class _Forward:
         body: list[Stmt] = []
         registers = [walk.names() for _ in range(self.gates)]
         for gate in range(self.gates):
-            at = E.index(gate * walk.units + unit)
-            start = E.load(self.bias, at, shape, (0, 1), mask)
+            column = gate * walk.units + unit
+            if self.mode == "lstm":
+                place = walk.at(t, row, column, self.gates)
+                start = E.load(self.outputs[-1], place, shape, (self.gates * walk.units, 1), mask)
+            else:
+                start = E.load(self.bias, E.index(column), shape, (0, 1), mask)
             body.append(Declare(registers[gate], start))
             sums.append(E.use(registers[gate], start))
 
@@ -195,7 +220,9 @@ class _Forward:
             place = walk.at(step, row, part * walk.units + unit, parts)
             return values(E.load(buffer, place, shape, (parts * walk.units, 1), mask))
 
-        xs = [read(self.x, t, gate, self.gates) for gate in range(self.gates)]
+        xs = [] if self.mode == "lstm" else [
+            read(self.x, t, gate, self.gates) for gate in range(self.gates)
+        ]  # fmt: skip
         found, kept = self._cell(values, xs, sums, lambda number: read(
             self.outputs[number], before
         ))  # fmt: skip
@@ -217,7 +244,7 @@ class _Forward:
     ) -> tuple[list[Expr], list[Expr]]:
         """Return the new state (and cell), and what is kept for the gradient."""
         if self.mode == "lstm":
-            i, f, g, o = (a + b for a, b in zip(x, hidden, strict=True))
+            i, f, g, o = hidden
             i, f, o = (values(_sigmoid(gate)) for gate in (i, f, o))
             g = values(_tanh(g))
             cell = values(f * before(1) + i * g)
