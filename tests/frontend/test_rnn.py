@@ -9,7 +9,7 @@ import pytest
 
 import graphc
 from graphc import autograd, gluon, nd, sym
-from graphc.errors import ArgumentError, ShapeError
+from graphc.errors import ArgumentError, ShapeError, UninitializedError
 from graphc.gluon import nn, rnn
 from tests.recurrence import (
     BATCH,
@@ -167,6 +167,55 @@ def test_one_program_serves_every_batch_and_length() -> None:
     assert graphc.stats()["programs_traced"] == before
 
 
+def classifier() -> Any:
+    graphc.random.seed(5)
+    net = nn.HybridSequential()
+    net.add(
+        nn.Embedding(11, 6), rnn.LSTM(UNITS, num_layers=2, layout="NTC", bidirectional=True),
+        nn.Dense(3),
+    )  # fmt: skip
+    net.initialize(graphc.init.Xavier())
+    return net
+
+
+def test_a_train_step_is_record_backward_and_step() -> None:
+    words = nd.array(np.random.default_rng(0).integers(0, 11, (4, 7)), dtype="int32")
+    labels, loss_of = nd.array([0, 1, 2, 1]), gluon.loss.SoftmaxCrossEntropyLoss()
+    nets = classifier(), classifier()
+    trainers = [gluon.Trainer(n.collect_params(), "adam", {"learning_rate": 0.05}) for n in nets]
+    step, losses = gluon.TrainStep(nets[0], loss_of, trainers[0]), []
+    for _ in range(3):
+        losses.append(step(words, labels).asnumpy())
+        with autograd.record():
+            loss = loss_of(nets[1](words), labels)
+        loss.backward()
+        trainers[1].step(4)
+        close(losses[-1], loss.asnumpy())
+    assert losses[-1].mean() < losses[0].mean()
+    for ours, theirs in zip(*(n.collect_params().values() for n in nets), strict=True):
+        close(ours.data(), theirs.data().asnumpy(), 1e-4)
+
+
+def test_neither_threads_nor_engines_change_a_bit() -> None:
+    x = nd.array(drawn(6, 40, 20))
+    found = []
+    for threads, engine in ((1, "llvm"), (3, "llvm"), (2, "numba")):
+        graphc.random.seed(2)
+        with graphc.options(threads=threads, engine=engine):
+            layer = rnn.LSTM(33)
+            layer.initialize(graphc.init.Xavier())
+            layer.hybridize()
+            x.attach_grad()
+            with autograd.record():
+                y = layer(x)
+            y.backward()
+            weights = layer.collect_params().values()
+            found.append([a.asnumpy() for a in (y, x.grad, *(w.grad() for w in weights))])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            assert (a == b).all()
+
+
 @MODES
 def test_inputs_of_further_layers_are_dropped_in_training(hybridize: bool) -> None:
     x = nd.array(drawn(STEPS, BATCH, INPUTS))
@@ -271,6 +320,10 @@ def test_layers_refuse_what_does_not_fit() -> None:
         layer(x, nd.zeros((1, BATCH, UNITS)))
     with pytest.raises(ShapeError, match=r"lstm0 takes states of shape \(1, 3, 2\), got \(1, 2, 2"):
         layer(x, layer.begin_state(batch_size=2))
+    with pytest.raises(ArgumentError, match="lstm0 got no array"):
+        layer([[[1.0]]])
+    with pytest.raises(UninitializedError, match="has not been initialized"):
+        rnn.LSTM(UNITS)(x)
     with pytest.raises(ArgumentError, match="LSTM.begin_state needs the size of the batch"):
         layer.begin_state()
     with pytest.raises(ArgumentError, match="lstm0 got sequence_length, it was made with"):

@@ -145,7 +145,7 @@ def test_cells_refuse_what_does_not_fit() -> None:
         cell(x, cell.begin_state(batch_size=2))
     with pytest.raises(ShapeError, match="lstm0 is to be unrolled over 4 steps, the inputs have 3"):
         cell.unroll(4, nd.zeros((BATCH, 3, INPUTS)))
-    with pytest.raises(ShapeError, match=r"lstm0 is unrolled over inputs \(N, T, C\), got shape"):
+    with pytest.raises(ShapeError, match=r"lstm0 is unrolled over .* a list.*\(4,\)"):
         cell.unroll(4, nd.zeros((4,)))
     with pytest.raises(ArgumentError, match="SequentialRNNCell.add takes a recurrent cell, got De"):
         rnn.SequentialRNNCell().add(nn.Dense(2))

@@ -9,7 +9,7 @@ from graphc.errors import ArgumentError, ShapeError, user_location
 from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.hybrid_block import HybridBlock
 from graphc.frontend.gluon.input_shapes import shown
-from graphc.frontend.gluon.rnn.operands import StateInfo, make_states, zeros_beside
+from graphc.frontend.gluon.rnn.operands import StateInfo, is_symbol, make_states, zeros_beside
 from graphc.frontend.ops.operator import chosen, dims
 from graphc.ir.dim import Dim
 from graphc.ir.sizes import known_size, unify
@@ -109,7 +109,7 @@ class RecurrentCell(HybridBlock):
         """Return the states a user gave, or zeros for a batch as that of a step's inputs."""
         if given is not None:
             return list(given) if isinstance(given, (list, tuple)) else [given]
-        if not hasattr(step, "type"):
+        if is_symbol(step):
             return self.begin_state(func=zeros_beside(step, 0))
         return self.begin_state(batch_size=dims(step)[0], dtype=step.dtype)
 
@@ -125,12 +125,12 @@ def split_steps(name: str, length: int, inputs: Any, layout: str) -> list[Any]:
     axis = time_axis(layout)
     if isinstance(inputs, (list, tuple)):
         count: Any = len(inputs)
-    elif not hasattr(inputs, "type"):
+    elif is_symbol(inputs):
         count = length
-    elif len(dims(inputs)) <= axis:
+    elif not hasattr(inputs, "type") or len(dims(inputs)) <= axis:
         raise ShapeError(
-            f"{name} is unrolled over inputs ({', '.join(layout)}), got shape "
-            f"{shown(dims(inputs))}",
+            f"{name} is unrolled over inputs ({', '.join(layout)}) or a list of each step's, got "
+            f"{shown(dims(inputs)) if hasattr(inputs, 'type') else type(inputs).__name__}",
             remedy="Call the cell itself for one step.",
             where=user_location(),
         )

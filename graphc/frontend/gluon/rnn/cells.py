@@ -8,7 +8,7 @@ from graphc.frontend.gluon.functions import F
 from graphc.frontend.gluon.input_shapes import sizes
 from graphc.frontend.gluon.nn.basic import positive
 from graphc.frontend.gluon.rnn.cell import RecurrentCell
-from graphc.frontend.gluon.rnn.operands import StateInfo, check_inputs
+from graphc.frontend.gluon.rnn.operands import StateInfo, check_inputs, is_symbol
 from graphc.frontend.ops.operator import dims
 from graphc.frontend.ops.rnn import Weights, check_states, state_count, weight_shapes
 from graphc.ir.dim import Dim
@@ -68,7 +68,7 @@ class _Cell(RecurrentCell):
         states : list of array
         """
         given = list(states) if isinstance(states, (list, tuple)) else [states]
-        if hasattr(inputs, "type"):
+        if not is_symbol(inputs):
             check_inputs(self.name, inputs, "NC", self.i2h_weight)
             missing = [None] * (state_count(self.mode) - len(given))
             check_states(self.name, [*given, *missing], (dims(inputs)[0], self._units))

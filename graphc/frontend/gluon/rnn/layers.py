@@ -13,6 +13,7 @@ from graphc.frontend.gluon.nn.basic import positive
 from graphc.frontend.gluon.rnn.operands import (
     StateInfo,
     check_inputs,
+    is_symbol,
     make_states,
     probability,
     zeros_beside,
@@ -123,13 +124,12 @@ class _Layer(HybridBlock):
         """
         given = [] if states is None else _listed(states)
         self._check_lengths(sequence_length)
-        if hasattr(inputs, "type"):
+        composed = is_symbol(inputs)
+        if not composed:
             check_inputs(self.name, inputs, self._layout, self._reg_params["l0_i2h_weight"])
         x = F.swapaxes(inputs, 0, 1) if self._layout == "NTC" else inputs
-        if hasattr(inputs, "type"):
-            outputs, ends = self._run(x, given, sequence_length)
-        else:
-            outputs, ends = self._composed(x, given, sequence_length)
+        run = self._composed if composed else self._run
+        outputs, ends = run(x, given, sequence_length)
         outputs = F.swapaxes(outputs, 0, 1) if self._layout == "NTC" else outputs
         return outputs if states is None else (outputs, ends)
 

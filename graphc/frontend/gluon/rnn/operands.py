@@ -38,6 +38,11 @@ def make_states(
     return [make(shape=info["shape"], **{"dtype": info["dtype"], **options}) for info in infos]
 
 
+def is_symbol(x: Any) -> bool:
+    """Return whether something stands for an array of a graph that is being composed."""
+    return hasattr(type(x), "__graphc_compose__")
+
+
 def zeros_beside(inputs: Any, batch_axis: int) -> Callable[..., Any]:
     """Return what makes zeros with the batch size of a Symbol, whose shape nobody knows."""
 
@@ -55,6 +60,12 @@ def zeros_beside(inputs: Any, batch_axis: int) -> Callable[..., Any]:
 
 def check_inputs(name: str, inputs: Any, layout: str, weight: Any) -> None:
     """Raise ShapeError unless inputs have a layout's axes and the last fits the input weights."""
+    if not hasattr(inputs, "type"):
+        raise ArgumentError(
+            f"{name} got no array",
+            remedy="Make one of lists and numbers with nd.array(...).",
+            where=user_location(),
+        )
     shape = dims(inputs)
     if len(shape) != len(layout):
         raise ShapeError(
@@ -62,7 +73,8 @@ def check_inputs(name: str, inputs: Any, layout: str, weight: Any) -> None:
             remedy="T is time, N the batch, C the size of an input.",
             where=user_location(),
         )
-    if weight is not None and unify(shape[-1], weight.shape[1]) is None:
+    known = weight is not None and weight.shape_known
+    if known and unify(shape[-1], weight.shape[1]) is None:
         raise ShapeError(
             f"{name} takes inputs of size {weight.shape[1]}, got {known_size(shape[-1])} from data "
             f"of shape {shown(shape)}",
