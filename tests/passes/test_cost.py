@@ -58,7 +58,7 @@ def test_cost(case: str) -> None:
 
 
 def test_explicit_loops_over_tiles_count_every_element() -> None:
-    steps, batch, units = 3, 12, 32
+    steps, batch, units = 3, 16, 32
     shapes = (steps, batch, 4 * units), (4 * units, units), (4 * units,), *2 * ((batch, units),)
     found = costs(lambda *x: OPS["recurrent"](*x, mode="lstm"), *shapes)
     product = 2 * steps * batch * 4 * units**2

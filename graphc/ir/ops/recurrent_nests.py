@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.loop import Assign, Bind, Declare, For, Let, Stmt, Store
 from graphc.ir.types import DType, float32, float64
@@ -21,9 +21,16 @@ GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
 LANES = 16
 """Units of a block."""
 ROWS = 16
-"""Rows of the batch that go through the sequence together: weights are read once for all."""
-TILES = {float32: (6, 4, 1), float64: (3, 1)}
-"""Rows of register tiles; with the vectors of four gates they take 24 registers."""
+"""Rows of the batch that go through the sequence together: weights are read once for all.
+
+A batch of less than two such blocks is cut into two of a multiple of ``FEWEST`` rows.
+"""
+FEWEST = 4
+TILES = {float32: ((6, 12), (4, 4), (1, 1)), float64: ((3, 3), (1, 1))}
+"""Rows of register tiles, and of how many rows each kind takes a multiple.
+
+With the vectors of four gates six rows take 24 registers; eight rows are better done by fours.
+"""
 ACROSS = 4
 """Vectors of a tile of the backward product."""
 
@@ -38,8 +45,10 @@ class _Walk:
         self.reverse = int(reverse)
         self.names = k.axis_names
         self.block = symbol(self.names())
-        self.first = self.block * ROWS
-        self.stop = dim_min(self.first + ROWS, self.batch)
+        half = ceil_div(self.batch, 2 * FEWEST) * FEWEST
+        self.rows = dim_max(dim_min(half, ROWS), FEWEST)
+        self.first = self.block * self.rows
+        self.stop = dim_min(self.first + self.rows, self.batch)
 
     @property
     def start(self) -> Dim:
@@ -53,14 +62,14 @@ class _Walk:
 
     def over_blocks(self, body: Body) -> Body:
         """Return the loop over blocks of the batch, which run side by side."""
-        blocks = E.index(ceil_div(self.batch, ROWS))
+        blocks = E.index(ceil_div(self.batch, self.rows))
         return (For(str(self.block), E.index(0), blocks, body, bind=Bind.PARALLEL),)
 
     def over_rows(self, dtype: DType, body: Callable[[Dim, int], Body]) -> Body:
         """Return loops over tiles of rows of the block, each as large as the rows left allow."""
         loops, start = [], self.first
-        for count in TILES[dtype]:
-            whole = start + (self.stop - start) // count * count
+        for count, multiple in TILES[dtype]:
+            whole = start + (self.stop - start) // multiple * multiple
             loops.append(self._tiles(start, whole, count, body))
             start = whole
         return tuple(loops)
