@@ -61,8 +61,8 @@ class Plan:
     Attributes
     ----------
     entries : tuple
-        For each Parameter its number, its factors of learning rate and weight decay, and which of
-        the step numbers is its own.
+        For each Parameter its number, its factors of learning rate and weight decay (0 where there
+        is no decay), and which of the step numbers is its own.
     rate_count : int
         How many numbers the program is told: three, and the step numbers.
     """
@@ -177,10 +177,12 @@ class Trainer:
         optimizer = self.optimizer
         steps = optimizer.count(indices)
         distinct = sorted(set(steps))
+        decays = optimizer.wd != 0
         entries = tuple(
             [
-                (index, *optimizer.multipliers(index), distinct.index(step))
+                (index, lr_mult, wd_mult if decays else 0.0, distinct.index(step))
                 for index, step in zip(indices, steps)
+                for lr_mult, wd_mult in [optimizer.multipliers(index)]
             ]
         )
         numbers = (optimizer.learning_rate, optimizer.wd, rescale, *distinct)
