@@ -58,6 +58,7 @@ class SortRows(OpDef):
     """
 
     name, kind, dtypes, gradient = "sort_rows", Kind.OPAQUE, (int64, int32, float32), False
+    tolerance = {}
     samples = (
         sample(Spec((7,), -2, 7), rows=5, mode="clip"),
         sample(Spec((3, 40), -400, 800), rows=700, mode="wrap"),

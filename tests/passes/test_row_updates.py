@@ -1,0 +1,316 @@
+"""Updates of the rows that a batch touched: the bits of updating whole tables, or left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sample_graphs import op
+
+from graphc import config
+from graphc.codegen.compiler import ENGINES
+from graphc.codegen.cpu import host_target
+from graphc.ir.dim import symbol
+from graphc.ir.graph import Graph, Value, placeholder
+from graphc.ir.interp import interpret
+from graphc.ir.parser import parse_graph
+from graphc.ir.printer import print_graph
+from graphc.ir.types import TensorType, as_dtype, tensor_type
+from graphc.ir.verify import verify
+from graphc.passes.canonicalize import canonicalize
+from graphc.passes.fuse import fuse
+from graphc.passes.manager import compile_graph
+from graphc.passes.memory import storage
+from graphc.passes.row_updates import row_updates
+from graphc.runtime.program import Program
+
+N = symbol("N")
+ROWS, WIDTH = 40, 21
+RATE = placeholder("rate", tensor_type("float32", ()))
+
+Change = Callable[..., tuple[Value, ...]]
+
+
+def inputs(
+    lead: tuple[object, ...] = (N,), row: tuple[object, ...] = (WIDTH,), tables: int = 1,
+    dtype: str = "float32", index: str = "int64",
+) -> tuple[Value, ...]:  # fmt: skip
+    """Return indices, gradients of rows, and tables."""
+    own = as_dtype(dtype)
+    table = TensorType(own, (ROWS, *row))
+    return (
+        placeholder("i", TensorType(as_dtype(index), lead)),
+        placeholder("g", TensorType(own, (*lead, *row))),
+        *(placeholder(f"t{n}", table) for n in range(tables)),
+    )
+
+
+def graph_of(
+    change: Change, given: tuple[Value, ...], rows: Value | None = None, mode: str = "clip",
+    returned: bool = False,
+) -> Graph:  # fmt: skip
+    """Return the program that changes tables by the gradient, which it may also return."""
+    indices, _, *tables = given
+    gradient = op(
+        "scatter_add", indices, given[1] if rows is None else rows, tables[0].shape, 0, mode
+    )
+    new = change(gradient, *tables)
+    outputs = (gradient,) if returned else ()
+    return Graph("g", (*given, RATE), outputs, tuple(zip(tables, new, strict=True)))
+
+
+def sgd(g: Value, w: Value) -> tuple[Value, ...]:
+    return (w - op("cast", RATE, w.dtype) * g,)
+
+
+def clipped(g: Value, w: Value) -> tuple[Value, ...]:
+    decay = op("cast", RATE, w.dtype) * 0.0
+    return (w - 0.1 * (op("clip", g * 0.5, -0.25, 0.25) + decay * w),)
+
+
+def ada_grad(g: Value, w: Value, h: Value) -> tuple[Value, ...]:
+    squares = h + g * g
+    return w - 0.1 * (g / op("sqrt", squares + 1e-7)), squares
+
+
+def momentum(g: Value, w: Value, m: Value) -> tuple[Value, ...]:
+    moved = 0.9 * m - 0.1 * g
+    return w + moved, moved
+
+
+def names(graph: Graph) -> list[str]:
+    return [node.op.name for node in row_updates(canonicalize(graph)).nodes]
+
+
+def arrays_of(graph: Graph, count: int, low: int = 0, high: int = ROWS) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    found = []
+    for value in graph.inputs:
+        shape = tuple(d if isinstance(d, int) else count for d in value.shape)
+        drawn = generator.integers(low, high, shape) if value.dtype.integer else (
+            np.abs(generator.normal(size=shape)) + 0.1
+            if value.node.attrs["name"].startswith("t") else generator.normal(size=shape)
+        )
+        found.append(np.asarray(drawn).astype(value.dtype.numpy))
+    return found
+
+
+def tables_after(graph: Graph, given: list[np.ndarray]) -> list[np.ndarray]:
+    """Return what the tables are after a run, which writes them in place."""
+    arrays = [a.copy() for a in given]
+    Program(compile_graph(graph, host_target()))(arrays)
+    return arrays[2:-1]
+
+
+CASES = {
+    "sgd": (sgd, {}),
+    "two axes of indices": (sgd, {"lead": (N, 3)}),
+    "one index": (sgd, {"lead": ()}),
+    "rows of two axes": (sgd, {"row": (3, 5)}),
+    "one number a row": (sgd, {"row": ()}),
+    "float64": (sgd, {"dtype": "float64"}),
+    "float indices": (sgd, {"index": "float32"}),
+    "clipped": (clipped, {}),
+    "AdaGrad": (ada_grad, {"tables": 2}),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CASES)
+def test_the_bits_are_those_of_updating_whole_tables(case: str, engine: str) -> None:
+    change, shape = CASES[case]
+    given = inputs(**shape)  # type: ignore[arg-type]
+    by_rows, whole = (graph_of(change, given, returned=r) for r in (False, True))
+    assert "update_rows" in names(by_rows) and "update_rows" not in names(whole)
+    arrays = arrays_of(by_rows, 150)  # more than there are rows: some come several times
+    with config.options(engine=engine):
+        found, expected = (tables_after(graph, arrays) for graph in (by_rows, whole))
+    for new, wanted, old in zip(found, expected, arrays[2:], strict=False):
+        np.testing.assert_array_equal(new, wanted)
+        assert (new != old).any()
+
+
+@pytest.mark.parametrize("mode", ["clip", "wrap"])
+def test_indices_out_of_range_name_the_same_rows(mode: str) -> None:
+    given = inputs()
+    arrays = arrays_of(graph_of(sgd, given), 30, -90, 90)
+    found, expected = (
+        tables_after(graph_of(sgd, given, mode=mode, returned=r), arrays) for r in (False, True)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("repeated", [(N, 1), (1, 3), (1, 1)])
+def test_rows_that_repeat_are_not_written_out(repeated: tuple[object, ...]) -> None:
+    indices, _, table = inputs((N, 3))
+    narrow = placeholder("g", TensorType(table.dtype, (*repeated, WIDTH)))
+    rows = op("broadcast_to", narrow, (N, 3, WIDTH))
+    given = (indices, narrow, table)
+    by_rows, whole = (graph_of(sgd, given, rows, returned=r) for r in (False, True))
+    assert "broadcast_to" not in names(by_rows)
+    arrays = arrays_of(by_rows, 7)
+    np.testing.assert_array_equal(*(tables_after(graph, arrays) for graph in (by_rows, whole)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 5000])
+def test_any_number_of_indices(count: int) -> None:
+    given = inputs()
+    arrays = arrays_of(graph_of(sgd, given), count)
+    found, expected = (
+        tables_after(graph_of(sgd, given, returned=r), arrays) for r in (False, True)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    graph = graph_of(sgd, inputs())
+    arrays = arrays_of(graph, 5000)
+    found = []
+    for threads in (1, 2, 5):
+        with config.options(threads=threads):
+            found.append(tables_after(graph, arrays)[0])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_rows_that_no_index_names_are_not_read() -> None:
+    """Nor computed: what is no number there stays what it is."""
+    graph = graph_of(sgd, inputs())
+    arrays = arrays_of(graph, 50, 0, ROWS // 2)
+    arrays[2][ROWS // 2 :] = np.inf
+    (new,) = tables_after(graph, arrays)
+    assert np.isinf(new[ROWS // 2 :]).all() and np.isfinite(new[: ROWS // 2]).all()
+
+
+def test_two_tables_by_the_same_indices() -> None:
+    indices, g, first, second = inputs(tables=2)
+
+    def graph(returned: bool) -> Graph:
+        found = [op("scatter_add", indices, g * (n + 1.0), first.shape) for n in range(2)]
+        new = [t - RATE * s for t, s in zip((first, second), found, strict=True)]
+        outputs = tuple(found) if returned else ()
+        updates = ((first, new[0]), (second, new[1]))
+        return Graph("g", (indices, g, first, second, RATE), outputs, updates)
+
+    arrays = arrays_of(graph(False), 60)
+    assert names(graph(False)).count("update_rows") == 2
+    found, expected = (tables_after(graph(r), arrays) for r in (False, True))
+    np.testing.assert_array_equal(found, expected)
+
+
+# -- what stays as it is ---------------------------------------------------------------------
+
+
+def decayed(g: Value, w: Value) -> tuple[Value, ...]:
+    return (w - 0.1 * (g + RATE * w),)
+
+
+def lifted(g: Value, w: Value) -> tuple[Value, ...]:
+    return (w - op("clip", g, 0.25, 1.0),)
+
+
+def shifted(g: Value, w: Value) -> tuple[Value, ...]:
+    return (w - op("exp", g),)
+
+
+def shrunk(g: Value, w: Value) -> tuple[Value, ...]:
+    return (op("multiply", w, 1.0 - g),)
+
+
+def tied(g: Value, w: Value) -> tuple[Value, ...]:
+    return (w - 0.1 * (g + op("matmul", w, op("matmul", w, w, transpose_a=True))),)
+
+
+def summed(g: Value, w: Value) -> tuple[Value, ...]:
+    return (w - 0.1 * g / op("sum", g * g),)
+
+
+def crossed(g: Value, w: Value, v: Value) -> tuple[Value, ...]:
+    """Each table takes the place of the other."""
+    return v - 0.1 * g, w - 0.1 * g
+
+
+@pytest.mark.parametrize(
+    "change", [decayed, lifted, shifted, shrunk, tied, summed, momentum, crossed]
+)
+def test_other_updates_stay_whole(change: Change) -> None:
+    tables = change.__code__.co_argcount - 1
+    graph = graph_of(change, inputs(tables=tables))
+    assert names(graph) == [node.op.name for node in canonicalize(graph).nodes]
+
+
+def test_a_scatter_along_another_axis_stays() -> None:
+    table = placeholder("t0", tensor_type("float32", (4, ROWS)))
+    indices = placeholder("i", tensor_type("int64", (7,)))
+    g = placeholder("g", tensor_type("float32", (4, 7)))
+    new = table - RATE * op("scatter_add", indices, g, table.shape, 1)
+    assert "update_rows" not in names(Graph("g", (indices, g, table, RATE), (), ((table, new),)))
+
+
+def test_a_table_that_another_one_is_computed_from_stays() -> None:
+    indices, g, w, other = inputs(tables=2)
+    new = w - RATE * (op("scatter_add", indices, g, w.shape) * other)
+    graph = Graph("g", (indices, g, w, other, RATE), (), ((w, new),))
+    assert "update_rows" not in names(graph)
+
+
+# -- the graph and its memory ----------------------------------------------------------------
+
+
+def test_golden(golden: Callable[[str, str], None]) -> None:
+    given = inputs((N, 3), tables=2)
+    graph = row_updates(canonicalize(graph_of(ada_grad, given)))
+    verify(graph)
+    text = print_graph(graph)
+    assert print_graph(parse_graph(text)) == text
+    golden(text, "passes/row_updates_ada_grad.graph")
+
+
+def test_the_oracle_agrees() -> None:
+    graph = graph_of(ada_grad, inputs((N, 3), tables=2))
+    arrays = arrays_of(graph, 40)
+    found, expected = (
+        interpret(g, arrays) for g in (row_updates(canonicalize(graph)), graph)
+    )
+    for new, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(new, wanted, rtol=1e-6)
+
+
+def labels(graph: Graph) -> list[str]:
+    layout = storage(fuse(row_updates(canonicalize(graph))))
+    return [launch.attrs["label"] for launch in layout.launches]
+
+
+def test_tables_are_changed_in_place() -> None:
+    graph = graph_of(ada_grad, inputs(tables=2))
+    layout = storage(fuse(row_updates(canonicalize(graph))))
+    assert labels(graph) == ["sort_rows", "update_rows"]
+    assert [layout.root[new] for _, new in layout.graph.updates] == list(layout.graph.inputs[2:4])
+
+
+def test_what_reads_the_old_table_runs_first() -> None:
+    indices, g, w = inputs()
+    graph = graph_of(sgd, (indices, g, w))
+    read = Graph("g", graph.inputs, (op("sum", w), op("take", w, indices)), graph.updates)
+    assert labels(read)[-1] == "update_rows" and "copy" not in labels(read)
+    arrays = arrays_of(read, 9)
+    old = arrays[2].copy()
+    total, rows = Program(compile_graph(read, host_target()))(arrays)
+    np.testing.assert_allclose(total, old.sum(), rtol=1e-5)
+    np.testing.assert_array_equal(rows, old[arrays[0]])
+
+
+def test_a_table_that_is_not_replaced_is_copied_first() -> None:
+    """As where the op is used by itself: its operand stays."""
+    graph = graph_of(sgd, inputs())
+    ((table, new),) = row_updates(canonicalize(graph)).updates
+    plain = Graph("g", graph.inputs, (new, new * 2.0))
+    assert labels(plain) == ["sort_rows", "copy", "update_rows", "multiply"]
+    arrays = arrays_of(graph, 30)
+    old = arrays[2].copy()
+    found, doubled = Program(compile_graph(plain, host_target()))(arrays)
+    np.testing.assert_array_equal(arrays[2], old)
+    (expected,) = tables_after(graph, arrays)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(doubled, expected * 2)
