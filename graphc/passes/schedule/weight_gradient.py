@@ -218,13 +218,14 @@ class _Blocks:
             *self._turn(line0 * width + across0, symbol("lines") * symbol("width")),
             *self._over_rows(),
         )
-        stretches = ceil_div(width, symbol("width_step"))
+        # Of nothing there is one empty stretch, which leaves the sums at zero.
+        stretches = dim_max(ceil_div(width, symbol("width_step")), 1)
         some = (
             Let("line0", E.index(symbol("line_block") * symbol("line_step"))),
             Let("lines", E.index(dim_min(lines - line0, symbol("line_step")))),
             For("stretch", E.index(0), E.index(stretches), body),
         )
-        blocks = ceil_div(lines, symbol("line_step"))
+        blocks = dim_max(ceil_div(lines, symbol("line_step")), 1)
         return For("line_block", E.index(0), E.index(blocks), some)
 
     def _turn(self, start: Dim, count: Dim) -> Body:
