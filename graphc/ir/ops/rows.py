@@ -36,6 +36,7 @@ LANES = 16
 """Elements of a row that are computed at once."""
 
 Body = tuple[Stmt, ...]
+Shape = tuple[Dim, ...]
 
 
 def _loop(k: Any, stop: Expr, body: Callable[[Expr], Body], start: Expr | None = None) -> For:
@@ -325,45 +326,59 @@ def _new_row(
     k: Any, element: _Element, run: tuple[Expr, Expr, Expr], order: Buffer, updates: Buffer,
     tables: Sequence[Buffer],
 ) -> Body:  # fmt: skip
-    """Return the loop over a row: the sum of its gradients, then its new elements."""
+    """Return the loops over a row: the sum of its gradients, then its new elements."""
     row, start, end = run
     width = product(tables[0].shape[1:])
-    column, register = k.axis_names(), k.axis_names()
-    q = symbol(column)
+    register = k.axis_names()
+    named, first = _let(k, _place_of(E.load(order, start), order.shape, updates.shape))
+
+    def vector(q: Expr, mask: Expr | None) -> Body:
+        def read(buffer: Buffer, number: Expr) -> Expr:
+            return E.load(buffer, number * E.index(width) + q, (LANES,), (1,), mask)
+
+        def added(n: Expr) -> Body:
+            named, place = _let(k, _place_of(E.load(order, n), order.shape, updates.shape))
+            return named, Assign(register, total + read(updates, place))
+
+        # What scatter_add begins with, so that a sum of -0.0 alone is 0.0 here too.
+        begin = E.splat(E.const(0, updates.dtype), (LANES,)) + read(updates, first)
+        total = E.use(register, begin)
+        lets, old = zip(*(_let(k, read(table, row)) for table in tables))
+        new = [_let(k, value) for value in element(total, *old)]
+        place = row * E.index(width) + q
+        return (
+            Declare(register, begin), _loop(k, end, added, start=start + 1), *lets,
+            *(named for named, _ in new),
+            *(
+                Store(table, place, value, (1,), mask)
+                for table, (_, value) in zip(tables, new, strict=True)
+            ),
+        )  # fmt: skip
+
+    return named, *_vectors(k, width, vector)
+
+
+def _vectors(k: Any, width: Dim, vector: Callable[[Expr, Expr | None], Body]) -> Body:
+    """Return the loops over a row's whole vectors, and over what is left of it."""
+    column = k.axis_names()
+    q, whole = symbol(column), width // LANES * LANES
     mask = E.iota(LANES) < E.index(width - q)
-    zeros = E.splat(E.const(0, updates.dtype), (LANES,))
-    total = E.use(register, zeros)
-
-    def added(n: Expr) -> Body:
-        named, place = _let(k, E.load(order, n))
-        offset = _place_of(place, order.shape, updates.shape) * E.index(width) + E.index(q)
-        part = E.load(updates, offset, (LANES,), (1,), mask)
-        return named, Assign(register, total + part)
-
-    offset = row * E.index(width) + E.index(q)
-    body: list[Stmt] = [Declare(register, zeros), _loop(k, end, added, start=start)]
-    old: list[Expr] = [total]
-    for table in tables:
-        named, value = _let(k, E.load(table, offset, (LANES,), (1,), mask))
-        body.append(named)
-        old.append(value)
-    new = [_let(k, value) for value in element(*old)]
-    body += [named for named, _ in new]
-    for table, (_, value) in zip(tables, new, strict=True):
-        body.append(Store(table, offset, value, (1,), mask))
-    return (For(column, E.index(0), E.index(width), tuple(body), step=LANES),)
+    bounds = ((E.index(0), E.index(whole), None), (E.index(whole), E.index(width), mask))
+    return tuple(
+        For(column, start, stop, vector(E.index(q), own), step=LANES) for start, stop, own in bounds
+    )
 
 
-def _place_of(place: Expr, shape: Sequence[Dim], own: Sequence[Dim]) -> Expr:
+def _place_of(place: Expr, shape: Shape, own: Shape) -> Expr:
     """Return the place among rows that repeat along axes of a place among the indices."""
-    lead = own[: len(shape)]
-    if all(d == whole for d, whole in zip(lead, shape)):
+    if own[: len(shape)] == shape:
         return place
     found: Expr = E.index(0)
-    for axis, (d, whole) in enumerate(zip(lead, shape)):
+    for axis, (d, whole) in enumerate(zip(own, shape)):
         if d != 1:
-            behind = E.index(product(shape[axis + 1 :]))
-            found = found * E.index(d) + (place // behind) % E.index(whole)
+            behind = product(shape[axis + 1 :])
+            ahead = place if behind == 1 else place // E.index(behind)
+            found = found * E.index(d) + (ahead % E.index(whole) if axis else ahead)
     return found
 
 
