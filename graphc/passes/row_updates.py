@@ -2,10 +2,11 @@
 
 The gradient of an embedding is `scatter_add` of the rows of a batch: zeros elsewhere. Where it is
 only used to update the embedding and the optimizer's state, and where that update leaves
-everything as it is when a gradient is zero (plain SGD and AdaGrad, both without weight decay), the
-rows named by no index need not be touched: `sort_rows` and `update_rows` take the place of the
-gradient and the update. Each row gets the same bits as before, for finite numbers: what is zero
-times a rate, or divided by one, is taken to be zero.
+everything as it is when a gradient is zero (plain SGD and AdaGrad, both without weight decay), or
+is asked to leave rows of zeros alone (lazy updates), the rows named by no index need not be
+touched: `sort_rows` and `update_rows` take the place of the gradient and the update. Each row gets
+the same bits as before, for finite numbers: what is zero times a rate, or divided by one, is taken
+to be zero.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from graphc.ir.graph import Graph, Node, Value, build, placeholder, rewrite_values, topological
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY
+from graphc.ir.pattern import Capture, Pattern, match
 from graphc.ir.types import TensorType
 
 Update = tuple[Value, Value]
@@ -27,10 +29,22 @@ def row_updates(graph: Graph) -> Graph:
     replaced: dict[Value, Value] = {}
     for node in graph.nodes:
         if node.op.name == "scatter_add" and node.attrs["axis"] == 0:
-            updates = _updates_by(graph, node.outputs[0])
-            if updates and all(_stays(node.outputs[0], *update) for update in updates):
-                replaced |= rows_updated(node, updates)
+            replaced |= _replaced(graph, node)
     return graph.with_results([replaced.get(v, v) for v in graph.results]) if replaced else graph
+
+
+def _replaced(graph: Graph, scatter: Node) -> dict[Value, Value]:
+    """Return what the new values that a gradient serves become; empty where they stay."""
+    gradient = scatter.outputs[0]
+    updates = _updates_by(graph, gradient)
+    plain = [(target, _lazy(gradient, target, new)) for target, new in updates]
+    lazy = all(new is not None for _, new in plain)
+    asked = [(target, new) for target, new in (plain if lazy else updates) if new is not None]
+    exact = all(_stays(gradient, *update) for update in asked)
+    if not asked or not (lazy or exact):
+        return {}
+    made = _rows_updated(scatter, asked, nonzero=not exact)
+    return dict(zip((new for _, new in updates), made))
 
 
 def _updates_by(graph: Graph, gradient: Value) -> list[Update]:
@@ -38,12 +52,37 @@ def _updates_by(graph: Graph, gradient: Value) -> list[Update]:
     served = {gradient}
     for node in graph.nodes:
         if any(v in served for v in node.inputs):
-            if node.op.kind is not Kind.POINTWISE or node.types[0].shape != gradient.shape:
+            alike = node.op.kind is Kind.POINTWISE and node.types[0].shape == gradient.shape
+            if not alike and not _tests_rows(node.outputs[0], gradient):
                 return []
             served.update(node.outputs)
     if any(v in served for v in graph.outputs):
         return []
     return [(target, new) for target, new in graph.updates if new in served]
+
+
+GRADIENT, NEW, OLD = map(Capture, ("gradient", "new", "old"))
+NONZERO = Pattern("any", (Pattern("not_equal", (GRADIENT, Capture("zero", lambda c: c == 0))),))
+LAZY = Pattern("where", (NONZERO, NEW, OLD))
+"""New values in rows whose gradient is not zero, old ones in the others."""
+
+
+def _tests_rows(value: Value, gradient: Value) -> bool:
+    """Return whether a value says which rows of a gradient are not zero."""
+    found: dict[str, Value] = {}
+    return (
+        match(NONZERO, value, found)
+        and found["gradient"] == gradient
+        and value.shape == (gradient.shape[0], *(1,) * (gradient.ndim - 1))
+    )
+
+
+def _lazy(gradient: Value, target: Value, new: Value) -> Value | None:
+    """Return the new value in rows whose gradient is not zero, where the others are to stay."""
+    found: dict[str, Value] = {}
+    if not match(LAZY, new, found) or not _tests_rows(new.node.inputs[0], gradient):
+        return None
+    return found["new"] if found["old"] == target and found["new"].type == target.type else None
 
 
 # -- where the gradient is zero --------------------------------------------------------------
@@ -109,28 +148,24 @@ class _Element:
     scalars: tuple[Value, ...]
 
 
-def rows_updated(scatter: Node, updates: Sequence[Update]) -> dict[Value, Value]:
-    """Return what replaces the new values of ``updates``; empty where rows need more than theirs.
+def _rows_updated(
+    scatter: Node, updates: Sequence[Update], nonzero: bool
+) -> tuple[Value, ...]:
+    """Return tables with new values in the rows that a gradient has.
 
-    Parameters
-    ----------
-    scatter : Node
-        The `scatter_add` of the gradient.
-    updates : sequence of (Value, Value)
-        Tables, and their new values, computed element by element from it.
+    None where the new values need more than elements of the tables at the same place.
     """
-    targets = tuple(target for target, _ in updates)
-    results = tuple(new for _, new in updates)
+    targets, results = zip(*updates)
     element = _element((scatter.outputs[0], *targets), results)
     if element is None:
-        return {}
+        return ()
     indices, rows = scatter.inputs
     where = results[0].node.where
     attrs = {"rows": scatter.attrs["shape"][0], "mode": scatter.attrs["mode"]}
     sorted_rows = build(REGISTRY["sort_rows"], (indices,), attrs, where)
     operands = (*sorted_rows, _narrow(rows, indices.ndim), *targets, *element.scalars)
-    made = build(REGISTRY["update_rows"], operands, {"element": element.graph}, where)
-    return dict(zip(results, made, strict=True))
+    own = {"element": element.graph, "nonzero": nonzero}
+    return build(REGISTRY["update_rows"], operands, own, where)
 
 
 def _narrow(rows: Value, lead: int) -> Value:

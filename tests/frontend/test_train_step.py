@@ -265,9 +265,10 @@ def test_states_continue_between_step_and_trainer() -> None:
 class Classifier(nn.HybridBlock):
     """Two embeddings, one read at two places; ``tied`` scores by the first one."""
 
-    def __init__(self, tied: bool = False, apart: bool = False) -> None:
+    def __init__(self, tied: bool = False, apart: bool = False, sparse: bool = False) -> None:
         super().__init__()
-        self.words, self.places = nn.Embedding(50, 6), nn.Embedding(9, 6)
+        self.words = nn.Embedding(50, 6, sparse_grad=sparse)
+        self.places = nn.Embedding(9, 6)
         self.out = None if tied else nn.Dense(4)
         self.tied, self.apart = tied, apart
 
@@ -319,6 +320,11 @@ def updated_by_rows(step: Any) -> int:
         ({"learning_rate": 0.3, "wd": 0.01}, {}, 0),
         ({"learning_rate": 0.3, "momentum": 0.9}, {}, 0),
         ({"optimizer": "adam"}, {}, 0),
+        ({"learning_rate": 0.3}, {"sparse": True}, 2),
+        ({"learning_rate": 0.3, "momentum": 0.9, "wd": 0.01}, {"sparse": True}, 1),
+        ({"optimizer": "adam", "wd": 0.01}, {"sparse": True}, 1),
+        ({"optimizer": "adam"}, {"sparse": True, "tied": True}, 0),
+        ({"optimizer": "adam", "lazy_update": False}, {"sparse": True}, 0),
     ],
 )
 def test_embeddings_are_updated_by_rows_where_that_is_the_same(
@@ -329,6 +335,24 @@ def test_embeddings_are_updated_by_rows_where_that_is_the_same(
     assert updated_by_rows(step) == tables
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("how", ["hybridized", "step"])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_lazy_updates_leave_rows_that_no_batch_touched(how: str, lazy: bool) -> None:
+    """With momentum, decay and all; without ``lazy_update`` they decay."""
+    arguments = {"optimizer": "adam", "wd": 0.1, "lazy_update": lazy}
+    found, _ = embedded(how, arguments, sparse=True)
+    start, _ = embedded(how, {"learning_rate": 0.0}, sparse=True)
+    generator = np.random.default_rng(1)
+    touched: set[int] = set()
+    for size in (5, 5, 3):
+        touched |= set(generator.integers(0, 50, (size, 7)).ravel().tolist())
+        generator.integers(0, 4, size)
+    rest = sorted(set(range(50)) - touched)
+    name = next(n for n in found if found[n].shape == (50, 6))
+    assert rest and (found[name][sorted(touched)] != start[name][sorted(touched)]).any()
+    assert (found[name][rest] == start[name][rest]).all() == lazy
 
 
 def test_weight_decay_that_is_set_later_reaches_every_row() -> None:

@@ -103,6 +103,22 @@ def tables_after(graph: Graph, given: list[np.ndarray]) -> list[np.ndarray]:
     return arrays[2:-1]
 
 
+def lazily(change: Change) -> Change:
+    """Return the change in rows whose gradient is not zero."""
+
+    def changed(g: Value, *tables: Value) -> tuple[Value, ...]:
+        axes = tuple(range(1, g.ndim))
+        touched = op("any", op("not_equal", g, 0), axes, True)
+        new = change(g, *tables)
+        return tuple(op("where", touched, n, t) for n, t in zip(new, tables, strict=True))
+
+    return changed
+
+
+def decayed_momentum(g: Value, w: Value, m: Value) -> tuple[Value, ...]:
+    return momentum(g + 0.01 * w, w, m)
+
+
 CASES = {
     "sgd": (sgd, {}),
     "two axes of indices": (sgd, {"lead": (N, 3)}),
@@ -113,6 +129,8 @@ CASES = {
     "float indices": (sgd, {"index": "float32"}),
     "clipped": (clipped, {}),
     "AdaGrad": (ada_grad, {"tables": 2}),
+    "lazy": (lazily(decayed_momentum), {"tables": 2}),
+    "lazy, rows of two axes": (lazily(momentum), {"tables": 2, "row": (3, 5), "dtype": "float64"}),
 }
 
 
@@ -129,6 +147,18 @@ def test_the_bits_are_those_of_updating_whole_tables(case: str, engine: str) -> 
     for new, wanted, old in zip(found, expected, arrays[2:], strict=False):
         np.testing.assert_array_equal(new, wanted)
         assert (new != old).any()
+
+
+def test_a_lazy_update_leaves_rows_whose_gradients_cancel() -> None:
+    graph = graph_of(lazily(momentum), inputs(tables=2))
+    arrays = arrays_of(graph, 4)
+    arrays[0][:] = 5, 5, 7, 8
+    arrays[1][1], arrays[1][3] = -arrays[1][0], 0.0
+    after, _ = tables_after(graph, arrays)
+    assert np.flatnonzero((after != arrays[2]).any(1)).tolist() == [7]
+    plain = graph_of(lazily(sgd), inputs())
+    (update,) = (n for n in row_updates(canonicalize(plain)).nodes if n.op.name == "update_rows")
+    assert not update.attrs["nonzero"]  # there zero rows stay by themselves
 
 
 @pytest.mark.parametrize("mode", ["clip", "wrap"])
@@ -226,13 +256,23 @@ def summed(g: Value, w: Value) -> tuple[Value, ...]:
     return (w - 0.1 * g / op("sum", g * g),)
 
 
+def half_lazy(g: Value, w: Value, m: Value) -> tuple[Value, ...]:
+    return momentum(g, w, m)[0], lazily(momentum)(g, w, m)[1]
+
+
+def lazy_by_elements(g: Value, w: Value, m: Value) -> tuple[Value, ...]:
+    touched = op("not_equal", g, 0)
+    return tuple(op("where", touched, n, t) for n, t in zip(momentum(g, w, m), (w, m)))
+
+
 def crossed(g: Value, w: Value, v: Value) -> tuple[Value, ...]:
     """Each table takes the place of the other."""
     return v - 0.1 * g, w - 0.1 * g
 
 
 @pytest.mark.parametrize(
-    "change", [decayed, lifted, shifted, shrunk, tied, summed, momentum, crossed]
+    "change", [decayed, lifted, shifted, shrunk, tied, summed, momentum, crossed, half_lazy,
+        lazy_by_elements,]
 )
 def test_other_updates_stay_whole(change: Change) -> None:
     tables = change.__code__.co_argcount - 1

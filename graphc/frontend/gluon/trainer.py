@@ -17,7 +17,7 @@ from graphc.frontend.autograd import pause
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
 from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.jit import Jit
-from graphc.frontend.optimizer.base import Optimizer, apply_update
+from graphc.frontend.optimizer.base import Optimizer, apply_update, in_rows
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
 from graphc.ir.ops.basic import cast
 
@@ -301,6 +301,9 @@ class Trainer:
             for n, (state, label) in enumerate(zip(states, labels, strict=True))
         )
         new, changed = apply_update(self.optimizer, weight, gradient, held, *told)
+        if parameter.grad_stype == "row_sparse" and self.optimizer.lazy_update:
+            new = in_rows(gradient, new, weight)
+            changed = tuple(map(partial(in_rows, gradient), changed, held))
         trace.update(array, _cast(new, array), parameter.name, parameter)
         if len(changed) != len(states):
             raise ArgumentError(

@@ -189,7 +189,7 @@ class UpdateRows(OpDef):
     Operands are the three results of `sort_rows`, the gradients of the rows, the tables, and 0-d
     operands. Gradients have the shape of the indices, or 1 in places, then that of a row; those of
     one row are summed first. ``element`` computes the new elements of the tables from that sum, the
-    old elements and the 0-d operands.
+    old elements and the 0-d operands. With ``nonzero`` rows whose sums are all zero stay as well.
     """
 
     name, kind, dtypes, gradient = "update_rows", Kind.SCATTER, (float32,), False
@@ -197,7 +197,7 @@ class UpdateRows(OpDef):
     samples = (
         sample(
             Spec((1,), 0, 1, int64), Spec((1,), 2, 3, int64), Spec((1,), 1, 2, int64),
-            (1, 5), (4, 5), Spec(()),
+            (1, 5), (4, 5), Spec(()), nonzero=False,
             element=element_graph(
                 [(name, TensorType(float32, ())) for name in ("g", "w", "rate")],
                 lambda g, w, rate: (w - rate * g,),
@@ -205,7 +205,7 @@ class UpdateRows(OpDef):
         ),
         sample(
             Spec((2, 3), 0, 1, int64), Spec((2, 3), 1, 2, int64), Spec((2, 3), 6, 7, int64),
-            (2, 3, 20), (4, 20), (4, 20),
+            (2, 3, 20), (4, 20), (4, 20), nonzero=True,
             element=element_graph(
                 [(name, TensorType(float32, ())) for name in ("g", "w", "m")],
                 lambda g, w, m: (w - 0.5 * g / (m * m + 1.0), m + g),
@@ -214,7 +214,7 @@ class UpdateRows(OpDef):
     )  # fmt: skip
 
     def __call__(self, order: Any, rows: Any, ends: Any, updates: Any, *others: Any,
-                 element: Graph) -> Any:  # fmt: skip
+                 element: Graph, nonzero: bool = False) -> Any:  # fmt: skip
         """Return the new tables.
 
         Parameters
@@ -226,10 +226,14 @@ class UpdateRows(OpDef):
         *others : operand
             Tables of one shape, as many as ``element`` has outputs, then 0-d operands.
         element : Graph
+        nonzero : bool
         """
-        return apply(self, (order, rows, ends, updates, *others), {"element": element})
+        attrs = {"element": element, "nonzero": nonzero}
+        return apply(self, (order, rows, ends, updates, *others), attrs)
 
-    def infer(self, *types: TensorType, element: Graph) -> tuple[TensorType, ...]:
+    def infer(
+        self, *types: TensorType, element: Graph, nonzero: bool
+    ) -> tuple[TensorType, ...]:
         """Return the tables' types."""
         order, updates, tables = types[0], types[3], types[4 : 4 + len(element.outputs)]
         lead = updates.shape[: order.ndim]
@@ -249,6 +253,7 @@ class UpdateRows(OpDef):
         order, rows, ends = operands[:3]
         count = product(order.shape)
         element = _Element(k, attrs["element"], operands[4 + len(outputs) :])
+        gradients = _Gradients(k, order, operands[3], product(outputs[0].shape[1:]))
         block = k.axis_names()
         start = symbol(block) * ROWS
 
@@ -256,16 +261,19 @@ class UpdateRows(OpDef):
             before = E.load(rows, E.apply("max", place - 1, 0))
             row_named, row = _let(k, E.load(rows, place))
             end_named, end = _let(k, E.load(ends, place))
-            body = _new_row(k, element, (row, place, end), order, operands[3], outputs)
-            first = place.eq(0) | before.ne(row)
-            return row_named, If(first, (end_named, *body))
+            body = _new_row(k, element, gradients.of_run(place, end), row, outputs)
+            if attrs["nonzero"]:
+                body = gradients.if_nonzero(place, end, body)
+            return row_named, If(place.eq(0) | before.ne(row), (end_named, *body))
 
         stop = E.index(dim_min(start + ROWS, count))
         places = _loop(k, stop, run, start=E.index(start))
         blocks = E.index(ceil_div(count, ROWS))
         return (For(block, E.index(0), blocks, (*element.ahead, places), bind=Bind.PARALLEL),)
 
-    def reference(self, *arrays: np.ndarray, element: Graph) -> tuple[np.ndarray, ...]:
+    def reference(
+        self, *arrays: np.ndarray, element: Graph, nonzero: bool
+    ) -> tuple[np.ndarray, ...]:
         """Update row after row with NumPy."""
         order, rows, ends, updates, *others = arrays
         tables = [table.copy() for table in others[: len(element.outputs)]]
@@ -278,6 +286,8 @@ class UpdateRows(OpDef):
             total = np.zeros_like(whole[0])
             for number in flat_order[place : flat_ends[place]]:
                 total = total + whole[number]
+            if nonzero and not total.any():
+                continue
             found = _evaluated(element, [total, *(t[row] for t in tables), *scalars])
             for table, new in zip(tables, found, strict=True):
                 table[row] = new
@@ -322,40 +332,75 @@ class _Element:
         return [known[value] for value in self.graph.outputs]
 
 
+Sum = Callable[[Expr, "Expr | None"], tuple[Body, Expr]]
+"""``(column, mask)`` -> the statements that sum a row's gradients there, and the sum."""
+
+
+class _Gradients:
+    """Sums of the gradients of one row, a vector at a time."""
+
+    def __init__(self, k: Any, order: Buffer, updates: Buffer, width: Dim) -> None:
+        self.k, self.order, self.updates, self.width = k, order, updates, width
+
+    def _place(self, n: Expr) -> tuple[Stmt, Expr]:
+        place = E.load(self.order, n)
+        return _let(self.k, _place_of(place, self.order.shape, self.updates.shape))
+
+    def of_run(self, start: Expr, end: Expr) -> tuple[Body, Sum]:
+        """Return what sums a run of sorted places, behind statements that go first."""
+        named, first = self._place(start)
+
+        def read(number: Expr, q: Expr, mask: Expr | None) -> Expr:
+            place = number * E.index(self.width) + q
+            return E.load(self.updates, place, (LANES,), (1,), mask)
+
+        def total(q: Expr, mask: Expr | None) -> tuple[Body, Expr]:
+            # What scatter_add begins with, so that a sum of -0.0 alone is 0.0 here too.
+            zeros = E.splat(E.const(0, self.updates.dtype), (LANES,))
+            begin = zeros + read(first, q, mask)
+            register = self.k.axis_names()
+            found = E.use(register, begin)
+
+            def added(n: Expr) -> Body:
+                named, place = self._place(n)
+                return named, Assign(register, found + read(place, q, mask))
+
+            return (Declare(register, begin), _loop(self.k, end, added, start=start + 1)), found
+
+        return (named,), total
+
+    def if_nonzero(self, start: Expr, end: Expr, body: Body) -> Body:
+        """Return ``body`` for a run whose sums are not all zero."""
+        ahead, total = self.of_run(start, end)
+        flag = self.k.axis_names()
+        found = E.use(flag, E.const(0, int32))
+
+        def tested(q: Expr, mask: Expr | None) -> Body:
+            summed, value = total(q, mask)
+            here = E.fold("max", E.cast(value.ne(0), int32))
+            return *summed, Assign(flag, E.apply("max", found, here))
+
+        none = Declare(flag, E.const(0, int32))
+        return *ahead, none, *_vectors(self.k, self.width, tested), If(found > 0, body)
+
+
 def _new_row(
-    k: Any, element: _Element, run: tuple[Expr, Expr, Expr], order: Buffer, updates: Buffer,
-    tables: Sequence[Buffer],
-) -> Body:  # fmt: skip
+    k: Any, element: _Element, gradients: tuple[Body, Sum], row: Expr, tables: Sequence[Buffer]
+) -> Body:
     """Return the loops over a row: the sum of its gradients, then its new elements."""
-    row, start, end = run
     width = product(tables[0].shape[1:])
-    register = k.axis_names()
-    named, first = _let(k, _place_of(E.load(order, start), order.shape, updates.shape))
+    ahead, total = gradients
 
     def vector(q: Expr, mask: Expr | None) -> Body:
-        def read(buffer: Buffer, number: Expr) -> Expr:
-            return E.load(buffer, number * E.index(width) + q, (LANES,), (1,), mask)
-
-        def added(n: Expr) -> Body:
-            named, place = _let(k, _place_of(E.load(order, n), order.shape, updates.shape))
-            return named, Assign(register, total + read(updates, place))
-
-        # What scatter_add begins with, so that a sum of -0.0 alone is 0.0 here too.
-        begin = E.splat(E.const(0, updates.dtype), (LANES,)) + read(updates, first)
-        total = E.use(register, begin)
-        lets, old = zip(*(_let(k, read(table, row)) for table in tables))
-        new = [_let(k, value) for value in element(total, *old)]
+        summed, gradient = total(q, mask)
         place = row * E.index(width) + q
-        return (
-            Declare(register, begin), _loop(k, end, added, start=start + 1), *lets,
-            *(named for named, _ in new),
-            *(
-                Store(table, place, value, (1,), mask)
-                for table, (_, value) in zip(tables, new, strict=True)
-            ),
-        )  # fmt: skip
+        lets, old = zip(*(_let(k, E.load(t, place, (LANES,), (1,), mask)) for t in tables))
+        names, new = zip(*(_let(k, value) for value in element(gradient, *old)))
+        pairs = zip(tables, new, strict=True)
+        stores = (Store(table, place, value, (1,), mask) for table, value in pairs)
+        return *summed, *lets, *names, *stores
 
-    return named, *_vectors(k, width, vector)
+    return *ahead, *_vectors(k, width, vector)
 
 
 def _vectors(k: Any, width: Dim, vector: Callable[[Expr, Expr | None], Body]) -> Body:
