@@ -105,13 +105,14 @@ def _changed(value: Value) -> Value | None:
 
 
 def _changed_copies(graph: Graph) -> Graph:
-    """Copy what an op changes in part, unless the graph replaces it by the result anyway."""
+    """Copy what an op changes in part, where its old value is still needed."""
     changes, users = _changes(graph), graph.users()
     replaced = dict(graph.updates)
 
     def kept(new: Value, old: Value) -> bool:
-        read_on = new in users or new in graph.outputs
-        return replaced.get(old) != new or read_on or new.node.inputs.count(old) > 1
+        alone = users[old] == [new.node] and old.op_name == "fused" and old not in graph.results
+        read_on = new in users or new in graph.outputs or new.node.inputs.count(old) > 1
+        return not alone and (replaced.get(old) != new or read_on)
 
     copied = {new for new, old in changes.items() if kept(new, old)}
 

@@ -7,6 +7,8 @@ is asked to leave rows of zeros alone (lazy updates), the rows named by no index
 touched: `sort_rows` and `update_rows` take the place of the gradient and the update. Each row gets
 the same bits as before, for finite numbers: what is zero times a rate, or divided by one, is taken
 to be zero.
+
+A gradient that is needed as a table is computed in the same way, over zeros.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.graph import Graph, Node, Value, build, placeholder, rewrite_values, topological
+from graphc.ir.graph import (
+    Graph,
+    Node,
+    Value,
+    build,
+    placeholder,
+    rewrite,
+    rewrite_values,
+    topological,
+)
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY
 from graphc.ir.pattern import Capture, Pattern, match
@@ -30,7 +41,22 @@ def row_updates(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.op.name == "scatter_add" and node.attrs["axis"] == 0:
             replaced |= _replaced(graph, node)
-    return graph.with_results([replaced.get(v, v) for v in graph.results]) if replaced else graph
+    if replaced:
+        graph = graph.with_results([replaced.get(v, v) for v in graph.results])
+    return rewrite(graph, _over_zeros)
+
+
+def _over_zeros(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    """Return the rows of a table, summed and written side by side over zeros."""
+    shape = node.attrs.get("shape", ())
+    if node.op.name != "scatter_add" or node.attrs["axis"] != 0 or len(shape) < 2:
+        return None
+    gradient = node.outputs[0]
+    zero = gradient.dtype.numpy.type(0).item()
+    filled = {"shape": shape, "value": zero, "dtype": gradient.dtype}
+    (zeros,) = build(REGISTRY["full"], (), filled, node.where)
+    element = _element((gradient, zeros), (gradient,))
+    return None if element is None else _rows_updated(node, inputs, (zeros,), element, False)
 
 
 def _replaced(graph: Graph, scatter: Node) -> dict[Value, Value]:
@@ -43,8 +69,12 @@ def _replaced(graph: Graph, scatter: Node) -> dict[Value, Value]:
     exact = all(_stays(gradient, *update) for update in asked)
     if not asked or not (lazy or exact):
         return {}
-    made = _rows_updated(scatter, asked, nonzero=not exact)
-    return dict(zip((new for _, new in updates), made))
+    targets, results = zip(*asked)
+    element = _element((gradient, *targets), results)
+    if element is None:
+        return {}
+    made = _rows_updated(scatter, scatter.inputs, targets, element, nonzero=not exact)
+    return dict(zip((new for _, new in updates), made, strict=True))
 
 
 def _updates_by(graph: Graph, gradient: Value) -> list[Update]:
@@ -149,23 +179,16 @@ class _Element:
 
 
 def _rows_updated(
-    scatter: Node, updates: Sequence[Update], nonzero: bool
-) -> tuple[Value, ...]:
-    """Return tables with new values in the rows that a gradient has.
-
-    None where the new values need more than elements of the tables at the same place.
-    """
-    targets, results = zip(*updates)
-    element = _element((scatter.outputs[0], *targets), results)
-    if element is None:
-        return ()
-    indices, rows = scatter.inputs
-    where = results[0].node.where
+    scatter: Node, operands: Sequence[Value], tables: Sequence[Value], element: _Element,
+    nonzero: bool,
+) -> tuple[Value, ...]:  # fmt: skip
+    """Return tables with new values in the rows that a `scatter_add` of ``operands`` adds to."""
+    indices, rows = operands
     attrs = {"rows": scatter.attrs["shape"][0], "mode": scatter.attrs["mode"]}
-    sorted_rows = build(REGISTRY["sort_rows"], (indices,), attrs, where)
-    operands = (*sorted_rows, _narrow(rows, indices.ndim), *targets, *element.scalars)
+    sorted_rows = build(REGISTRY["sort_rows"], (indices,), attrs, scatter.where)
+    operands = (*sorted_rows, _narrow(rows, indices.ndim), *tables, *element.scalars)
     own = {"element": element.graph, "nonzero": nonzero}
-    return build(REGISTRY["update_rows"], operands, own, where)
+    return build(REGISTRY["update_rows"], operands, own, scatter.where)
 
 
 def _narrow(rows: Value, lead: int) -> Value:
@@ -178,7 +201,10 @@ def _narrow(rows: Value, lead: int) -> Value:
 
 
 def _element(tables: Sequence[Value], results: Sequence[Value]) -> _Element | None:
-    """Return the graph of one element of ``results``; None where it reads another table."""
+    """Return the graph of one element of ``results``; None where it reads another table.
+
+    The first of ``tables`` is the gradient.
+    """
     scalars = list(dict.fromkeys(_scalars(tables, results)))
     if any(v.shape != () for v in scalars):
         return None
