@@ -140,6 +140,7 @@ class Program:
         self._stores = _stores(table)
         self.updated = table.updated
         self._bindings: dict[tuple[tuple[int, ...], ...], Binding] = {}
+        self._spare: list[dict[int, np.ndarray]] = []
 
     def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run the program.
@@ -365,9 +366,11 @@ class Program:
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
-        outputs = []
-        for shape, kind in binding.outputs:
-            output = _empty(shape, kind)
+        outputs, spare = [], self._reusable()
+        for place, (shape, kind) in enumerate(binding.outputs):
+            output = spare.get(place)
+            if output is None or output.shape != shape:
+                output = _empty(shape, kind)
             outputs.append(output)
             arrays.append(id(output))
         self._put(arena.arrays, 0, *arrays)
@@ -381,6 +384,23 @@ class Program:
         if failure is not None:
             raise failure
         return outputs
+
+    def reuse(self, outputs: dict[int, np.ndarray]) -> None:
+        """Let the next call write to some outputs of an earlier one, which nobody holds any more.
+
+        Parameters
+        ----------
+        outputs : dict of int to numpy.ndarray
+            By place; those of another shape are dropped.
+        """
+        if not self._spare:
+            self._spare.append(outputs)
+
+    def _reusable(self) -> dict[int, np.ndarray]:
+        try:
+            return self._spare.pop() if self._spare else {}
+        except IndexError:  # another thread was faster
+            return {}
 
     def _walk(self, binding: Binding, arena: _Arena, options: config.Config) -> int:
         """Run with several threads where that pays, timed if the options say so."""

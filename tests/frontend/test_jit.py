@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import nd
+from graphc import autograd, nd
 from graphc.frontend import jit
+from graphc.gluon import nn
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -66,3 +67,45 @@ def test_indices_that_the_program_computes_itself() -> None:
     for size in (5, 2):
         found = graphc.compile(places)(nd.zeros(size), table).asnumpy()
         np.testing.assert_array_equal(found, table.asnumpy()[:size])
+
+
+def test_what_a_backward_pass_read_is_written_to_by_the_next_forward_pass() -> None:
+    net = nn.HybridSequential()
+    net.add(nn.Dense(8, activation="tanh"), nn.Dense(4, activation="sigmoid"))
+    net.initialize(graphc.init.Normal(1.0))
+    net.hybridize()
+    batches = [nd.array(np.random.default_rng(k).normal(size=(5, 3))) for k in range(3)]
+
+    def gradient() -> np.ndarray:
+        return net[0].weight.grad().asnumpy()
+
+    def forward(x: Any) -> Any:
+        with autograd.record():
+            return net(x)
+
+    def shared(some: list[Any], others: list[Any]) -> int:
+        return len({*map(id, some)} & {*map(id, others)})
+
+    first = forward(batches[0])
+    values = first.asnumpy()
+    first.backward(retain_graph=True)
+    wanted = gradient()
+    kept = [*first._entry.attrs["saved"]]  # alive, so that no other array gets their addresses
+    assert kept
+    second = forward(batches[1])
+    spare = [*second._entry.attrs["saved"]]
+    assert not shared(kept, spare)
+    second.backward()
+    assert (first.asnumpy() == values).all()
+    first.backward()
+    assert (gradient() == wanted).all()
+    assert first._entry.attrs["saved"] == []
+    again, other = forward(batches[1]), forward(batches[2])
+    assert shared(again._entry.attrs["saved"], spare) == len(spare)
+    assert not shared(other._entry.attrs["saved"], [*kept, *spare])
+    again.backward()
+    larger = forward(nd.concat(*batches, dim=0))
+    larger.backward()
+    other.backward()
+    forward(batches[0]).backward()
+    assert (gradient() == wanted).all() and (first.asnumpy() == values).all()
