@@ -230,6 +230,17 @@ def test_update_in_place():
     np.testing.assert_allclose(w, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [3, 8, 12, 37, 300])
+def test_updates_run_beside_the_products_of_the_next_tile(rows):
+    """Where the number of rows is known; more than one block of depth, strips of all widths."""
+    kinds = [TensorType(float32, s) for s in ((rows, K), (B, K), (B, rows))]
+    case = Case(lambda w, x, g: w - matmul(g, x, transpose_a=True) * w, kinds)
+    assert "pending" in print_kernel(case.kernel)
+    for depth, columns in ((1, 5), (50, 90), (400, 330), (0, 20), (7, 0)):
+        shapes = (rows, columns), (depth, columns), (depth, rows)
+        check(case, [random(float32, *s) for s in shapes], B=depth, K=columns)
+
+
 @pytest.mark.parametrize("sizes", [(50, 37, 90), (3, 37, 90)])
 def test_updates_that_read_each_other_in_place(sizes):
     """A weight and its momentum, both written where they were read."""

@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
-from graphc.ir.expr import Buffer
+from graphc.ir.expr import Buffer, Load
 from graphc.ir.loop import (
     BEGIN,
     END,
@@ -254,16 +254,23 @@ def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
 
 
 def _block(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
-    """Return a block's sums and what its stores make of them, tile by tile or all at the end.
+    """Return a block's sums and what its stores make of them: at the end, or beside the sums.
 
-    Stores after each tile repay the code where they read as much as they write: updates of
-    weights, whose number of rows is known.
+    The latter repays its code where one store reads an operand of the output's shape: the update
+    of a weight. Several stores need more addresses than there are registers, and gain nothing.
     """
-    rows = plan.output_rows
-    many = isinstance(rows, int) and rows > FEW
-    if many and plan.strip is None and is_plain(plan.original, items):
-        return _sums(plan, names, _finish(plan, items, names))
-    return (*_either(plan, names), *_results(plan, items, names))
+    rows, parts = plan.output_rows, (*_either(plan, names), *_results(plan, items, names))
+    few = isinstance(rows, int) and rows <= FEW
+    if few or plan.strip is not None or not _is_update(items) or not is_plain(plan.original, items):
+        return parts
+    beside = _sums(plan, names, _finish(plan, items, names))
+    return beside if isinstance(rows, int) else (If(E.index(rows) <= FEW, parts, beside),)
+
+
+def _is_update(items: Sequence[Nest]) -> bool:
+    store = items[0].store
+    reads = (e for e in E.walk(store.value) if isinstance(e, Load))
+    return len(items) == 1 and any(e.offset == store.offset for e in reads)
 
 
 def _finish(plan: Plan, items: Sequence[Nest], names: Names) -> Finish:
