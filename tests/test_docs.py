@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -82,6 +83,12 @@ def test_ops_reference_is_current(request: pytest.FixtureRequest) -> None:
     done = run(["-c", code])
     assert done.returncode == 0, done.stderr
     assert done.stdout == (DOCS / "ops.md").read_text(encoding="utf-8"), "run docs/generate_ops.py"
+
+
+def test_readme_states_the_figures_that_were_measured() -> None:
+    page = runpy.run_path(str(DOCS / "generate_figures.py"))["page"]
+    now = page()
+    assert now == (ROOT / "README.md").read_text(encoding="utf-8"), "run docs/generate_figures.py"
 
 
 # -- examples --------------------------------------------------------------------------------
