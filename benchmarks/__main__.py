@@ -56,9 +56,6 @@ def run_rows(
     print(report.columns(names), flush=True)
     found: list[Measured] = []
     for row in rows:
-        if row.workload is None:
-            print(report.not_yet(row), flush=True)
-            continue
         measured = runner.measure(row, frameworks, limits, options.repeats, options.budget)
         found.append(measured)
         print(report.line(measured, names), flush=True)
@@ -84,7 +81,7 @@ def main(given: Sequence[str] | None = None) -> int:
         raise SystemExit(f"no row has one of the words {' '.join(options.words)}\nsee --list")
     if options.list:
         for row in rows:
-            print(f"{row.name:52} goal {row.goal}" if row.workload else report.not_yet(row))
+            print(f"{row.name:52} goal {row.goal}")
         return 0
     pyplot = report.plotting() if options.plot else None
     limit_processors(options.threads)
@@ -98,8 +95,7 @@ def main(given: Sequence[str] | None = None) -> int:
     started = run_start_up(frameworks, options.threads, repeats) if repeats else []
     if options.json:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        absent = [r for r in rows if r.workload is None]
-        report.write_json(options.json, report.as_data(limits, measured, absent, started, today))
+        report.write_json(options.json, report.as_data(limits, measured, started, today))
     if pyplot is not None:
         report.plot(pyplot, options.plot, [m for m in measured if not m.problem])
     return 1 if any(m.problem for m in measured) else 0

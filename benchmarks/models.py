@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from graphc import nd
-from graphc.gluon import nn
+from graphc.gluon import nn, rnn
 from graphc.gluon.nn import HybridBlock, HybridSequential
 
 
@@ -209,6 +209,11 @@ def gpt() -> Gpt:
 def bert_layer() -> TransformerLayer:
     """Return one layer of BERT-base."""
     return TransformerLayer(768, 12, before=False)
+
+
+def lstm() -> rnn.LSTM:
+    """Return an LSTM with as many units as inputs."""
+    return rnn.LSTM(256)
 
 
 class TextClassifier(HybridBlock):

@@ -75,6 +75,20 @@ def bert_layer(parameters: list[Array], x: Array) -> Array:
     return transformer_layer(iter(parameters), x, 12, False)
 
 
+def lstm(parameters: list[Array], x: Array) -> Array:
+    w, u, b, c = parameters
+
+    def step(states: tuple[Array, Array], projected: Array) -> tuple[tuple[Array, Array], Array]:
+        h, s = states
+        i, f, g, o = jnp.split(projected + h @ u.T, 4, axis=-1)
+        s = jax.nn.sigmoid(f) * s + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(s)
+        return (h, s), h
+
+    zeros = jnp.zeros((x.shape[1], u.shape[1]))
+    return jax.lax.scan(step, (zeros, zeros), linear(x, w, b + c))[1]
+
+
 def text_classifier(parameters: list[Array], x: Array) -> Array:
     words, weight, bias = parameters
     return linear(words[x].mean(1), weight, bias)

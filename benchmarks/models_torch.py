@@ -158,6 +158,20 @@ def bert_layer() -> nn.Module:
     return TransformerLayer(768, 12, before=False)
 
 
+class Lstm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(x)[0]
+        return outputs
+
+
+def lstm() -> nn.Module:
+    return Lstm(256)
+
+
 def text_classifier() -> nn.Module:
     words = nn.EmbeddingBag(50_000, 100, mode="mean", sparse=True)
     return nn.Sequential(words, nn.Linear(100, 2))

@@ -49,7 +49,8 @@ class Workload:
     work : callable
         ``work(**sizes)``.
     kind : str
-        ``"function"`` of arrays, ``"inference"`` or ``"training"`` of a network, or ``"update"``.
+        ``"function"`` of arrays, ``"inference"``, ``"gradient"`` or ``"training"`` of a network, or
+        ``"update"``.
     tolerance : float
         Allowed difference of two sides, relative to the largest element of the output.
     """
@@ -68,8 +69,7 @@ class Row:
     Parameters
     ----------
     name : str
-    workload : Workload or None
-        None is a row that graphc cannot run yet, for the reason in ``not_yet``.
+    workload : Workload
     goal : Goal
     sizes, tiny : mapping
         Arguments of the workload: as measured, and as the tests run it.
@@ -78,16 +78,14 @@ class Row:
     """
 
     name: str
-    workload: Workload | None
+    workload: Workload
     goal: Goal
     sizes: Mapping[str, int] = field(default_factory=dict)
     tiny: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    not_yet: str = ""
 
     def data(self, sizes: Mapping[str, int]) -> Arrays:
         """Return the arrays that every side gets, the same at each call."""
-        assert self.workload is not None
         return self.workload.data(np.random.default_rng(0), **sizes)
 
 
@@ -147,5 +145,4 @@ class Measured:
     @property
     def work(self) -> Work:
         """The work of a call."""
-        assert self.row.workload is not None
         return self.row.workload.work(**self.row.sizes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import processor, versions
-from benchmarks.record import Measured, Row
+from benchmarks.record import Measured
 from benchmarks.start_up import Started
 from graphc.runtime.limits import Limits
 
@@ -78,11 +78,6 @@ def line(measured: Measured, names: Sequence[str]) -> str:
     )
 
 
-def not_yet(row: Row) -> str:
-    """Return the line of a row that graphc cannot run."""
-    return f"{row.name:52}  not yet: {row.not_yet} (goal {row.goal})"
-
-
 def started_line(started: Started) -> str:
     """Return a line of the start-up table."""
     cold, warm = duration(started.median_s("cold")), duration(started.median_s("warm"))
@@ -93,7 +88,6 @@ def started_line(started: Started) -> str:
 def as_data(
     limits: Limits,
     measured: Sequence[Measured],
-    missing: Sequence[Row],
     started: Sequence[Started],
     date: str,
 ) -> dict[str, Any]:
@@ -105,8 +99,7 @@ def as_data(
         "versions": versions(),
         "peak_flops_per_s": limits.flops_per_s,
         "copy_bytes_per_s": {str(k): v for k, v in limits.bytes_per_s.items()},
-        "rows": [row_data(m) for m in measured]
-        + [{"name": r.name, "not_yet": r.not_yet, "goal": str(r.goal)} for r in missing],
+        "rows": [row_data(m) for m in measured],
         "start_up": [
             {
                 "network": s.network,

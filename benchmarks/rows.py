@@ -1,11 +1,11 @@
-"""The rows of the suite: sizes, goals, and which ones graphc cannot run yet."""
+"""The rows of the suite: sizes and goals."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from benchmarks.record import Goal, Row
-from benchmarks.workloads import ADAM, BERT, FUNCTIONS, GPT, TEXT, inference, training
+from benchmarks.workloads import ADAM, BERT, FUNCTIONS, GPT, LSTM, TEXT, inference, training
 
 
 def function(name: str, workload: str, goal: Goal, sizes: Any, tiny: Any) -> Row:
@@ -68,8 +68,8 @@ ROWS: tuple[Row, ...] = (
     infer("ResNet-18 224x224", "resnet18", 1, 1.1, side=32),
     infer("ResNet-50 224x224", "resnet50", 1, 1.1, side=32),
     infer("MobileNetV2 224x224", "mobilenet_v2", 1, 1.0, side=32),
-    Row("LSTM 256, sequence 35, batch 32, forward + backward", None, Goal(1.4),
-        not_yet="graphc has no LSTM yet"),
+    Row("LSTM 256, sequence 35, batch 32, forward + backward", LSTM, Goal(1.4),
+        {"length": 35, "batch": 32}, {"length": 3, "batch": 2}, {"model": "lstm"}),
     Row("GPT stack training step, adam, batch 16", GPT, Goal(1.5), {"batch": 16, "length": 128},
         {"batch": 2, "length": 8}, {"model": "gpt", "optimizer": "adam", "rate": 1e-4}),
     *(Row(f"BERT-base layer inference, batch {batch}", BERT, Goal(1.2),

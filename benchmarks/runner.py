@@ -31,7 +31,6 @@ def starting_weights(row: Row, data: Arrays) -> Arrays:
 
 def prepare(row: Row, sizes: Mapping[str, int], frameworks: Sequence[Framework]) -> dict[str, Side]:
     """Return a row's sides: those frameworks that have it."""
-    assert row.workload is not None
     data = row.data(sizes)
     values = starting_weights(row, data)
     sides: dict[str, Side] = {}
@@ -76,8 +75,7 @@ def agreement(row: Row, sides: Mapping[str, Side]) -> dict[str, float]:
     A training step changes what the next one computes, so that the losses of several steps check
     gradients and update too.
     """
-    assert row.workload is not None
-    steps = 1 if row.workload.kind in ("function", "inference") else CHECKED_STEPS
+    steps = 1 if row.workload.kind in ("function", "inference", "gradient") else CHECKED_STEPS
     worst = dict.fromkeys(sides, 0.0)
     for _ in range(steps):
         outputs = {name: side.outputs(side.run()) for name, side in sides.items()}
@@ -88,7 +86,6 @@ def agreement(row: Row, sides: Mapping[str, Side]) -> dict[str, float]:
 
 def verify(row: Row, sides: Mapping[str, Side]) -> None:
     """Raise Disagreement where a side is further from graphc than the row allows."""
-    assert row.workload is not None
     for name, far in agreement(row, sides).items():
         if not far <= row.workload.tolerance:
             raise Disagreement(
@@ -139,7 +136,6 @@ def measure(
 
     A row of which one side fails has no figures but its problem, and the others still run.
     """
-    assert row.workload is not None
     work = row.workload.work(**row.sizes)
     limit_s = limits.least_s(work.flops, work.bytes)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import graphc
 from benchmarks import functions_graphc, models
 from benchmarks.record import Arrays, Row, Side
-from graphc import gluon, nd
+from graphc import autograd, gluon, nd
 
 
 def configure(threads: int) -> None:
@@ -29,7 +29,6 @@ def as_numpy(values: Any) -> Arrays:
 
 def network(row: Row, data: Arrays) -> Any:
     """Return the row's network, initialized and with every shape known."""
-    assert row.workload is not None
     graphc.random.seed(1)
     net = getattr(models, row.options["model"])()
     net.initialize(graphc.init.Xavier())
@@ -49,7 +48,6 @@ def weights(row: Row, data: Arrays) -> Arrays:
 
 def function(row: Row, data: Arrays, _: Arrays) -> Side:
     """Prepare a function of arrays."""
-    assert row.workload is not None
     compiled = graphc.compile(getattr(functions_graphc, row.workload.name))
     arguments = [array(x) for x in data]
     return Side(lambda: compiled(*arguments), as_numpy)
@@ -61,6 +59,23 @@ def inference(row: Row, data: Arrays, _: Arrays) -> Side:
     net.hybridize()
     x = array(data[0])
     return Side(lambda: net(x), as_numpy)
+
+
+def gradient(row: Row, data: Arrays, _: Arrays) -> Side:
+    """Prepare a network's output and its gradients, given that by the output."""
+    net = network(row, data)
+    net.hybridize()
+    x, arriving = map(array, data)
+    x.attach_grad()
+    gradients = [x.grad, *(p.grad() for p in trained(net))]
+
+    def run() -> list[Any]:
+        with autograd.record():
+            y = net(x)
+        y.backward(arriving)
+        return [y, *gradients]
+
+    return Side(run, as_numpy)
 
 
 def training(row: Row, data: Arrays, _: Arrays) -> Side:
@@ -96,6 +111,7 @@ def update(row: Row, data: Arrays, _: Arrays) -> Side:
 KINDS = {
     "function": function,
     "inference": inference,
+    "gradient": gradient,
     "training": training,
     "update": update,
 }

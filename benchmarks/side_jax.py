@@ -20,7 +20,6 @@ def as_numpy(values: Any) -> Arrays:
 
 def function(row: Row, data: Arrays, _: Arrays) -> Side:
     """Prepare a function of arrays."""
-    assert row.workload is not None
     compiled = jax.jit(getattr(functions_jax, row.workload.name))
     arguments = [jnp.asarray(x) for x in data]
     return Side(lambda: jax.block_until_ready(compiled(*arguments)), as_numpy)
@@ -31,6 +30,20 @@ def inference(row: Row, data: Arrays, values: Arrays) -> Side:
     compiled = jax.jit(getattr(models_jax, row.options["model"]))
     parameters, x = [jnp.asarray(v) for v in values], jnp.asarray(data[0])
     return Side(lambda: jax.block_until_ready(compiled(parameters, x)), as_numpy)
+
+
+def gradient(row: Row, data: Arrays, values: Arrays) -> Side:
+    """Prepare a network's output and its gradients, given that by the output."""
+    apply = getattr(models_jax, row.options["model"])
+
+    @jax.jit
+    def both(parameters: Any, x: Any, arriving: Any) -> Any:
+        y, pull_back = jax.vjp(apply, parameters, x)
+        of_parameters, of_data = pull_back(arriving)
+        return [y, of_data, *of_parameters]
+
+    arguments = [jnp.asarray(v) for v in values], *map(jnp.asarray, data)
+    return Side(lambda: jax.block_until_ready(both(*arguments)), as_numpy)
 
 
 def sgd(parameters: Any, gradients: Any, state: Any, rate: float) -> tuple[Any, Any]:
@@ -85,4 +98,9 @@ def training(row: Row, data: Arrays, values: Arrays) -> Side:
     return Side(trainer(row, data, values), as_numpy)
 
 
-KINDS = {"function": function, "inference": inference, "training": training}
+KINDS = {
+    "function": function,
+    "inference": inference,
+    "gradient": gradient,
+    "training": training,
+}

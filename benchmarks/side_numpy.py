@@ -15,7 +15,6 @@ def as_float64(x: np.ndarray) -> np.ndarray:
 
 def function(row: Row, data: Arrays, _: Arrays) -> Side:
     """Prepare a function of arrays."""
-    assert row.workload is not None
     called = getattr(functions_numpy, row.workload.name)
     arguments = [as_float64(x) for x in data]
 

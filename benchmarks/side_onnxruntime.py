@@ -54,7 +54,6 @@ FORWARD_ONLY = ("_gradient",)
 
 def function(row: Row, data: Arrays, _: Arrays) -> Side | None:
     """Prepare a function of arrays; None for one with a gradient in it."""
-    assert row.workload is not None
     if row.workload.name.endswith(FORWARD_ONLY):
         return None
     return session(Function(getattr(functions_torch, row.workload.name)(side_torch.eager)), data)

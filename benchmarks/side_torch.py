@@ -42,7 +42,6 @@ def network(row: Row, values: Arrays) -> torch.nn.Module:
 
 def function(wrap: Wrap, row: Row, data: Arrays, _: Arrays) -> Side:
     """Prepare a function of arrays."""
-    assert row.workload is not None
     compiled = getattr(functions_torch, row.workload.name)(wrap)
     arguments = [torch.from_numpy(x) for x in data]
 
@@ -65,6 +64,19 @@ def inference(wrap: Wrap, row: Row, data: Arrays, values: Arrays) -> Side:
     @torch.no_grad()
     def run() -> Any:
         return net(x)
+
+    return Side(run, as_numpy)
+
+
+def gradient(wrap: Wrap, row: Row, data: Arrays, values: Arrays) -> Side:
+    """Prepare a network's output and its gradients, given that by the output."""
+    net = network(row, values)
+    forward, (x, arriving) = wrap(net), map(torch.from_numpy, data)
+    leaves = [x.requires_grad_(), *net.parameters()]
+
+    def run() -> list[Any]:
+        y = forward(x)
+        return [y, *torch.autograd.grad(y, leaves, arriving)]
 
     return Side(run, as_numpy)
 
@@ -110,6 +122,7 @@ def update(wrap: Wrap, row: Row, data: Arrays, _: Arrays) -> Side:
 BUILDERS = {
     "function": function,
     "inference": inference,
+    "gradient": gradient,
     "training": training,
     "update": update,
 }

@@ -34,6 +34,7 @@ class Network:
 MLP = Network((784,), 10, 784 * 512 + 512 * 256 + 2560, 784 * 512)
 LENET = Network((1, 28, 28), 10, 24**2 * 500 + 64 * 25_000 + 405_000, 24**2 * 500)
 IMAGE = 3, 224, 224
+LSTM_UNITS = 256
 NETWORKS = {
     "mlp": MLP,
     "lenet": LENET,
@@ -135,6 +136,16 @@ def sequences(generator: Generator, batch: int, length: int) -> Arrays:
     return [generator.integers(0, 256, shape), generator.integers(0, 256, shape)]
 
 
+def features(generator: Generator, length: int, batch: int) -> Arrays:
+    """Return a sequence, and what arrives at the outputs in the backward pass."""
+    return [normal(generator, length, batch, LSTM_UNITS) for _ in range(2)]
+
+
+def lstm_work(length: int, batch: int) -> Work:
+    """Return the work on inputs and states by their weights, and twice that for the gradients."""
+    return Work(3 * 2 * length * batch * 2 * 4 * LSTM_UNITS**2)
+
+
 def texts(generator: Generator, batch: int, length: int) -> Arrays:
     return [generator.integers(0, 50_000, (batch, length)), generator.integers(0, 2, batch)]
 
@@ -164,6 +175,7 @@ FUNCTIONS = {
 
 ADAM = Workload("adam", tensors, lambda count, elements: Work(0, 28 * count * elements), "update")
 GPT = Workload("gpt", sequences, gpt_work, "training", 2e-3)
+LSTM = Workload("lstm", features, lstm_work, "gradient", 1e-3)
 BERT = Workload(
     "bert_layer",
     lambda generator, batch, length: [normal(generator, batch, length, 768)],

@@ -12,6 +12,7 @@ from graphc.gluon import data as data
 from graphc.gluon import loss as loss
 from graphc.gluon import nn as nn
 from graphc.gluon import parameter as parameter
+from graphc.gluon import rnn as rnn
 from graphc.gluon import utils as utils
 
 _suggest_attributes(__name__)

@@ -128,6 +128,9 @@ class OpDef:
     unrolled : int
         How many of the result's first axes ``lower`` gets as constants: of a few static indices,
         each with code of its own.
+    overwrites : int or None
+        Operand that the first result is written over, and so on for the next ones: the kernel
+        writes only what it changes.
     """
 
     name: str = ""
@@ -140,6 +143,7 @@ class OpDef:
     orders: int = 2
     scattered: bool = False
     unrolled: int = 0
+    overwrites: int | None = None
 
     def __call__(self, *operands: Any, **attrs: Any) -> Any:
         """Apply the op to arrays, traced values or Symbols."""

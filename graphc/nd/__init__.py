@@ -30,6 +30,7 @@ from graphc.frontend.ops.norm import BatchNorm as BatchNorm
 from graphc.frontend.ops.norm import GroupNorm as GroupNorm
 from graphc.frontend.ops.norm import InstanceNorm as InstanceNorm
 from graphc.frontend.ops.norm import LayerNorm as LayerNorm
+from graphc.frontend.ops.rnn import RNN as RNN
 from graphc.frontend.sampling import normal as normal
 from graphc.frontend.sampling import random_exponential as random_exponential
 from graphc.frontend.sampling import random_normal as random_normal

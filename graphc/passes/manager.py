@@ -17,6 +17,7 @@ from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
 from graphc.passes.lower import lower
 from graphc.passes.memory import lifetimes, storage
+from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
 from graphc.passes.winograd import winograd
@@ -25,6 +26,7 @@ GraphPass = Callable[[Graph], Graph]
 
 GRAPH_PASSES: tuple[GraphPass, ...] = (
     canonicalize,
+    row_updates,
     winograd,
     fuse,
 )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.ir.dim import product
-from graphc.ir.graph import Graph, Node, Value, build, placeholder
+from graphc.ir.graph import Graph, Node, Value, build, placeholder, remake, rewrite
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import Life, MemoryPlan, arrange
@@ -44,6 +44,7 @@ class Storage:
 
 def storage(graph: Graph) -> Storage:
     """Order the launches of a fused graph and decide what shares memory."""
+    graph = _changed_copies(graph)
     graph = _own_results(graph, everything=False)
     ordered = _ordered(graph)
     if ordered is None:
@@ -54,6 +55,7 @@ def storage(graph: Graph) -> Storage:
     root = _alias_roots(graph)
     for target, new in graph.updates:
         root[root[new]] = target
+    root |= {new: root[old] for new, old in _changes(graph).items()}
     root = {v: _find(root, v) for v in root}
     return Storage(graph, tuple(ordered), root, _takeovers(graph, ordered, root))
 
@@ -65,6 +67,7 @@ def _own_results(graph: Graph, everything: bool) -> Graph:
     them) whose new value cannot be written over the input it replaces.
     """
     root = _alias_roots(graph)
+    changes = _changes(graph)
     taken = set(graph.inputs)
     results = []
     for value in graph.outputs:
@@ -73,9 +76,54 @@ def _own_results(graph: Graph, everything: bool) -> Graph:
     for target, new in graph.updates:
         source = root[new]
         fits = source not in taken and _writes_over(source.node, source.index, target, root)
-        results.append(new if fits and not everything else _copy(new))
+        stays = source in changes or not everything
+        results.append(new if fits and stays else _copy(new))
         taken.add(source)
     return graph.with_results(results)
+
+
+def _changes(graph: Graph) -> dict[Value, Value]:
+    """Map what an op writes over an operand, changing it in part, to that operand."""
+    return {
+        value: old
+        for node in graph.nodes
+        if node.op.name == "fused"
+        for value in node.outputs
+        if (old := _changed(value)) is not None
+    }
+
+
+def _changed(value: Value) -> Value | None:
+    """Return the operand of a launch that one of its results is written over by its op."""
+    launch = value.node
+    body: Graph = launch.attrs["body"]
+    made = body.outputs[value.index]
+    first = made.node.op.overwrites
+    if first is None:
+        return None
+    return launch.inputs[body.inputs.index(made.node.inputs[first + made.index])]
+
+
+def _changed_copies(graph: Graph) -> Graph:
+    """Copy what an op changes in part, where its old value is still needed."""
+    changes, users = _changes(graph), graph.users()
+    replaced = dict(graph.updates)
+
+    def kept(new: Value, old: Value) -> bool:
+        alone = users[old] == [new.node] and old.op_name == "fused" and old not in graph.results
+        read_on = new in users or new in graph.outputs or new.node.inputs.count(old) > 1
+        return not alone and (replaced.get(old) != new or read_on)
+
+    copied = {new for new, old in changes.items() if kept(new, old)}
+
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        old = [changes[value] for value in node.outputs if value in copied]
+        if not old:
+            return None
+        fresh = tuple(_copy(v) if own in old else v for own, v in zip(node.inputs, inputs))
+        return remake(node, fresh).outputs
+
+    return rewrite(graph, visit) if copied else graph
 
 
 def _copy(value: Value) -> Value:
@@ -117,6 +165,8 @@ def _alias_roots(graph: Graph) -> dict[Value, Value]:
 
 def _reads_in_place(node: Node, position: int, output: int) -> bool:
     """Return whether a kernel reads an operand only at the place where it writes an output."""
+    if _changed(node.outputs[output]) == node.inputs[position]:
+        return True
     body: Graph = node.attrs["body"]
     operand, result = body.inputs[position], body.outputs[output]
     if operand.shape != result.shape or operand.dtype.item_bytes != result.dtype.item_bytes:

@@ -3,6 +3,7 @@
 from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.ops.common import *  # noqa: F403
 from graphc.frontend.symbol.executor import Executor as Executor
+from graphc.frontend.symbol.functions import RNN as RNN
 from graphc.frontend.symbol.functions import Activation as Activation
 from graphc.frontend.symbol.functions import BatchNorm as BatchNorm
 from graphc.frontend.symbol.functions import Convolution as Convolution

@@ -11,6 +11,7 @@ import graphc
 from graphc import autograd, gluon, lr_scheduler, nd
 from graphc.errors import ArgumentError, AutogradError, IndexRangeError
 from graphc.gluon import nn
+from graphc.passes.manager import run_graph_passes
 
 STEPS = 8
 
@@ -256,3 +257,120 @@ def test_states_continue_between_step_and_trainer() -> None:
         return net.weight.data().asnumpy()
 
     np.testing.assert_allclose(run("stst"), run("tttt"), rtol=1e-4, atol=1e-6)
+
+
+# -- embeddings ------------------------------------------------------------------------------
+
+
+class Classifier(nn.HybridBlock):
+    """Two embeddings, one read at two places; ``tied`` scores by the first one."""
+
+    def __init__(self, tied: bool = False, apart: bool = False, sparse: bool = False) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 6, sparse_grad=sparse)
+        self.places = nn.Embedding(9, 6)
+        self.out = None if tied else nn.Dense(4)
+        self.tied, self.apart = tied, apart
+
+    def forward(self, x: Any) -> Any:
+        h = nd.mean(self.words(x), axis=1) + nd.max(self.places(x % 9), axis=1)
+        if self.apart:
+            h = h + nd.sum(self.words(x // 2), axis=1)
+        return nd.dot(h, self.words.weight.data(), transpose_b=True) if self.tied else self.out(h)
+
+
+def embedded(how: str, arguments: dict[str, Any], **kind: bool) -> tuple[dict[str, Any], Any]:
+    """Return the Parameters after a few steps, and the TrainStep."""
+    graphc.random.seed(3)
+    net = Classifier(**kind)
+    net.initialize(graphc.init.Xavier())
+    net.hybridize()
+    loss_fn = gluon.loss.SoftmaxCrossEntropyLoss()
+    trainer = gluon.Trainer(net.collect_params(), arguments.pop("optimizer", "sgd"), arguments)
+    step = gluon.TrainStep(net, loss_fn, trainer)
+    generator = np.random.default_rng(1)
+    for size in (5, 5, 3):
+        x = nd.array(generator.integers(0, 50, (size, 7)), dtype="int32")
+        label = nd.array(generator.integers(0, 4, size), dtype="int32")
+        if how == "step":
+            step(x, label)
+        else:
+            with autograd.record():
+                loss = loss_fn(net(x), label)
+            loss.backward()
+            trainer.step(size)
+    return {n: p.data().asnumpy() for n, p in net.collect_params().items()}, step
+
+
+def updated_by_rows(step: Any) -> int:
+    """Return how many tables a TrainStep updates row by row, with their states."""
+    x, label = nd.zeros((4, 7), dtype="int32"), nd.zeros((4,), dtype="int32")
+    graph = run_graph_passes(step.trace(x, label)[0].compiled.graph)
+    launches = {id(new.node): new.node for _, new in graph.updates}
+    return sum(node.attrs.get("label") == "update_rows" for node in launches.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "tables"),
+    [
+        ({"learning_rate": 0.3}, {}, 2),
+        ({"learning_rate": 0.3, "clip_gradient": 0.01}, {}, 2),
+        ({"optimizer": "adagrad", "learning_rate": 0.3}, {}, 2),
+        ({"learning_rate": 0.3}, {"tied": True}, 1),
+        ({"learning_rate": 0.3}, {"apart": True}, 1),
+        ({"learning_rate": 0.3, "wd": 0.01}, {}, 0),
+        ({"learning_rate": 0.3, "momentum": 0.9}, {}, 0),
+        ({"optimizer": "adam"}, {}, 0),
+        ({"learning_rate": 0.3}, {"sparse": True}, 2),
+        ({"learning_rate": 0.3, "momentum": 0.9, "wd": 0.01}, {"sparse": True}, 1),
+        ({"optimizer": "adam", "wd": 0.01}, {"sparse": True}, 1),
+        ({"optimizer": "adam"}, {"sparse": True, "tied": True}, 0),
+        ({"optimizer": "adam", "lazy_update": False}, {"sparse": True}, 0),
+    ],
+)
+def test_embeddings_are_updated_by_rows_where_that_is_the_same(
+    arguments: dict[str, Any], kind: dict[str, bool], tables: int
+) -> None:
+    expected, _ = embedded("hybridized", dict(arguments), **kind)
+    found, step = embedded("step", dict(arguments), **kind)
+    assert updated_by_rows(step) == tables
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("how", ["hybridized", "step"])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_lazy_updates_leave_rows_that_no_batch_touched(how: str, lazy: bool) -> None:
+    """With momentum, decay and all; without ``lazy_update`` they decay."""
+    arguments = {"optimizer": "adam", "wd": 0.1, "lazy_update": lazy}
+    found, _ = embedded(how, arguments, sparse=True)
+    start, _ = embedded(how, {"learning_rate": 0.0}, sparse=True)
+    generator = np.random.default_rng(1)
+    touched: set[int] = set()
+    for size in (5, 5, 3):
+        touched |= set(generator.integers(0, 50, (size, 7)).ravel().tolist())
+        generator.integers(0, 4, size)
+    rest = sorted(set(range(50)) - touched)
+    name = next(n for n in found if found[n].shape == (50, 6))
+    assert rest and (found[name][sorted(touched)] != start[name][sorted(touched)]).any()
+    assert (found[name][rest] == start[name][rest]).all() == lazy
+
+
+def test_weight_decay_that_is_set_later_reaches_every_row() -> None:
+    _, step = embedded("step", {"learning_rate": 0.3})
+    before = step.net.words.weight.data().asnumpy()
+    step.trainer.optimizer.wd = 0.5
+    x = nd.zeros((2, 7), dtype="int32")
+    step(x, nd.zeros((2,), dtype="int32"))
+    after = step.net.words.weight.data().asnumpy()
+    np.testing.assert_allclose(after[1:], before[1:] * (1 - 0.3 * 0.5), rtol=1e-6)
+    assert updated_by_rows(step) == 0
+
+
+def test_an_index_out_of_range_changes_no_row() -> None:
+    _, step = embedded("step", {"learning_rate": 0.3})
+    before = step.net.words.weight.data().asnumpy()
+    x = nd.array(np.full((2, 7), 50), dtype="int32")
+    with pytest.raises(IndexRangeError, match="50"):
+        step(x, nd.zeros((2,), dtype="int32"))
+    np.testing.assert_array_equal(step.net.words.weight.data().asnumpy(), before)

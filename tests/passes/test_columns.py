@@ -10,9 +10,10 @@ from graphc.codegen.python_text import source
 from graphc.ir.dim import symbol
 from graphc.ir.graph import Graph, placeholder
 from graphc.ir.interp import interpret
+from graphc.ir.ops.indexing import take
 from graphc.ir.ops.reduction import max as max_over
 from graphc.ir.ops.reduction import sum as sum_over
-from graphc.ir.types import TensorType, float32
+from graphc.ir.types import TensorType, float32, int64
 from graphc.passes.schedule import columns
 
 SIZES = [(0, 5), (1, 1), (7, 16), (8, 17), (20, 511), (23, 513), (9, 1100), (40, 0)]
@@ -62,3 +63,26 @@ def test_small_windows_keep_their_registers() -> None:
     case = GroupKernel(Graph("case", (x,), (sum_over(x, (0,), True),)))
     assert "sums0" not in source(case.kernel)
     assert columns.COLUMNS % 16 == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 13])
+@pytest.mark.parametrize("width", [1, 16, 37])
+def test_rows_that_indices_name_are_read_as_vectors(count: int, width: int) -> None:
+    """Their mean is one kernel, which adds row by row and makes no array of the rows."""
+    table, m = placeholder("t", TensorType(float32, (symbol("v"), symbol("n")))), symbol("m")
+    indices = placeholder("i", TensorType(int64, (2, m)))
+    case = GroupKernel(
+        Graph("case", (table, indices), (sum_over(take(table, indices, 0), (1,), True),))
+    )
+    assert "gather" not in source(case.kernel) and "sums0" in source(case.kernel)
+    generator = np.random.default_rng(2)
+    rows = generator.standard_normal((9, width)).astype(np.float32)
+    chosen = generator.integers(0, 9, (2, count))
+    expected = np.zeros((2, 1, width), np.float32)
+    for place in range(count):
+        expected[:, 0] += rows[chosen[:, place]]
+    bindings = {"v": 9, "n": width, "m": count}
+    for found in (
+        case.run([rows, chosen], **bindings), case.run_as_python([rows, chosen], **bindings)
+    ):  # fmt: skip
+        np.testing.assert_array_equal(found[0], expected)

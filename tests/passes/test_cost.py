@@ -55,3 +55,15 @@ CASES = {
 def test_cost(case: str) -> None:
     function, shapes, expected = CASES[case]
     assert costs(function, *shapes) == [expected]
+
+
+def test_explicit_loops_over_tiles_count_every_element() -> None:
+    steps, batch, units = 3, 16, 32
+    shapes = (steps, batch, 4 * units), (4 * units, units), (4 * units,), *2 * ((batch, units),)
+    found = costs(lambda *x: OPS["recurrent"](*x, mode="lstm"), *shapes)
+    product = 2 * steps * batch * 4 * units**2
+    cells = steps * batch * units
+    assert product + 10 * cells < found[-1][0] < product + 30 * cells
+    elements = 4 * cells + 4 * units * (units + 1) + 2 * batch * units
+    results = 2 * (steps + 1) * batch * units + 4 * cells
+    assert found[-1][1] == (elements + results) * F

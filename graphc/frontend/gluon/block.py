@@ -91,7 +91,7 @@ class Block:
     ) -> None:
         for name in unknown:
             raise unknown_argument(type(self), name)
-        full, own = NameScope.name_for(prefix, params, type(self).__name__.lower())
+        full, own = NameScope.name_for(prefix, params, self._alias())
         state: dict[str, Any] = {
             "_children": {},
             "_reg_params": {},
@@ -105,6 +105,10 @@ class Block:
             "_completed": -1,
         }
         self.__dict__.update(state)
+
+    def _alias(self) -> str:
+        """Return what numbered prefixes of this kind of Block begin with."""
+        return type(self).__name__.lower()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         check_keywords(cls, kwargs)

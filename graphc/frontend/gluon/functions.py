@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.errors import nearest
 from graphc.frontend import creation, sampling
-from graphc.frontend.ops import elementwise, indexing, linalg, loss, nn, norm, reduce, shape
+from graphc.frontend.ops import elementwise, indexing, linalg, loss, nn, norm, reduce, rnn, shape
 
 
 class Functions:
@@ -35,7 +35,7 @@ class Functions:
         raise AttributeError(f"{self._name} has no function {name!r}.{nearest(name, known)}")
 
 
-_OPERATORS = (nn, norm, elementwise, reduce, shape, linalg, indexing, loss)
+_OPERATORS = (nn, norm, rnn, elementwise, reduce, shape, linalg, indexing, loss)
 
 F = Functions(
     "F", *_OPERATORS, creation, sampling,

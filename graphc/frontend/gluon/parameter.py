@@ -77,6 +77,10 @@ class Parameter:
         Whether ``initialize`` may come before the shape is known.
     differentiable : bool
         False makes ``grad_req`` ``"null"`` for good: running statistics.
+    stype : str
+        Accepted as MXNet's; arrays are dense.
+    grad_stype : str
+        ``"row_sparse"`` asks for lazy updates; see :class:`~graphc.gluon.nn.Embedding`.
 
     Attributes
     ----------
@@ -100,7 +104,7 @@ class Parameter:
     ) -> None:
         self.name = name
         self.lr_mult, self.wd_mult, self.init = lr_mult, wd_mult, init
-        self.allow_deferred_init = allow_deferred_init
+        self.allow_deferred_init, self.grad_stype = allow_deferred_init, grad_stype
         self._differentiable = differentiable
         self._shape = None if shape is None else _sizes(shape)
         self._dtype = as_dtype("float32" if dtype is None else dtype)

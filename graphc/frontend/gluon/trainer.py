@@ -17,7 +17,7 @@ from graphc.frontend.autograd import pause
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
 from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.jit import Jit
-from graphc.frontend.optimizer.base import Optimizer, apply_update
+from graphc.frontend.optimizer.base import Optimizer, apply_update, in_rows
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
 from graphc.ir.ops.basic import cast
 
@@ -61,8 +61,8 @@ class Plan:
     Attributes
     ----------
     entries : tuple
-        For each Parameter its number, its factors of learning rate and weight decay, and which of
-        the step numbers is its own.
+        For each Parameter its number, its factors of learning rate and weight decay (0 where there
+        is no decay), and which of the step numbers is its own.
     rate_count : int
         How many numbers the program is told: three, and the step numbers.
     """
@@ -177,10 +177,12 @@ class Trainer:
         optimizer = self.optimizer
         steps = optimizer.count(indices)
         distinct = sorted(set(steps))
+        decays = optimizer.wd != 0
         entries = tuple(
             [
-                (index, *optimizer.multipliers(index), distinct.index(step))
+                (index, lr_mult, wd_mult if decays else 0.0, distinct.index(step))
                 for index, step in zip(indices, steps)
+                for lr_mult, wd_mult in [optimizer.multipliers(index)]
             ]
         )
         numbers = (optimizer.learning_rate, optimizer.wd, rescale, *distinct)
@@ -299,6 +301,9 @@ class Trainer:
             for n, (state, label) in enumerate(zip(states, labels, strict=True))
         )
         new, changed = apply_update(self.optimizer, weight, gradient, held, *told)
+        if parameter.grad_stype == "row_sparse" and self.optimizer.lazy_update:
+            new = in_rows(gradient, new, weight)
+            changed = tuple(map(partial(in_rows, gradient), changed, held))
         trace.update(array, _cast(new, array), parameter.name, parameter)
         if len(changed) != len(states):
             raise ArgumentError(

@@ -104,6 +104,7 @@ from graphc.frontend.ops.elementwise import where as where
 from graphc.frontend.ops.elementwise import zeros_like as zeros_like
 from graphc.frontend.ops.indexing import SequenceLast as SequenceLast
 from graphc.frontend.ops.indexing import SequenceMask as SequenceMask
+from graphc.frontend.ops.indexing import SequenceReverse as SequenceReverse
 from graphc.frontend.ops.indexing import batch_take as batch_take
 from graphc.frontend.ops.indexing import choose_element_0index as choose_element_0index
 from graphc.frontend.ops.indexing import gather_nd as gather_nd

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphc.errors import ArgumentError, ShapeError, user_location
 from graphc.frontend.ops.operator import chosen, dims, operator
-from graphc.ir.ops import comparison, creation, gather, movement
+from graphc.ir.ops import basic, comparison, creation, gather, movement, rearrange
 from graphc.ir.ops import indexing as core
 from graphc.ir.sizes import known_size, unify
 from graphc.ir.types import as_dtype, shape_text
@@ -35,9 +35,7 @@ def batch_take(a: Any, indices: Any) -> Any:
 
 
 @operator("pick", "choose_element_0index", inputs=("data", "index"))
-def pick(
-    data: Any, index: Any, axis: int = -1, keepdims: bool = False, mode: str = "clip"
-) -> Any:
+def pick(data: Any, index: Any, axis: int = -1, keepdims: bool = False, mode: str = "clip") -> Any:
     """Return one element along ``axis`` for each position of the other axes."""
     return core.pick(data, index, axis, keepdims, chosen("mode", mode, _MODES))
 
@@ -143,3 +141,29 @@ def SequenceLast(
     rows = creation.arange(batch, dtype="int64")
     pairs = [steps, rows] if axis == 0 else [rows, steps]
     return gather.getitem_advanced(data, tuple(pairs), "clip")
+
+
+@operator("SequenceReverse", inputs=("data", "sequence_length"))
+def SequenceReverse(
+    data: Any, sequence_length: Any = None, use_sequence_length: bool = False, axis: int = 0
+) -> Any:
+    """Turn each sequence around; what lies after its end stays in place.
+
+    Parameters
+    ----------
+    data : array, shape (T, N, ...)
+    sequence_length : array, shape (N,)
+    use_sequence_length : bool
+        Without it all steps count.
+    axis : int
+        The axis of time: 0.
+    """
+    if axis != 0:
+        raise ArgumentError(f"SequenceReverse: axis is 0, got {axis}", where=user_location())
+    if not use_sequence_length or sequence_length is None:
+        return rearrange.flip(data, 0)
+    length, batch = dims(data)[:2]
+    steps = movement.expand_dims(creation.arange(length, dtype="int64"), 1)
+    ends = movement.expand_dims(basic.cast(sequence_length, "int64"), 0)
+    turned = comparison.where(comparison.less(steps, ends), ends - 1 - steps, steps)
+    return gather.getitem_advanced(data, (turned, creation.arange(batch, dtype="int64")), "clip")

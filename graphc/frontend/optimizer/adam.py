@@ -38,12 +38,14 @@ class Adam(Optimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
+        lazy_update: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.beta1 = self._number("beta1", beta1)
         self.beta2 = self._number("beta2", beta2)
         self.epsilon = self._number("epsilon", epsilon)
+        self.lazy_update = bool(lazy_update)
 
     def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the two running means, zeros."""
@@ -75,6 +77,7 @@ class AdamW(Adam):
     learning_rate : float
     beta1, beta2 : float
     epsilon : float
+    lazy_update : bool
     **kwargs
         As of :class:`Optimizer`.
     """

@@ -17,6 +17,8 @@ from graphc.frontend.lr_scheduler import LRScheduler
 from graphc.frontend.numeric import number
 from graphc.ir.ops.arithmetic import clip
 from graphc.ir.ops.basic import cast
+from graphc.ir.ops.comparison import not_equal, where
+from graphc.ir.ops.reduction import any as any_element
 
 C = TypeVar("C", bound="type[Optimizer]")
 State = tuple[Any, ...]
@@ -103,6 +105,7 @@ class Optimizer:
     """
 
     default_learning_rate = 0.01
+    lazy_update = False
 
     def __init__(
         self,
@@ -266,6 +269,13 @@ class Optimizer:
 def limited(x: Any, limit: float | None) -> Any:
     """Return ``x`` in ``-limit .. limit``; as in MXNet, no limit where it is not positive."""
     return x if limit is None or limit <= 0 else clip(x, -limit, limit)
+
+
+def in_rows(grad: Any, new: Any, old: Any) -> Any:
+    """Return ``new`` in rows whose gradient is not zero, ``old`` in the others: a lazy update."""
+    nonzero = not_equal(grad, 0)
+    axes = tuple(range(1, len(grad.shape)))
+    return where(any_element(nonzero, axes, True) if axes else nonzero, new, old)
 
 
 def apply_update(

@@ -18,13 +18,17 @@ class SGD(Optimizer):
     Parameters
     ----------
     momentum : float
+    lazy_update : bool
+        Of an ``Embedding(..., sparse_grad=True)``, leave rows whose gradient is zero as they are:
+        neither their momentum nor their decay goes on.
     **kwargs
         As of :class:`Optimizer`.
     """
 
-    def __init__(self, momentum: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, momentum: float = 0.0, lazy_update: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.momentum = self._number("momentum", momentum)
+        self.lazy_update = bool(lazy_update)
 
     def init_state(self, weight: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the momentum, zeros."""
@@ -54,6 +58,8 @@ class NAG(SGD):
     Parameters
     ----------
     momentum : float
+    lazy_update : bool
+        As of :class:`SGD`.
     **kwargs
         As of :class:`Optimizer`.
     """

@@ -44,6 +44,7 @@ _OPTIONAL: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "length": lambda params: bool(params.get("use_length")),
     "sequence_length": lambda params: bool(params.get("use_sequence_length")),
     "gamma": lambda params: params.get("act_type", "prelu") == "prelu",
+    "state_cell": lambda params: params.get("mode", "lstm") == "lstm",
 }
 
 
@@ -135,9 +136,7 @@ def _variadic(
     return [as_entry(record.name, x) for x in listed], list(range(len(listed)))
 
 
-def _positional(
-    record: Operator, args: Sequence[Any], params: Mapping[str, Any]
-) -> dict[str, Any]:
+def _positional(record: Operator, args: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
     if len(args) > len(record.parameters):
         raise ArgumentError(
             f"{record.name} takes {len(record.parameters)} arguments, got {len(args)}",
@@ -152,9 +151,7 @@ def _positional(
     return found
 
 
-def _named(
-    record: Operator, name: str, params: dict[str, Any]
-) -> tuple[list[Entry], list[str]]:
+def _named(record: Operator, name: str, params: dict[str, Any]) -> tuple[list[Entry], list[str]]:
     """Take the inputs out of the arguments, in the operator's order."""
     known = {**defaults(record.name), **params}
     inputs: list[Entry] = []

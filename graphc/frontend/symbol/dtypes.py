@@ -28,7 +28,7 @@ from graphc.ir.types import DType, TensorType, as_dtype, float32, promote
 Key = tuple[int, int]
 _TYPED_BY_DATA = (
     "take", "batch_take", "pick", "gather_nd", "scatter_nd", "SequenceMask", "SequenceLast",
-    "reshape_like", "slice_like", "broadcast_like", "softmax_cross_entropy",
+    "SequenceReverse", "reshape_like", "slice_like", "broadcast_like", "softmax_cross_entropy",
 )  # fmt: skip
 """Operators whose result has the type of their first input, whatever the others have."""
 _ANY_SHAPE = (2,) * 8

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from graphc.errors import ArgumentError, DTypeError, user_location
 from graphc.frontend import creation, sampling
-from graphc.frontend.ops import indexing, loss, nn, norm
+from graphc.frontend.ops import indexing, loss, nn, norm, rnn
 from graphc.frontend.ops.operator import element_type
 from graphc.frontend.symbol.compose import checked_attributes, compose_source, variable
 from graphc.frontend.symbol.node import SOURCES, Entry
@@ -118,6 +118,7 @@ LayerNorm = _composing(norm.LayerNorm)
 InstanceNorm = _composing(norm.InstanceNorm)
 GroupNorm = _composing(norm.GroupNorm)
 Embedding = _composing(indexing.Embedding)
+RNN = _composing(rnn.RNN)
 softmax_cross_entropy = _composing(loss.softmax_cross_entropy)
 
 

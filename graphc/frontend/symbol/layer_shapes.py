@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphc.errors import ArgumentError, ShapeError
+from graphc.frontend.ops.rnn import parameter_count
 from graphc.ir.dim import Dim, SizeExpr, product
 from graphc.ir.types import normalize_axis, shape_text
 
@@ -81,6 +82,14 @@ def _leaky_relu(data: Shape, params: Params) -> Shapes:
     return {"gamma": (data[1],)}
 
 
+def _recurrent(data: Shape, params: Params) -> Shapes:
+    units, layers = (_asked(params, name, "RNN") for name in ("state_size", "num_layers"))
+    directions = 2 if params.get("bidirectional") else 1
+    count = parameter_count(params.get("mode", "lstm"), data[2], units, layers, directions)
+    state = (layers * directions, data[1], units)
+    return {"parameters": (count,), "state": state, "state_cell": state}
+
+
 def _per_row(data: Shape, params: Params) -> Shapes:
     return {"label": data[:1]}
 
@@ -96,6 +105,7 @@ RULES: dict[str, tuple[int, Callable[[Shape, Params], Shapes]]] = {
     "LayerNorm": (1, _channels(-1)),
     "Embedding": (0, _embedding),
     "LeakyReLU": (2, _leaky_relu),
+    "RNN": (3, _recurrent),
     "softmax_cross_entropy": (1, _per_row),
 }
 
@@ -127,8 +137,5 @@ def parameter_shapes(op: str, data: Shape, params: Params) -> Shapes:
     if rule is None:
         return {}
     if len(data) < axes:
-        raise ShapeError(
-            f"{op} takes data with {axes} or more axes, got shape {shape_text(data)}"
-        )
+        raise ShapeError(f"{op} takes data with {axes} or more axes, got shape {shape_text(data)}")
     return rule(data, params)
-

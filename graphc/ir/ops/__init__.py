@@ -70,6 +70,9 @@ from graphc.ir.ops import (
     reduction as reduction,
 )
 from graphc.ir.ops import (
+    rows as rows,
+)
+from graphc.ir.ops import (
     slice_bounds as slice_bounds,
 )
 from graphc.ir.ops import (

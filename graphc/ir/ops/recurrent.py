@@ -22,10 +22,11 @@ from graphc.ir.operand import apply
 from graphc.ir.ops.composite import shape_of
 from graphc.ir.ops.contraction import matmul
 from graphc.ir.ops.creation import full_like
-from graphc.ir.ops.movement import reshape
+from graphc.ir.ops.movement import reshape, transpose
 from graphc.ir.ops.rearrange import slice_axis
 from graphc.ir.ops.recurrent_nests import GATES, LANES, backward_nest, forward_nest
 from graphc.ir.ops.reduction import sum as sum_
+from graphc.ir.ops.slicing import unslice
 from graphc.ir.types import TensorType, float32, float64, same_shape, shape_text
 
 KEPT = {"rnn_relu": 0, "rnn_tanh": 0, "lstm": 4, "gru": 4}
@@ -151,8 +152,8 @@ class Recurrent(OpDef):
         self, x: Any, weight: Any, bias: Any, *states: Any, mode: str, reverse: bool
     ) -> Any:
         """Lay out the weights by blocks of units, then take the steps."""
-        packed = apply(PACK, (weight,), {"gates": GATES[mode]})
-        return apply(STEPS, (x, packed, bias, *states), {"mode": mode, "reverse": reverse})
+        operands = (x, _packed(weight, GATES[mode]), bias, *states)
+        return apply(STEPS, operands, {"mode": mode, "reverse": reverse})
 
     def vjp(
         self, g: Any, y: Any, x: Any, weight: Any, bias: Any, *states: Any, mode: str,
@@ -169,7 +170,7 @@ class Recurrent(OpDef):
         slopes = [] if not kept or given[-1] is None else [given[-1]]
         found = apply(
             BACKWARD,
-            (*arriving, *results[:count], *kept, *slopes, weight),
+            (*arriving, *results[:count], *kept, *slopes, _by_columns(weight)),
             {"mode": mode, "reverse": reverse, "kept": bool(slopes)},
         )
         projected, hidden, *starts = found if mode == "gru" else (found[0], *found)
@@ -207,31 +208,27 @@ def _rows(x: Any, width: Dim) -> Any:
     return reshape(x, (steps * batch, width))
 
 
-class PackUnits(OpDef):
-    """Recurrent weights as (blocks of units, H, gates, units of a block), zeros at the end."""
+def _packed(weight: Any, gates: int) -> Any:
+    """Return recurrent weights as (blocks of units, H, gates, units of a block), zeros at the end.
 
-    name, kind, gradient = "recurrent_pack", Kind.MOVEMENT, False
-    samples = (sample((12, 3), gates=4), sample((51, 17), gates=3), sample((4, 4), gates=1))
+    So the steps read them in order.
+    """
+    units = shape_of(weight)[1]
+    blocks = ceil_div(units, LANES)
+    cut, padded = reshape(weight, (gates, units, units)), (gates, blocks * LANES, units)
+    if padded != shape_of(cut):
+        cut = unslice(cut, (0, 0, 0), padded, (1, 1, 1))
+    return transpose(reshape(cut, (gates, blocks, LANES, units)), (1, 3, 0, 2))
 
-    def infer(self, weight: TensorType, *, gates: int) -> TensorType:
-        """Return the shape of blocks."""
-        units = weight.shape[-1]
-        return weight.with_shape((ceil_div(units, LANES), units, gates, LANES))
 
-    def lower(self, k: Any, weight: Any, *, gates: int) -> Any:
-        """Read a unit's row, transposed."""
-        block, depth, gate, lane = k.index
-        units = k.size(weight.shape[-1])
-        unit = block * LANES + lane
-        return weight.at_where(unit < units, 0, gate * units + unit, depth)
-
-    def reference(self, weight: np.ndarray, *, gates: int) -> np.ndarray:
-        """Pad, cut and transpose."""
-        units = weight.shape[1]
-        blocks = -(-units // LANES)
-        cut = weight.reshape(gates, units, units)
-        padded = np.pad(cut, ((0, 0), (0, blocks * LANES - units), (0, 0)))
-        return padded.reshape(gates, blocks, LANES, units).transpose(1, 3, 0, 2)
+def _by_columns(weight: Any) -> Any:
+    """Return recurrent weights as (blocks of units, gates and units, units of a block)."""
+    rows, units = shape_of(weight)
+    blocks = ceil_div(units, LANES)
+    padded = (rows, blocks * LANES)
+    if padded != (rows, units):
+        weight = unslice(weight, (0, 0), padded, (1, 1))
+    return transpose(reshape(weight, (rows, blocks, LANES)), (1, 0, 2))
 
 
 class Steps(OpDef):
@@ -278,16 +275,17 @@ class Backward(OpDef):
     compiled = True
     tolerance = TOLERANCE
     samples = (
-        sample((4, 2, 3), (4, 2, 3), (4, 2, 3), (4, 2, 3), (3, 2, 12), (3, 2, 12), (12, 3),
+        sample((4, 2, 3), (4, 2, 3), (4, 2, 3), (4, 2, 3), (3, 2, 12), (3, 2, 12), (1, 12, LANES),
                mode="lstm", reverse=False, kept=True),
         sample((3, 5, 67), (3, 5, 67), (3, 5, 67), (3, 5, 67), Spec((2, 5, 268), 0.1, 0.9),
-               Spec((268, 67), -0.2, 0.2),
+               Spec((5, 268, LANES), -0.2, 0.2),
                mode="lstm", reverse=True, kept=False),
-        sample((3, 18, 3), (3, 18, 3), (2, 18, 12), (2, 18, 12), (9, 3),
+        sample((3, 18, 3), (3, 18, 3), (2, 18, 12), (2, 18, 12), (1, 9, LANES),
                mode="gru", reverse=False, kept=True),
-        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (6, 2), mode="gru", reverse=True, kept=False),
-        sample((3, 2, 4), (3, 2, 4), (4, 4), mode="rnn_tanh", reverse=False, kept=False),
-        sample((3, 2, 4), (3, 2, 4), (4, 4), mode="rnn_relu", reverse=True, kept=False),
+        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (1, 6, LANES),
+               mode="gru", reverse=True, kept=False),
+        sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_tanh", reverse=False, kept=False),
+        sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_relu", reverse=True, kept=False),
     )  # fmt: skip
 
     def infer(
@@ -323,8 +321,8 @@ class Backward(OpDef):
         arriving, values = operands[:count], operands[count : 2 * count]
         gates = None if mode.startswith("rnn") else operands[2 * count]
         more = operands[2 * count + 1] if kept else None
-        weight = operands[-1]
         length, batch, units = arriving[0].shape
+        weight = np.concatenate(list(operands[-1]), axis=1)[:, :units]
         steps = length - 1
         projected = np.empty((steps, batch, GATES[mode] * units), weight.dtype)
         hidden = np.empty_like(projected)
@@ -369,7 +367,6 @@ def _slopes(
     return [part], [part], [zero]
 
 
-PACK = register(PackUnits())
 STEPS = register(Steps())
 BACKWARD = register(Backward())
 RECURRENT = recurrent = register(Recurrent())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.loop import Assign, Bind, Declare, For, Let, Stmt, Store
 from graphc.ir.types import DType, float32, float64
@@ -21,9 +21,16 @@ GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
 LANES = 16
 """Units of a block."""
 ROWS = 16
-"""Rows of the batch that go through the sequence together: weights are read once for all."""
-TILES = {float32: (6, 4, 1), float64: (3, 1)}
-"""Rows of register tiles; with the vectors of four gates they take 24 registers."""
+"""Rows of the batch that go through the sequence together: weights are read once for all.
+
+A batch of less than two such blocks is cut into two of a multiple of ``FEWEST`` rows.
+"""
+FEWEST = 4
+TILES = {float32: ((6, 12), (4, 4), (1, 1)), float64: ((3, 3), (1, 1))}
+"""Rows of register tiles, and of how many rows each kind takes a multiple.
+
+With the vectors of four gates six rows take 24 registers; eight rows are better done by fours.
+"""
 ACROSS = 4
 """Vectors of a tile of the backward product."""
 
@@ -38,8 +45,10 @@ class _Walk:
         self.reverse = int(reverse)
         self.names = k.axis_names
         self.block = symbol(self.names())
-        self.first = self.block * ROWS
-        self.stop = dim_min(self.first + ROWS, self.batch)
+        half = ceil_div(self.batch, 2 * FEWEST) * FEWEST
+        self.rows = dim_max(dim_min(half, ROWS), FEWEST)
+        self.first = self.block * self.rows
+        self.stop = dim_min(self.first + self.rows, self.batch)
 
     @property
     def start(self) -> Dim:
@@ -53,14 +62,14 @@ class _Walk:
 
     def over_blocks(self, body: Body) -> Body:
         """Return the loop over blocks of the batch, which run side by side."""
-        blocks = E.index(ceil_div(self.batch, ROWS))
+        blocks = E.index(ceil_div(self.batch, self.rows))
         return (For(str(self.block), E.index(0), blocks, body, bind=Bind.PARALLEL),)
 
     def over_rows(self, dtype: DType, body: Callable[[Dim, int], Body]) -> Body:
         """Return loops over tiles of rows of the block, each as large as the rows left allow."""
         loops, start = [], self.first
-        for count in TILES[dtype]:
-            whole = start + (self.stop - start) // count * count
+        for count, multiple in TILES[dtype]:
+            whole = start + (self.stop - start) // multiple * multiple
             loops.append(self._tiles(start, whole, count, body))
             start = whole
         return tuple(loops)
@@ -70,10 +79,22 @@ class _Walk:
 
     def vectors(self, body: Callable[[Dim, Expr], Body]) -> For:
         """Return the loop over vectors of units, with the mask of those that exist."""
+        return self.loop(0, self.units, lambda unit: body(unit, self.inside(unit)), LANES)
+
+    def sweep(self, turn: Dim, stop: Dim, width: int, body: Callable[[Dim], Body]) -> For:
+        """Return the loop over blocks of units, in every second turn the last block first.
+
+        Weights may be larger than the second-level cache: so each turn begins with those that the
+        one before read last.
+        """
+        count, odd = ceil_div(stop, width), turn - turn // 2 * 2
         return self.loop(
-            0, self.units, lambda unit: body(unit, E.iota(LANES) < E.index(self.units - unit)),
-            LANES,
-        )  # fmt: skip
+            0, count, lambda block: body((block + odd * (count - 1 - 2 * block)) * width)
+        )
+
+    def inside(self, unit: Dim) -> Expr:
+        """Return the mask of the units that exist in a vector."""
+        return E.iota(LANES) < E.index(self.units - unit)
 
     def over_units(self, body: Callable[[Dim, Dim, Expr], Body]) -> For:
         """Return the loops over rows of the block and vectors of units."""
@@ -128,8 +149,9 @@ def forward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer], 
 
     def step(turn: Dim) -> Body:
         t = steps - 1 - turn if reverse else turn
-        return (walk.vectors(lambda unit, mask: walk.over_rows(
-            x.dtype, lambda row, count: forward.tile(t, row, count, unit, mask)
+        gathered = forward.gathered(t) if mode == "lstm" else ()
+        return (*gathered, walk.sweep(turn, walk.units, LANES, lambda unit: walk.over_rows(
+            x.dtype, lambda row, count: forward.tile(t, row, count, unit, walk.inside(unit))
         )),)  # fmt: skip
 
     return walk.over_blocks((walk.over_units(copied), walk.loop(0, steps, step)))
@@ -153,6 +175,26 @@ class _Forward:
         self.states, self.outputs = outputs[0], outputs
         self.gates = GATES[mode]
 
+    def gathered(self, t: Dim) -> Body:
+        """Return the loops that put inputs plus biases where the gates of a step will lie.
+
+        Tiles read lines far apart. This way those are in the cache, and will be written anyway.
+        """
+        walk, width = self.walk, self.gates * self.walk.units
+
+        def add(row: Dim, column: Dim) -> Body:
+            place = E.index((t * walk.batch + row) * width + column)
+            mask = E.iota(LANES) < E.index(width - column)
+            x, bias = (
+                E.load(buffer, at, (LANES,), (1,), mask)
+                for buffer, at in ((self.x, place), (self.bias, E.index(column)))
+            )
+            return (Store(self.outputs[-1], place, x + bias, (1,), mask),)
+
+        return (walk.loop(walk.first, walk.stop, lambda row: (
+            walk.loop(0, width, lambda column: add(row, column), LANES),
+        )),)  # fmt: skip
+
     def tile(self, t: Dim, row: Dim, count: int, unit: Dim, mask: Expr) -> Body:
         """Return the statements of ``count`` rows by a vector of units at step ``t``."""
         walk, shape = self.walk, (count, LANES)
@@ -161,8 +203,12 @@ class _Forward:
         body: list[Stmt] = []
         registers = [walk.names() for _ in range(self.gates)]
         for gate in range(self.gates):
-            at = E.index(gate * walk.units + unit)
-            start = E.load(self.bias, at, shape, (0, 1), mask)
+            column = gate * walk.units + unit
+            if self.mode == "lstm":
+                place = walk.at(t, row, column, self.gates)
+                start = E.load(self.outputs[-1], place, shape, (self.gates * walk.units, 1), mask)
+            else:
+                start = E.load(self.bias, E.index(column), shape, (0, 1), mask)
             body.append(Declare(registers[gate], start))
             sums.append(E.use(registers[gate], start))
 
@@ -183,7 +229,9 @@ class _Forward:
             place = walk.at(step, row, part * walk.units + unit, parts)
             return values(E.load(buffer, place, shape, (parts * walk.units, 1), mask))
 
-        xs = [read(self.x, t, gate, self.gates) for gate in range(self.gates)]
+        xs = [] if self.mode == "lstm" else [
+            read(self.x, t, gate, self.gates) for gate in range(self.gates)
+        ]  # fmt: skip
         found, kept = self._cell(values, xs, sums, lambda number: read(
             self.outputs[number], before
         ))  # fmt: skip
@@ -205,7 +253,7 @@ class _Forward:
     ) -> tuple[list[Expr], list[Expr]]:
         """Return the new state (and cell), and what is kept for the gradient."""
         if self.mode == "lstm":
-            i, f, g, o = (a + b for a, b in zip(x, hidden, strict=True))
+            i, f, g, o = hidden
             i, f, o = (values(_sigmoid(gate)) for gate in (i, f, o))
             g = values(_tanh(g))
             cell = values(f * before(1) + i * g)
@@ -229,13 +277,13 @@ def backward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer],
     """Return the loops over blocks of the batch and steps, the last one first."""
     projected = outputs[0]
     steps, batch, _ = projected.shape
-    walk = _Walk(k, (steps, batch, operands[-1].shape[1]), reverse)
+    walk = _Walk(k, (steps, batch, operands[0].shape[2]), reverse)
     backward = _Backward(walk, mode, outputs, operands, kept)
 
     def step(turn: Dim) -> Body:
         t = turn if reverse else steps - 1 - turn
         slopes = walk.over_units(lambda row, unit, mask: backward.slopes(t, row, unit, mask))
-        return (slopes, *backward.product(t))
+        return (slopes, *backward.product(turn, t))
 
     first, last = walk.over_units(backward.cleared), walk.over_units(backward.ended)
     return walk.over_blocks((first, walk.loop(0, steps, step), last))
@@ -253,7 +301,7 @@ class _Backward:
         self.arriving, self.values = operands[:count], operands[count : 2 * count]
         self.kept = None if mode.startswith("rnn") else operands[2 * count]
         self.kept_slope = operands[2 * count + 1] if kept else None
-        self.weight = operands[-1]
+        self.packed = operands[-1]
         self.projected, self.hidden = outputs[0], outputs[1 if mode == "gru" else 0]
         self.carried = outputs[-count:]
 
@@ -319,14 +367,14 @@ class _Backward:
         ]
         return (*name.body, *writes)
 
-    def product(self, t: Dim) -> Body:
+    def product(self, turn: Dim, t: Dim) -> Body:
         """Return the loops that add the product with the weights to what is carried."""
-        walk, width = self.walk, self.weight.shape[0]
+        walk, width = self.walk, self.packed.shape[1]
         whole = walk.units // (ACROSS * LANES) * (ACROSS * LANES)
 
         def tile(row: Dim, count: int, unit: Dim, vectors: int, mask: Expr | None) -> Body:
             shape = (count, LANES)
-            zero = E.splat(E.const(0, self.weight.dtype), shape)
+            zero = E.splat(E.const(0, self.packed.dtype), shape)
             sums = [E.use(walk.names(), zero) for _ in range(vectors)]
 
             def term(depth: Dim) -> Body:
@@ -336,8 +384,8 @@ class _Backward:
                 )  # fmt: skip
                 return tuple(
                     Assign(held.name, E.apply("fma", slope, E.load(
-                        self.weight, E.index(depth * walk.units + unit + LANES * n), (1, LANES),
-                        (0, 1), mask,
+                        self.packed, E.index(((unit // LANES + n) * width + depth) * LANES),
+                        (1, LANES), (0, 1),
                     ), held))
                     for n, held in enumerate(sums)
                 )  # fmt: skip
@@ -349,13 +397,11 @@ class _Backward:
                 adds.append(Store(self.carried[0], place, there + held, (walk.units, 1), mask))
             return (*(Declare(s.name, zero) for s in sums), walk.loop(0, width, term), *adds)
 
-        main = walk.loop(0, whole, lambda unit: walk.over_rows(
-            self.weight.dtype, lambda row, count: tile(row, count, unit, ACROSS, None)
-        ), ACROSS * LANES)  # fmt: skip
+        main = walk.sweep(turn, whole, ACROSS * LANES, lambda unit: walk.over_rows(
+            self.packed.dtype, lambda row, count: tile(row, count, unit, ACROSS, None)
+        ))  # fmt: skip
         rest = walk.loop(whole, walk.units, lambda unit: walk.over_rows(
-            self.weight.dtype, lambda row, count: tile(
-                row, count, unit, 1, E.iota(LANES) < E.index(walk.units - unit)
-            )
+            self.packed.dtype, lambda row, count: tile(row, count, unit, 1, walk.inside(unit))
         ), LANES)  # fmt: skip
         return main, rest
 

@@ -2,15 +2,17 @@
 
 Counted are floating-point operations (one each, transcendental functions too; a multiply-add is
 two) and the bytes of operands and results, each element once however often it is used. Both
-branches of a condition count, and so do multiplications by padding.
+branches of a condition count, and so do multiplications by padding. Explicit loops may work on
+tiles: each element counts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, dim_min, product, substitute, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_min, product, substitute, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load, Reduce
 from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.plan import Cost
@@ -32,14 +34,22 @@ def cost(kernel: Kernel) -> Cost:
     accesses: dict[Buffer, list[Dim]] = {}
     for times, node in _evaluated(_statements(kernel.body, ())):
         if isinstance(node, Store | Load):
-            accesses.setdefault(node.buffer, []).append(times)
+            accesses.setdefault(node.buffer, []).append(times * _elements_of(node))
         elif node.dtype.floating and (isinstance(node, Reduce) or node.op not in _FREE):
-            flops = flops + times
+            flops = flops + times * _elements_of(node) * _operations(node)
     moved: Dim = 0
     for buffer in kernel.params:
         moved = moved + _elements(buffer, accesses.get(buffer, [])) * buffer.dtype.item_bytes
     fixed: dict[str, Dim] = dict.fromkeys((symbols(flops) | symbols(moved)) - {*kernel.sizes}, 0)
     return Cost(substitute(flops, fixed), substitute(moved, fixed))
+
+
+def _elements_of(node: Store | Load | Apply | Reduce) -> int:
+    return math.prod(node.value.tile if isinstance(node, Store) else node.tile)
+
+
+def _operations(node: Apply | Reduce) -> int:
+    return 2 if isinstance(node, Apply) and node.op == "fma" else 1
 
 
 def _statements(
@@ -61,7 +71,7 @@ def _statements(
 def _extent(loop: For) -> Dim:
     """Return the iterations of a loop; 1 where they are only known when it runs."""
     if isinstance(loop.start, Index) and isinstance(loop.stop, Index):
-        return loop.stop.dim - loop.start.dim
+        return ceil_div(loop.stop.dim - loop.start.dim, loop.step)
     return 1
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, linear, substitute, symbols
-from graphc.ir.expr import Axis, Expr, Index, Load, Reduce
+from graphc.ir.expr import Apply, Axis, Expr, Index, Load, Reduce
 from graphc.ir.loop import For, Kernel, Stmt, Store
 
 
@@ -167,7 +167,20 @@ def _collapse_axes(axes: list[Axis], body: Expr) -> tuple[tuple[Axis, ...], Expr
 
 def stride(load: Load | Store, name: str) -> Dim | None:
     """Return the element step of an access along a loop variable; None where it is not linear."""
-    if not isinstance(load.offset, Index):
-        return None if name in free_names(load.offset) else 0
-    found = linear(load.offset.dim, name)
-    return None if found is None else found[0]
+    return step(load.offset, name)
+
+
+def step(offset: Expr, name: str) -> Dim | None:
+    """Return the step of index arithmetic along a loop variable; None where it is not linear.
+
+    Places that are read from memory, such as the rows of an embedding, may be part of it.
+    """
+    if isinstance(offset, Index):
+        found = linear(offset.dim, name)
+        return None if found is None else found[0]
+    if name not in free_names(offset):
+        return 0
+    if isinstance(offset, Apply) and offset.op == "add":
+        a, b = (step(part, name) for part in offset.args)
+        return None if a is None or b is None else a + b
+    return None

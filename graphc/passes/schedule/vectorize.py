@@ -24,6 +24,7 @@ from graphc.ir.expr import Apply, Expr, Index, Load
 from graphc.ir.loop import Store
 from graphc.ir.types import int32
 from graphc.passes.schedule.lane_groups import LANE, index_by_groups, load_by_groups
+from graphc.passes.schedule.nest import step
 
 
 def vectorize(
@@ -74,14 +75,14 @@ def _vector_load(
     aligned: bool,
 ) -> Expr:
     own = None if node.mask is None else convert(node.mask)
-    step = _step(node.offset, name)
-    if step == 0 and (own is None or not own.tile):
+    along = step(node.offset, name)
+    if along == 0 and (own is None or not own.tile):
         return E.load(node.buffer, node.offset, mask=own, fill=node.fill)
     if own is not None and not own.tile:
         own = E.splat(own, (lanes,))
     both = mask if own is None else own if mask is None else own & mask
-    if step is not None:
-        return E.load(node.buffer, node.offset, (lanes,), (step,), both, node.fill)
+    if along is not None:
+        return E.load(node.buffer, node.offset, (lanes,), (along,), both, node.fill)
     grouped = load_by_groups(node, name, lanes, mask, _vectorized) if aligned else None
     return grouped or E.load(node.buffer, convert(node.offset), mask=both, fill=node.fill)
 
@@ -101,20 +102,11 @@ def vector_store(
     """Return the store of ``lanes`` neighbouring values of ``name``; see `vectorize`."""
     value = vectorize(store.value, name, lanes, mask, known, aligned)
     value = value if value.tile else E.splat(value, (lanes,))
-    step = _step(store.offset, name)
-    if step is None:
+    along = step(store.offset, name)
+    if along is None:
         offset = vectorize(store.offset, name, lanes, mask, known, aligned)
         return Store(store.buffer, offset, value, (), mask, store.streaming)
-    return Store(store.buffer, store.offset, value, (step,), mask, store.streaming)
-
-
-def _step(offset: Expr, name: str) -> Dim | None:
-    """Return the constant step of an offset along ``name``, or None."""
-    if isinstance(offset, Index):
-        found = linear(offset.dim, name)
-        return None if found is None else found[0]
-    uses = any(isinstance(e, Index) and name in symbols(e.dim) for e in E.walk(offset))
-    return None if uses else 0
+    return Store(store.buffer, store.offset, value, (along,), mask, store.streaming)
 
 
 def _lane_mask(node: Apply, name: str, lanes: int) -> Expr | None:

@@ -148,6 +148,11 @@ class Embedding(HybridBlock):
         Size of a row.
     dtype : str
     weight_initializer : Initializer or str, optional
+    sparse_grad : bool
+        Let optimizers with ``lazy_update`` leave rows alone whose gradient is zero. Where the
+        update of such a row changes nothing, as with plain SGD, it makes no difference: a
+        `TrainStep` touches no other rows than those of the batch anyway. The gradient itself,
+        where it is written, is an array of all rows.
 
     Raises
     ------
@@ -166,7 +171,7 @@ class Embedding(HybridBlock):
         with self.name_scope():
             self.weight = self.params.get(
                 "weight", shape=(input_dim, output_dim), dtype=dtype, init=weight_initializer,
-                allow_deferred_init=True,
+                allow_deferred_init=True, grad_stype="row_sparse" if sparse_grad else "default",
             )  # fmt: skip
 
     def __repr__(self) -> str:
