@@ -75,6 +75,14 @@ class Entry:
         self.outputs: tuple[Saved, ...] = ()
         self.freed = False
 
+    def free(self) -> None:
+        """Note that ``backward`` has used it up; an op with ``release`` lets go of what it kept."""
+        if not self.freed:
+            self.freed = True
+            release = getattr(self.op, "release", None)
+            if release is not None:
+                release(**self.attrs)
+
 
 class Handle(Operators):
     """What eager and traced handles share: how operands of one op come to one element type."""

@@ -95,7 +95,8 @@ def pull_back(
                 for operand, gradient in zip(entry.operands, results, strict=True):
                     if gradient is not None and operand.on_tape and operand.dtype.floating:
                         _deliver(operand, gradient, arriving)
-            entry.freed = entry.freed or not retain
+            if not retain:
+                entry.free()
     return arriving
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value, build, cast, constant, rewrite
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY, apply
@@ -331,6 +332,28 @@ def _spread_points(c: Mapping[str, Value]) -> Value | None:
     return spread
 
 
+def _joined_scatters(c: Mapping[str, Value]) -> Value | None:
+    """Scatter the rows of both terms at once: one table of gradients, not two and their sum."""
+    one, other = c["one"], c["other"]
+    attrs = one.node.attrs
+    if attrs != other.node.attrs or attrs["axis"] != 0 or c["i"].dtype is not c["j"].dtype:
+        return None
+
+    def joined(parts: Sequence[Value], row: Sequence[Dim]) -> Value:
+        flat = [
+            v if i.ndim == 1 else apply(REGISTRY["reshape"], (v,), {"shape": (i.type.size, *row)})
+            for v, i in zip(parts, (c["i"], c["j"]), strict=True)
+        ]
+        return build(REGISTRY["concat"], tuple(flat), {"axis": 0}, None)[0]
+
+    operands = joined((c["i"], c["j"]), ()), joined((c["x"], c["y"]), one.shape[1:])
+    return build(one.node.op, operands, attrs, one.node.where)[0]
+
+
+def _scatter(name: str, indices: str, rows: Capture) -> Pattern:
+    return Pattern("scatter_add", (Capture(indices), rows), name=name)
+
+
 def _inner(op: str) -> Pattern:
     return Pattern(op, (X,), name="inner")
 
@@ -359,6 +382,8 @@ _RULES = (
     Rule("broadcast to itself", Pattern("broadcast_to", (X,)), _as_self),
     Rule("matmul of A'", Pattern("matmul", (_inner("transpose"), Y)), _matmul_transpose(0)),
     Rule("matmul of B'", Pattern("matmul", (Y, _inner("transpose"))), _matmul_transpose(1)),
+    Rule("scatters added", Pattern("add", (_scatter("one", "i", X), _scatter("other", "j", Y))),
+         _joined_scatters),
     Rule("conv of points", Pattern("conv", (X, Y)), _strided_points(0)),
     Rule("conv_data_grad of points", Pattern("conv_data_grad", (X, Y)), _spread_points),
     Rule("conv_weight_grad of points", Pattern("conv_weight_grad", (X, Y)), _strided_points(1)),

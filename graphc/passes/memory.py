@@ -3,6 +3,8 @@
 Liveness plus offsets. A value's memory is free again after the launch that reads it last; a kernel
 that reads an operand only at the place it writes may write over it. Updates write into the memory
 of the input they replace where every other reader has run before; else through a copy at the end.
+An op that changes an operand in part (``overwrites``) writes where that lies, and a copy of it goes
+first where the old value is still needed.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def _over_zeros(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None
     filled = {"shape": shape, "value": zero, "dtype": gradient.dtype}
     (zeros,) = build(REGISTRY["full"], (), filled, node.where)
     element = _element((gradient, zeros), (gradient,))
-    return None if element is None else _rows_updated(node, inputs, (zeros,), element, False)
+    assert element is not None
+    return _rows_updated(node, inputs, (zeros,), element, nonzero=False)
 
 
 def _replaced(graph: Graph, scatter: Node) -> dict[Value, Value]:

@@ -28,6 +28,8 @@ TRAINED_CHANNELS = 128
 """The same in training, where a batch's transformed data is larger than the caches."""
 PREPARED_BYTES = 16 << 20
 """Of one layer's transformed weights at most, where they are kept."""
+WIDE_CHANNELS = 256
+"""Kept weights of so many channels are read from memory, and lie for that in columns."""
 
 
 def winograd(graph: Graph) -> Graph:
@@ -46,28 +48,35 @@ def winograd_prepared(graph: Graph, settled: Callable[[Value], bool]) -> Graph:
         kept_bytes = POINTS * POINTS * out * channels * weights.dtype.item_bytes
         return settled(weights) and kept_bytes <= PREPARED_BYTES
 
-    return _rewritten(graph, keeps)
+    return _rewritten(graph, keeps, WIDE_CHANNELS)
 
 
-def _rewritten(graph: Graph, wanted: Callable[[Node], bool]) -> Graph:
+def _rewritten(graph: Graph, wanted: Callable[[Node], bool], wide: float = float("inf")) -> Graph:
     if not config.current().winograd:
         return graph
 
     def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         named = node.op.name in ("conv", "conv_data_grad")
-        return _replaced(node, inputs) if named and _pays(node) and wanted(node) else None
+        if not (named and _pays(node) and wanted(node)):
+            return None
+        products = _by_tile if _least_channels(node) >= wide else _by_channel
+        return _replaced(node, inputs, products)
 
     return rewrite(graph, visit)
 
 
-def _replaced(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value]:
+def _replaced(
+    node: Node, inputs: tuple[Value, ...], products: Callable[[Value, Value], Value]
+) -> Sequence[Value]:
     x, weights = inputs
     spatial = node.types[0].shape[2:]
     pad = node.attrs["pad"]
     if node.op.name == "conv":
-        return (_convolved(x, weights, (2, 3, 0, 1), "weights", pad, spatial),)
+        kernels = _transformed(weights, (2, 3, 0, 1), "weights")
+        return (_convolved(x, kernels, products, pad, spatial),)
     turned = tuple(2 - p for p in pad)
-    return (_convolved(x, weights, (2, 3, 1, 0), "turned weights", turned, spatial),)
+    kernels = _transformed(weights, (2, 3, 1, 0), "turned weights")
+    return (_convolved(x, kernels, products, turned, spatial),)
 
 
 def _pays(node: Node) -> bool:
@@ -89,17 +98,22 @@ def _least_channels(node: Node) -> int:
     return min(n if isinstance(n, int) else 0 for n in sides)
 
 
+def _transformed(weights: Value, axes: tuple[int, ...], matrix: str) -> Value:
+    """Return the transform of ``weights``, whose axes in order are window, out and in."""
+    kernels: Value = REGISTRY["winograd_transform"](REGISTRY["transpose"](weights, axes), matrix)
+    return kernels
+
+
 def _convolved(
-    x: Value, weights: Value, axes: tuple[int, ...], matrix: str, pad: Sequence[int],
+    x: Value, kernels: Value, products: Callable[[Value, Value], Value], pad: Sequence[int],
     spatial: Sequence[Dim],
 ) -> Value:  # fmt: skip
-    """Return the convolution with ``weights``, whose axes in order are window, out and in."""
+    """Return the convolution with the weights that ``kernels`` are the transform of."""
     tiles = tuple(ceil_div(size, TILE) for size in spatial)
     shape = (*x.shape[:2], *(TILE * count + 2 for count in tiles))
     padded = REGISTRY["unslice"](x, (0, 0, *pad), shape, (1, 1, 1, 1))
     data = REGISTRY["winograd_data"](padded, tiles)
-    kernels = REGISTRY["winograd_transform"](REGISTRY["transpose"](weights, axes), matrix)
-    sums = REGISTRY["matmul"](_as_matrices(kernels), _as_matrices(data))
+    sums = products(_as_matrices(kernels), _as_matrices(data))
     _, _, out, _ = kernels.shape
     points = REGISTRY["reshape"](sums, (POINTS, POINTS, out, x.shape[0], *tiles))
     results = REGISTRY["winograd_transform"](points, "sums")
@@ -107,9 +121,25 @@ def _convolved(
     return whole
 
 
+def _by_channel(kernels: Value, data: Value) -> Value:
+    """Return the sums of every point, the channels as rows."""
+    sums: Value = REGISTRY["matmul"](kernels, data)
+    return sums
+
+
+def _by_tile(kernels: Value, data: Value) -> Value:
+    """Return the same with tiles as the rows of the product.
+
+    Many channels come with few tiles, often a vector of them, while their weights are what takes
+    time to read: as columns these are read in one stream, and make wide tiles of registers.
+    """
+    columns = REGISTRY["transpose"](kernels, (0, 2, 1))
+    sums = REGISTRY["matmul"](data, columns, transpose_a=True)
+    turned: Value = REGISTRY["transpose"](sums, (0, 2, 1))
+    return turned
+
+
 def _as_matrices(x: Value) -> Value:
     """Return a matrix for each point, of the first axis behind the points and all others."""
-    matrices: Value = REGISTRY["reshape"](
-        x, (POINTS * POINTS, x.shape[2], product(x.shape[3:]))
-    )
+    matrices: Value = REGISTRY["reshape"](x, (POINTS * POINTS, x.shape[2], product(x.shape[3:])))
     return matrices

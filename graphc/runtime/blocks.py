@@ -76,6 +76,11 @@ def kept_bytes() -> int:
     return sum(memory.nbytes for memory in tuple(_free.values()))
 
 
+def forget() -> None:
+    """Give all of it back to the system."""
+    _free.clear()
+
+
 def _kept(n_bytes: int) -> np.ndarray | None:
     """Take memory of this size that was given back."""
     for key, memory in reversed(tuple(_free.items())):

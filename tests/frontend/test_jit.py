@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import nd
+from graphc import autograd, nd
 from graphc.frontend import jit
+from graphc.gluon import nn
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -66,3 +67,38 @@ def test_indices_that_the_program_computes_itself() -> None:
     for size in (5, 2):
         found = graphc.compile(places)(nd.zeros(size), table).asnumpy()
         np.testing.assert_array_equal(found, table.asnumpy()[:size])
+
+
+def test_backward_gives_back_what_the_forward_pass_saved() -> None:
+    net = nn.HybridSequential()
+    net.add(nn.Dense(8, activation="tanh"), nn.Dense(4, activation="sigmoid"))
+    net.initialize(graphc.init.Normal(1.0))
+    net.hybridize()
+    batches = [nd.array(np.random.default_rng(k).normal(size=(5, 3))) for k in range(3)]
+
+    def gradient() -> np.ndarray:
+        return net[0].weight.grad().asnumpy()
+
+    def forward(x: Any) -> Any:
+        with autograd.record():
+            return net(x)
+
+    first = forward(batches[0])
+    values = first.asnumpy()
+    first.backward(retain_graph=True)
+    wanted = gradient()
+    kept = first._entry.attrs["saved"]
+    assert kept
+    second = forward(batches[1])
+    assert not {*map(id, kept)} & {*map(id, second._entry.attrs["saved"])}
+    second.backward()
+    assert second._entry.attrs["saved"] == [] and kept
+    assert (first.asnumpy() == values).all()
+    first.backward()
+    assert (gradient() == wanted).all()
+    assert kept == []
+    again, larger = forward(batches[1]), forward(nd.concat(*batches, dim=0))
+    again.backward()
+    larger.backward()
+    forward(batches[0]).backward()
+    assert (gradient() == wanted).all() and (first.asnumpy() == values).all()

@@ -317,7 +317,7 @@ def updated_by_rows(step: Any) -> int:
         ({"learning_rate": 0.3, "clip_gradient": 0.01}, {}, 2),
         ({"optimizer": "adagrad", "learning_rate": 0.3}, {}, 2),
         ({"learning_rate": 0.3}, {"tied": True}, 1),
-        ({"learning_rate": 0.3}, {"apart": True}, 1),
+        ({"learning_rate": 0.3}, {"apart": True}, 2),
         ({"learning_rate": 0.3, "wd": 0.01}, {}, 0),
         ({"learning_rate": 0.3, "momentum": 0.9}, {}, 0),
         ({"optimizer": "adam"}, {}, 0),

@@ -28,7 +28,8 @@ L = placeholder("l", tensor_type("int64", (4,)))
 IMAGES = placeholder("images", TensorType(float32, (symbol("N"), 3, symbol("H"), 7)))
 POINTS = placeholder("points", tensor_type("float32", (5, 3, 1, 1)))
 OUTPUT = placeholder("output", op("conv", IMAGES, POINTS, stride=2).type)
-INPUTS = (X, N, A, S, L, IMAGES, POINTS, OUTPUT)
+PLACES = placeholder("places", tensor_type("int64", (4,)))
+INPUTS = (X, N, A, S, L, IMAGES, POINTS, OUTPUT, PLACES)
 
 
 def c(value: float, dtype: str = "float32") -> Value:
@@ -106,6 +107,11 @@ CASES: list[tuple[str, Value, object]] = [
         op("conv_weight_grad", OUTPUT, IMAGES, window=(1, 1), stride=2),
         ["slice", "conv_weight_grad"],
     ),
+    (
+        "scatters added",
+        op("scatter_add", PLACES, A, (9, 4)) + op("scatter_add", PLACES, A * A, (9, 4)),
+        ["concat", "multiply", "concat", "scatter_add"],
+    ),
 ]
 
 
@@ -135,6 +141,8 @@ def test_every_rule_has_a_case() -> None:
         node("cast", node("cast", L, dtype=float64)[0], dtype=int64)[0],  # of 2 ** 53 + 1
         turned(op("reshape", A, shape=(2, 8)), 1, 0),
         N * N,
+        op("scatter_add", PLACES, A, (9, 4)) + op("scatter_add", PLACES, A, (9, 4), mode="wrap"),
+        op("scatter_add", PLACES, A, (4, 9), 1) + op("scatter_add", PLACES, A * A, (4, 9), 1),
     ],
 )
 def test_what_only_looks_alike_stays(value: Value) -> None:

@@ -25,7 +25,7 @@ from graphc.ir.verify import verify_kernel
 from graphc.passes.schedule import contraction, cpu
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
-from graphc.passes.schedule.register_tiles import strips
+from graphc.passes.schedule.register_tiles import strip_counts, strip_place
 
 B, M, N, K = map(symbol, "BMNK")
 SIZES = [
@@ -130,13 +130,20 @@ def test_blocks_cover_the_output_once():
 
 @pytest.mark.parametrize("vectors", [2, 3])
 def test_strips_cover_all_columns_once(vectors):
-    for columns in range(200):
-        starts = []
-        for width, start, stop in strips(symbol("columns"), vectors, 8):
-            first, last = (evaluate(d, {"columns": columns}) for d in (start, stop))
-            for j in range(first, last, 8 * width):
-                starts += range(j, j + 8 * width, 8)
-        assert starts == [*range(0, columns, 8)]
+    lanes, columns = 8, symbol("columns")
+    counts, place = strip_counts(columns, vectors, lanes), strip_place(columns, vectors, lanes)
+    for count in range(200):
+        sizes = {"columns": count}
+        wides, strips = (evaluate(d, sizes) for d in counts)
+        ends, widths = [0], []
+        for strip in range(strips):
+            start, wide = (evaluate(d, sizes | {"strip": strip, "wides": wides}) for d in place)
+            assert start == ends[-1]
+            ends.append(start + wide)
+            widths.append(-(-wide // lanes))
+        assert ends[-1] == count
+        assert widths.count(1) <= (1 if vectors == 2 or count <= lanes else 0)
+        assert all(1 <= width <= vectors for width in widths)
 
 
 @pytest.mark.parametrize("ta", [False, True], ids=["n", "t"])
@@ -221,6 +228,17 @@ def test_update_in_place():
     _, sizes, extent, _ = case.arguments([w, x, g], B=50, N=37, K=90)
     case.call([w, x, g, w], sizes, 0, extent)
     np.testing.assert_allclose(w, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 8, 12, 37, 300])
+def test_updates_run_beside_the_products_of_the_next_tile(rows):
+    """Where the number of rows is known; more than one block of depth, strips of all widths."""
+    kinds = [TensorType(float32, s) for s in ((rows, K), (B, K), (B, rows))]
+    case = Case(lambda w, x, g: w - matmul(g, x, transpose_a=True) * w, kinds)
+    assert "pending" in print_kernel(case.kernel)
+    for depth, columns in ((1, 5), (50, 90), (400, 330), (0, 20), (7, 0)):
+        shapes = (rows, columns), (depth, columns), (depth, rows)
+        check(case, [random(float32, *s) for s in shapes], B=depth, K=columns)
 
 
 @pytest.mark.parametrize("sizes", [(50, 37, 90), (3, 37, 90)])

@@ -19,7 +19,7 @@ from graphc.ir.graph import Graph, Value, placeholder
 from graphc.ir.interp import interpret
 from graphc.ir.parser import parse_graph
 from graphc.ir.printer import print_graph
-from graphc.ir.types import TensorType, as_dtype, tensor_type
+from graphc.ir.types import TensorType, as_dtype, int64, tensor_type
 from graphc.ir.verify import verify
 from graphc.passes import manager
 from graphc.passes.canonicalize import canonicalize
@@ -247,6 +247,28 @@ def test_two_tables_by_the_same_indices() -> None:
     assert changed(graph) == 2
     arrays = arrays_of(graph, 60)
     np.testing.assert_array_equal(*(run(graph, arrays, by_rows) for by_rows in (True, False)))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_table_that_is_read_twice_is_updated_once(engine: str) -> None:
+    """By the rows of both places, those of the first one first."""
+    indices, g, w = inputs((N, 3))
+    more, h = placeholder("j", TensorType(int64, (N,))), placeholder("h", g.type)
+    narrow = op("sum", h, (1,))
+    total = op("scatter_add", indices, g, w.shape) + op("scatter_add", more, narrow, w.shape)
+    graph = Graph("g", (indices, g, w, more, h, RATE), (), ((w, w - RATE * total),))
+    assert changed(graph) == 1 and names(graph).count("sort_rows") == 1
+    arrays = arrays_of(graph, 20)
+    expected = np.zeros_like(arrays[2])
+    np.add.at(expected, arrays[0], arrays[1])
+    np.add.at(expected, arrays[3], arrays[4].sum(1))
+    with config.options(engine=engine):
+        found = run(graph, arrays)[0]
+    np.testing.assert_allclose(found, arrays[2] - arrays[5] * expected, rtol=1e-5, atol=1e-6)
+    other = op("scatter_add", more, narrow, w.shape, 0, "wrap")
+    apart = op("scatter_add", indices, g, w.shape) + other
+    kept = Graph("g", graph.inputs, (), ((w, w - RATE * apart),))
+    assert changed(kept) == 0  # other rules for indices out of range
 
 
 # -- what stays as it is ---------------------------------------------------------------------

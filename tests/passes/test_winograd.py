@@ -85,14 +85,16 @@ def test_it_computes_the_convolution(
         np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("channels", [32, 64, 256, 512])
-def test_errors_stay_within_the_tolerance_of_the_record(channels: int) -> None:
+@pytest.mark.parametrize(
+    ("channels", "out"), [(32, 48), (64, 48), (256, 48), (512, 48), (256, 256)]
+)
+def test_errors_stay_within_the_tolerance_of_the_record(channels: int, out: int) -> None:
     """As docs/numerics.md states: scaled as layers are, and 6 parts in a million of the largest."""
     rng = np.random.default_rng(channels)
     data = np.maximum(rng.standard_normal((1, channels, 16, 16)), 0).astype(np.float32)
     scale = np.sqrt(2 / (9 * channels))
-    kernel = (scale * rng.standard_normal((48, channels, 3, 3))).astype(np.float32)
-    x, w = images(channels), weights(48, channels)
+    kernel = (scale * rng.standard_normal((out, channels, 3, 3))).astype(np.float32)
+    x, w = images(channels), weights(out, channels)
     graph = prepared(CONV(x, w, pad=1), x, w)
     assert "winograd_data" in ops(graph)
     exact = CONV.reference(
@@ -128,6 +130,30 @@ def test_where_it_is_not_used(name: str) -> None:
 
 def test_large_weights_are_large() -> None:
     assert 36 * 512 * 512 * 4 > PREPARED_BYTES >= 36 * 256 * 256 * 4
+
+
+@pytest.mark.parametrize(("channels", "tiles_are_rows"), [(255, False), (256, True)])
+def test_kept_weights_of_many_channels_are_columns(channels: int, tiles_are_rows: bool) -> None:
+    x, w = images(channels), weights(channels + 16, channels)
+    graph = prepared(CONV(x, w, pad=1), x, w)
+    (product,) = (node for node in graph.nodes if node.op.name == "matmul")
+    assert (product.types[0].shape[-1] == channels + 16) == tiles_are_rows
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_tiles_as_rows_give_the_convolution(batch: int) -> None:
+    x, w = images(256), weights(264, 256)
+    value = CONV(x, w, pad=1)
+    rng = np.random.default_rng(batch)
+    arrays = [
+        rng.uniform(-1, 1, shape).astype(np.float32)
+        for shape in ((batch, 256, 7, 9), (264, 256, 3, 3))
+    ]
+    arrays[1] /= 16
+    (wanted,) = interpret(Graph("g", (x, w), (value,)), arrays)
+    plan = compile_graph(prepared(value, x, w), host_target())
+    (found,) = Program(plan)(arrays)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=2e-5)
 
 
 def test_the_option() -> None:

@@ -7,6 +7,7 @@ import gc
 import numpy as np
 import pytest
 
+import graphc
 from graphc.ir.plan import ALIGNMENT
 from graphc.runtime import blocks
 
@@ -81,4 +82,11 @@ def test_only_large_arrays_come_from_here():
 def test_huge_arrays_leave_nothing_behind(monkeypatch):
     monkeypatch.setattr(blocks, "MOST_BYTES", 1)
     blocks.empty(LARGE, FLOAT)
+    assert blocks.kept_bytes() == 0
+
+
+def test_empty_cache_gives_memory_back():
+    blocks.empty(LARGE, FLOAT)
+    assert blocks.kept_bytes() > 0
+    graphc.cpu().empty_cache()
     assert blocks.kept_bytes() == 0

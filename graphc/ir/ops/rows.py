@@ -226,7 +226,10 @@ class UpdateRows(OpDef):
         *others : operand
             Tables of one shape, as many as ``element`` has outputs, then 0-d operands.
         element : Graph
+            From the sum of a row's gradients, the tables' old elements and the 0-d operands to
+            the tables' new elements, all 0-d.
         nonzero : bool
+            Leave rows whose gradients sum to zero as they are.
         """
         attrs = {"element": element, "nonzero": nonzero}
         return apply(self, (order, rows, ends, updates, *others), attrs)

@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
-from graphc.ir.expr import Buffer
+from graphc.ir.expr import Buffer, Load
 from graphc.ir.loop import (
     BEGIN,
     END,
@@ -35,7 +35,7 @@ from graphc.ir.loop import (
 from graphc.ir.target import Target
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.contraction_match import Match, match, merged
-from graphc.passes.schedule.epilogue import Sums, epilogue, turn
+from graphc.passes.schedule.epilogue import Sums, epilogue, is_plain, turn
 from graphc.passes.schedule.few_rows import FEW, few_rows
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import Nest
@@ -51,7 +51,7 @@ from graphc.passes.schedule.packing import (
     scratch,
     unit_loads,
 )
-from graphc.passes.schedule.register_tiles import Factor, in_place, tiles
+from graphc.passes.schedule.register_tiles import Factor, Finish, Tiles, in_place
 
 __all__ = ["Match", "match", "schedule"]
 
@@ -81,7 +81,7 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     names = Names()
     allocs = tuple(map(Alloc, plan.buffers))
     sizes = tuple(Let(name, E.index(value)) for name, value in plan.sizes().items())
-    block = (*plan.place(), *_either(plan, names), *_results(plan, items, names))
+    block = (*plan.place(), *_block(plan, items, names))
     loop = For("p", E.index(symbol(BEGIN)), E.index(symbol(END)), block)
     return replace(kernel, body=(*allocs, *sizes, loop), extent=plan.extent(), work=plan.work())
 
@@ -253,6 +253,38 @@ def _balanced(extent: Dim, blocks: Dim, multiple: Dim) -> Dim:
 # -- sums of products ------------------------------------------------------------------------
 
 
+def _block(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
+    """Return a block's sums and what its stores make of them: at the end, or beside the sums.
+
+    The latter repays its code where one store reads an operand of the output's shape: the update
+    of a weight. Several stores need more addresses than there are registers, and gain nothing.
+    """
+    rows, parts = plan.output_rows, (*_either(plan, names), *_results(plan, items, names))
+    few = isinstance(rows, int) and rows <= FEW
+    if few or plan.strip is not None or not _is_update(items) or not is_plain(plan.original, items):
+        return parts
+    beside = _sums(plan, names, _finish(plan, items, names))
+    return beside if isinstance(rows, int) else (If(E.index(rows) <= FEW, parts, beside),)
+
+
+def _is_update(items: Sequence[Nest]) -> bool:
+    store = items[0].store
+    reads = (e for e in E.walk(store.value) if isinstance(e, Load))
+    return len(items) == 1 and any(e.offset == store.offset for e in reads)
+
+
+def _finish(plan: Plan, items: Sequence[Nest], names: Names) -> Finish:
+    """Return what applies the stores to some rows of a strip of columns."""
+    j, c = symbol("j"), plan.c_scratch
+
+    def finish(start: Dim, count: Dim) -> Body:
+        rows, columns = (symbol("row0") + start, count), (symbol("column0") + j, symbol("wide"))
+        sums = Sums(c, rows, columns, start * c.shape[1] + j)
+        return epilogue(plan.original, items, sums, plan.blocks.lanes, names)
+
+    return finish
+
+
 def _either(plan: Plan, names: Names) -> Body:
     """Return the sums of a block; a size decides between many rows of the output and few."""
     count = plan.output_rows
@@ -270,15 +302,15 @@ def _either(plan: Plan, names: Names) -> Body:
     return (If(E.index(count) <= FEW, few, _sums(plan, names)),)
 
 
-def _sums(plan: Plan, names: Names) -> Body:
-    """Return the loop over depth that leaves a block's sums in scratch."""
+def _sums(plan: Plan, names: Names, finish: Finish | None = None) -> Body:
+    """Return the loop over depth that leaves a block's sums in scratch, or finishes them."""
     step, total = symbol("depth_step"), product(a.extent for a in plan.matched.depth)
     body = (
         Let("depth0", E.index(symbol("depth_block") * step)),
         Let("depth", E.index(dim_min(total - symbol("depth_block") * step, step))),
         *_pack_a(plan, names),
         *_pack_b(plan, names),
-        *_tiles(plan),
+        *_tiles(plan, finish),
     )
     return (For("depth_block", E.index(0), E.index(symbol("depth_blocks")), body),)
 
@@ -311,15 +343,16 @@ def _pack_b(plan: Plan, names: Names) -> Body:
     return turned or pack(scratch, depth, columns, plan.b, lanes, names)
 
 
-def _tiles(plan: Plan) -> Body:
+def _tiles(plan: Plan, finish: Finish | None) -> Body:
     """Return loops over the register tiles of a block."""
-    a_pitch = plan.a_scratch.shape[1]
+    blocks, a_pitch = plan.blocks, plan.a_scratch.shape[1]
     steps = (a_pitch, 1) if plan.a_by_depth else (1, a_pitch)
-    copied = Factor(plan.a_scratch, 0, *steps)
-    if plan.in_place is None:
-        return tiles(plan.blocks, plan.b_scratch, plan.c_scratch, copied)
-    rest = Factor(plan.a_scratch, -plan.whole_rows * steps[0], *steps)
-    return tiles(plan.blocks, plan.b_scratch, plan.c_scratch, plan.in_place, rest, plan.whole_rows)
+    main = rest = Factor(plan.a_scratch, 0, *steps)
+    whole = (symbol("rows") + blocks.tile_rows // 2 - 1) // blocks.tile_rows * blocks.tile_rows
+    if plan.in_place is not None:
+        main, whole = plan.in_place, plan.whole_rows
+        rest = replace(rest, origin=-whole * steps[0])
+    return Tiles(blocks, plan.b_scratch, plan.c_scratch, main, rest, whole, finish).loops()
 
 
 def _results(plan: Plan, items: Sequence[Nest], names: Names) -> Body:

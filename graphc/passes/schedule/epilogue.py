@@ -18,11 +18,15 @@ from graphc.passes.schedule.vectorize import vector_store
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Scratch with sums, and the start and count of their rows and columns in the output."""
+    """Scratch with sums, and the start and count of their rows and columns in the output.
+
+    The first of them lies at element ``origin``.
+    """
 
     buffer: Buffer
     rows: tuple[Dim, Dim]
     columns: tuple[Dim, Dim]
+    origin: Dim = 0
 
 
 def epilogue(matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, names: Names) -> Body:
@@ -34,7 +38,8 @@ def epilogue(matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, name
 
     def row(position: Dim) -> Body:
         def run(base: Dim, start: Dim, stop: Dim) -> Body:
-            place = (position - sums.rows[0]) * pitch + base - sums.columns[0] + symbol(name)
+            across = base - sums.columns[0] + symbol(name)
+            place = sums.origin + (position - sums.rows[0]) * pitch + across
 
             def step(lanes: int, mask: Expr | None) -> Body:
                 value = E.load(sums.buffer, E.index(place), (lanes,), (1,))
@@ -43,11 +48,17 @@ def epilogue(matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, name
 
             return vector_loop(name, start, stop, lanes, step, cost=cost)
 
-        return over_runs(across, names, run)
+        return over_runs(runs, names, run)
 
     before, down = touched(Stretch(rows, *sums.rows), names)
-    more, across = touched(Stretch(columns, *sums.columns), names)
+    more, runs = touched(Stretch(columns, *sums.columns), names)
     return (*before, *more, *over(down, names, row))
+
+
+def is_plain(matched: Match, items: Sequence[Nest]) -> bool:
+    """Return whether the stores walk all rows as one axis, and all columns as one."""
+    rows, columns, _ = _merged_stores(matched, items, E.use("sum", matched.reduce))
+    return len(rows) == len(columns) == 1
 
 
 def _merged_stores(

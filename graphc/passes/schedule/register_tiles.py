@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, substitute, symbol, symbols
 from graphc.ir.expr import Buffer, Expr, Index, Load
-from graphc.ir.loop import Assign, Declare, For, If, Store
+from graphc.ir.loop import Assign, Declare, For, If, Let, Store
 from graphc.passes.schedule.blocking import Blocking
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.packing import Stretch
@@ -50,17 +51,17 @@ def in_place(value: Expr, rows: Stretch, depth: Stretch) -> Factor | None:
     return Factor(value.buffer, origin, *steps)
 
 
-def tiles(
-    blocks: Blocking,
-    b: Buffer,
-    sums: Buffer,
-    main: Factor,
-    rest: Factor | None = None,
-    whole_rows: Dim | None = None,
-) -> Body:
-    """Return loops over the register tiles of a block, which has ``rows`` by ``columns``.
+Finish = Callable[[Dim, Dim], Body]
+"""``finish(start, count)`` returns what follows the sums of rows of the columns at hand."""
 
-    Parameters
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Loops over the register tiles of a block, which has ``rows`` by ``columns``.
+
+    Inside them ``i`` and ``j`` are where the tile at hand starts, ``wide`` its columns.
+
+    Attributes
     ----------
     blocks : Blocking
     b : Buffer
@@ -69,63 +70,118 @@ def tiles(
         Scratch for the sums, which go on from what it holds where ``depth_block`` is not 0.
     main : Factor
         The factors of the rows.
-    rest : Factor, optional
+    rest : Factor
         Those of the rows from ``whole_rows`` on, if they lie elsewhere. What tiles read there
         behind the last row is zero.
-    whole_rows : Dim, optional
+    whole_rows : Dim
+        Rows that tiles of full height cover.
+    finish : callable, optional
+        What to do with sums that are whole. A tile's are finished row by row between stretches of
+        the next one's depth, so that divisions and waits for memory run beside multiply-adds.
     """
-    full = blocks.tile_rows
-    small = full // 2
-    rows = symbol("rows")
-    many = (rows + small - 1) // full * full if whole_rows is None else whole_rows
 
-    def grid(start: Dim, stop: Dim, step: int, vectors: int, factor: Factor) -> Body:
-        """Return the loops over tiles of ``step`` rows, as many vectors wide as they may be."""
-        return tuple(
-            For("j", E.index(first), E.index(last), step=width * blocks.lanes, body=(
-                For("i", E.index(start), E.index(stop), step=step, body=(
-                    _multiply((step, width, blocks.lanes), factor, b, sums)
-                )),
-            ))
-            for width, first, last in strips(symbol("columns"), vectors, blocks.lanes)
-        )  # fmt: skip
+    blocks: Blocking
+    b: Buffer
+    sums: Buffer
+    main: Factor
+    rest: Factor
+    whole_rows: Dim
+    finish: Finish | None = None
 
-    return (
-        *grid(0, many, full, blocks.tile_vectors, main),
-        *grid(many, rows, small, 2, rest or main),
-    )
+    def loops(self) -> Body:
+        """Return the loops: columns in strips, down each strip from tile to tile."""
+        rows, columns, tile = symbol("rows"), symbol("columns"), symbol("tile")
+        full, small = self.blocks.tile_rows, self.blocks.tile_rows // 2
+        wides, strips = strip_counts(columns, self.blocks.tile_vectors, self.blocks.lanes)
+        j, wide = strip_place(columns, self.blocks.tile_vectors, self.blocks.lanes)
+        many = self.whole_rows // full
+        place = dim_min(tile, many) * full + dim_max(tile - many, 0) * small
+        whole = E.index(tile) < E.index(many)
+        count: Dim = many + ceil_div(rows - many * full, small)
+        sizes = {"wides": wides, "tiles": count}
+        body: Body = (Let("i", E.index(place)), *self._products(whole))
+        if self.finish is not None:
+            sizes["last"] = dim_max(symbol("depth_block") + 2 - symbol("depth_blocks"), 0)
+            body = self._pipelined(place, whole, self.finish)
+            count = count + 1
+        down = For("tile", E.index(0), E.index(count), body)
+        strip = (Let("j", E.index(j)), Let("wide", E.index(wide)), down)
+        lets = tuple(Let(name, E.index(size)) for name, size in sizes.items())
+        return (*lets, For("strip", E.index(0), E.index(strips), strip))
+
+    def _pipelined(self, place: Dim, whole: Expr, finish: Finish) -> Body:
+        """Return the step that multiplies one tile and finishes the tile before."""
+        tile, before = symbol("tile"), symbol("before")
+        earlier = dim_max(substitute(place, {"tile": tile - 1}), 0)
+        pending = (dim_min(symbol("i"), symbol("rows")) - before) * symbol("last")
+        beside = whole & self._wider(self.blocks.tile_vectors - 1)
+        return (
+            Let("i", E.index(place)),
+            Let("before", E.index(earlier)),
+            Let("pending", E.index(pending)),
+            If(beside, (), finish(before, symbol("pending"))),
+            If(E.index(tile) < E.index(symbol("tiles")), self._products(whole)),
+        )
+
+    def _products(self, whole: Expr) -> Body:
+        """Return the sums of the tile at hand, by its height and width."""
+        full, most = self.blocks.tile_rows, self.blocks.tile_vectors
+        largest = self._multiply(full, most, self.main, self.finish)
+        high = self._by_width(largest, full, self.main)
+        low = self._multiply(full // 2, most, self.rest)
+        return (If(whole, high, self._by_width(low, full // 2, self.rest)),)
+
+    def _by_width(self, widest: Body, rows: int, factor: Factor) -> Body:
+        body = self._multiply(rows, 1, factor)
+        for vectors in range(2, self.blocks.tile_vectors):
+            body = (If(self._wider(vectors - 1), self._multiply(rows, vectors, factor), body),)
+        return (If(self._wider(self.blocks.tile_vectors - 1), widest, body),)
+
+    def _wider(self, vectors: int) -> Expr:
+        return E.index(symbol("wide")) > E.index(vectors * self.blocks.lanes)
+
+    def _multiply(self, rows: int, vectors: int, a: Factor, finish: Finish | None = None) -> Body:
+        """Return the sums of one register tile over the block's depth."""
+        lanes, b, sums = self.blocks.lanes, self.b, self.sums
+        tile, register = (rows, vectors, lanes), f"sum{rows}x{vectors}"
+        i, j, k, depth = map(symbol, ("i", "j", "k", "depth"))
+        start = E.splat(E.const(0, sums.dtype), tile)
+        holder = E.use(register, start)
+        strip = E.load(b, E.index(k * b.shape[1] + j), (1, vectors, lanes), (0, lanes, 1))
+        place, strides = E.index(i * sums.shape[1] + j), (sums.shape[1], lanes, 1)
+        before = E.load(sums, place, tile, strides)
+        term = Assign(register, E.apply("fma", a.load(rows), strip, holder))
+        loop = For("k", E.index(0), E.index(depth), (term,))
+        if finish is not None:
+            row = symbol("row")
+            first, behind = E.index(row * depth // rows), E.index((row + 1) * depth // rows)
+            one = dim_min(dim_max(symbol("pending") - row, 0), 1)
+            body = (For("k", first, behind, (term,)), *finish(symbol("before") + row, one))
+            loop = For("row", E.index(0), E.index(rows), body)
+        return (
+            Declare(register, start),
+            If(E.index(symbol("depth_block")) > 0, (Assign(register, before),)),
+            loop,
+            Store(sums, place, holder, strides),
+        )
 
 
-def strips(columns: Dim, vectors: int, lanes: int) -> tuple[tuple[int, Dim, Dim], ...]:
-    """Return which columns get tiles of how many vectors: their width, and from where to where.
+def strip_counts(columns: Dim, most: int, lanes: int) -> tuple[Dim, Dim]:
+    """Return how many strips of columns are ``most`` vectors wide, and how many there are.
 
-    A tile of one vector waits for loads, so beside tiles of three there are those of two: four
-    vectors are two twos. One vector alone is what is left for narrow blocks.
+    The others have two. A tile of one vector waits for loads, so four vectors are two and two, not
+    three and one; one vector alone is what is left for narrow blocks.
     """
-    count = ceil_div(columns, lanes)
-    if vectors == 2:
-        even = count // 2 * 2 * lanes
-        return (2, 0, even), (1, even, columns)
-    assert vectors == 3, "tiles are two or three vectors wide"
-    threes = dim_max(count - count * 2 % 3 * 2, 0) * lanes
-    alone = count * dim_min(count - 1, 1) * lanes
-    return (3, 0, threes), (2, threes, columns - lanes), (1, alone, columns)
+    assert most in (2, 3), "tiles are two or three vectors wide"
+    vectors = ceil_div(columns, lanes)
+    odd = vectors * 2 % 3 * 2 if most == 3 else vectors % 2
+    wides = dim_max(vectors - odd, 0) // most
+    return wides, wides + ceil_div(vectors - wides * most, 2)
 
 
-def _multiply(tile: tuple[int, int, int], a: Factor, b: Buffer, sums: Buffer) -> Body:
-    """Return the sums of one register tile over the block's depth."""
-    rows, vectors, lanes = tile
-    register = f"sum{rows}x{vectors}"
-    i, j, k = symbol("i"), symbol("j"), symbol("k")
-    start = E.splat(E.const(0, sums.dtype), tile)
-    holder = E.use(register, start)
-    strip = E.load(b, E.index(k * b.shape[1] + j), (1, vectors, lanes), (0, lanes, 1))
-    place, strides = E.index(i * sums.shape[1] + j), (sums.shape[1], lanes, 1)
-    before = E.load(sums, place, tile, strides)
-    term = Assign(register, E.apply("fma", a.load(rows), strip, holder))
-    return (
-        Declare(register, start),
-        If(E.index(symbol("depth_block")) > 0, (Assign(register, before),)),
-        For("k", E.index(0), E.index(symbol("depth")), (term,)),
-        Store(sums, place, holder, strides),
-    )
+def strip_place(columns: Dim, most: int, lanes: int) -> tuple[Dim, Dim]:
+    """Return where strip number ``strip`` starts, and how many columns it has."""
+    strip, wides = symbol("strip"), symbol("wides")
+    start = (dim_min(strip, wides) * most + dim_max(strip - wides, 0) * 2) * lanes
+    vectors = dim_min(dim_max(wides - strip, 0) + 2, most)
+    return start, dim_min(columns - start, vectors * lanes)
