@@ -38,7 +38,7 @@ ORDER = {
         "llvm_memory llvm_kernel llvm_compile numba_lowering numba_engine llvm_engine cache "
         "counters dispatch_layout dispatch_ir dispatch compiler"
     ),
-    "runtime": "random threads locks limits profile program saved",
+    "runtime": "random threads locks limits profile blocks program saved",
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "

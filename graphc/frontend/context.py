@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from graphc.errors import ArgumentError, DeviceError, nearest, user_location
+from graphc.runtime import blocks
 
 KINDS = {"cpu": 1, "gpu": 2, "cpu_pinned": 3, "cpu_shared": 5}
 """Names of device types, with the numbers that MXNet's files give them."""
@@ -76,7 +77,8 @@ class Context:
         _scopes.entered.pop()
 
     def empty_cache(self) -> None:
-        """Give back memory that is kept for reuse; the CPU keeps none."""
+        """Give memory that waits for arrays to come back to the system."""
+        blocks.forget()
 
 
 def cpu(device_id: int = 0) -> Context:

@@ -27,6 +27,7 @@ from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.table import LaunchRow, LaunchTable, table_of
 from graphc.runtime import profile
+from graphc.runtime.blocks import Allocate, allocator
 from graphc.runtime.locks import alone
 from graphc.runtime.threads import default_pool
 
@@ -39,7 +40,6 @@ MOST_BINDINGS = 64
 # takes longer than all the rest of a call.
 DATA_OFFSET = object.__basicsize__
 pointer_at = ctypes.c_uint64.from_address
-_empty = np.empty
 USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 _WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 
@@ -75,7 +75,8 @@ class Binding:
     plan : MemoryPlan
     sizes, extents : list
         Size arguments of each launch; its extent and chunk.
-    outputs : list of (tuple of int, numpy.dtype)
+    outputs : list of (callable, tuple of int, numpy.dtype)
+        What makes each output; its arguments.
     costs : list of (int, int)
         Floating-point operations and bytes of each launch.
     parallel : bool
@@ -88,7 +89,7 @@ class Binding:
     plan: MemoryPlan
     sizes: list[Any]
     extents: list[tuple[int, int]]
-    outputs: list[tuple[tuple[int, ...], np.dtype[Any]]]
+    outputs: list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]
     costs: list[tuple[int, int]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
@@ -140,7 +141,6 @@ class Program:
         self._stores = _stores(table)
         self.updated = table.updated
         self._bindings: dict[tuple[tuple[int, ...], ...], Binding] = {}
-        self._spare: list[dict[int, np.ndarray]] = []
 
     def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run the program.
@@ -293,10 +293,11 @@ class Program:
             blocks.append(block)
             extents.append(extent)
             costs.append(cost)
-        outputs = [
+        shapes = [
             (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy)
             for _, kind in self.table.outputs
         ]
+        outputs = [(allocator(shape, kind), shape, kind) for shape, kind in shapes]
         parallel = any(extent > chunk for extent, chunk in extents)
         binding = Binding(self.table.memory(sizes), blocks, extents, outputs, costs, parallel)
         self._remember(key, binding)
@@ -366,11 +367,9 @@ class Program:
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
-        outputs, spare = [], self._reusable()
-        for place, (shape, kind) in enumerate(binding.outputs):
-            output = spare.get(place)
-            if output is None or output.shape != shape:
-                output = _empty(shape, kind)
+        outputs = []
+        for empty, shape, kind in binding.outputs:
+            output = empty(shape, kind)
             outputs.append(output)
             arrays.append(id(output))
         self._put(arena.arrays, 0, *arrays)
@@ -384,23 +383,6 @@ class Program:
         if failure is not None:
             raise failure
         return outputs
-
-    def reuse(self, outputs: dict[int, np.ndarray]) -> None:
-        """Let the next call write to some outputs of an earlier one, which nobody holds any more.
-
-        Parameters
-        ----------
-        outputs : dict of int to numpy.ndarray
-            By place; those of another shape are dropped.
-        """
-        if not self._spare:
-            self._spare.append(outputs)
-
-    def _reusable(self) -> dict[int, np.ndarray]:
-        try:
-            return self._spare.pop() if self._spare else {}
-        except IndexError:  # another thread was faster
-            return {}
 
     def _walk(self, binding: Binding, arena: _Arena, options: config.Config) -> int:
         """Run with several threads where that pays, timed if the options say so."""

@@ -13,7 +13,9 @@ from graphc.codegen.dispatch_layout import Error
 from graphc.codegen.python_engine import run_python
 from graphc.ir.dim import evaluate
 from graphc.ir.graph import Graph
+from graphc.ir.operations import lowest
 from graphc.ir.target import Target
+from graphc.ir.types import DType
 from graphc.passes.expand import expand
 from graphc.passes.lower import lower
 from graphc.passes.schedule import cpu
@@ -23,6 +25,11 @@ _NATIVE = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64,
     ctypes.c_void_p,
 )  # fmt: skip
+
+
+def unwritten(dtype: DType) -> float:
+    """Return what outputs hold before a kernel runs: no result that a test expects."""
+    return np.nan if dtype.floating else lowest(dtype)
 
 
 class GroupKernel:
@@ -39,7 +46,8 @@ class GroupKernel:
         names = dict(zip(self.kernel.sizes, sizes, strict=True))
         results = self.kernel.params[-self.kernel.outputs :]
         outputs = [
-            np.full([evaluate(d, names) for d in b.shape], np.nan, b.dtype.numpy) for b in results
+            np.full([evaluate(d, names) for d in b.shape], unwritten(b.dtype), b.dtype.numpy)
+            for b in results
         ]
         return [*arrays, *outputs], sizes, evaluate(self.kernel.extent, names), outputs
 

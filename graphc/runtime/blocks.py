@@ -1,0 +1,100 @@
+"""Memory of large outputs, kept when an array is gone and lent to the next of its size.
+
+Memory fresh from the system is mapped page by page as a kernel first writes to it, which for tens
+of megabytes takes longer than the kernel. The C library reuses what it gave to small arrays; what
+is large it returns to the system at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.plan import ALIGNMENT
+
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
+
+LEAST_BYTES = 1 << 20
+"""Smaller arrays get their memory from NumPy."""
+MOST_BYTES = 256 << 20
+"""Memory that is kept for arrays to come; what was given back first is returned first."""
+
+# Each step on this dict is atomic, so threads need no lock. One could deadlock: the garbage
+# collector may run `_Lent.__del__` at any point of `_kept`.
+_free: dict[int, np.ndarray] = {}
+
+
+class _Lent:
+    """What the memory of one output belongs to, for as long as any view of it lives."""
+
+    __slots__ = ("__array_interface__", "memory")
+
+    def __init__(self, memory: np.ndarray, n_bytes: int) -> None:
+        start = memory.__array_interface__["data"][0]
+        aligned = -(-start // ALIGNMENT) * ALIGNMENT
+        self.memory = memory
+        self.__array_interface__ = {
+            "version": 3, "shape": (n_bytes,), "typestr": "|u1", "data": (aligned, False),
+        }  # fmt: skip
+
+    def __del__(self) -> None:
+        _give_back(self.memory)
+
+
+def allocator(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Allocate:
+    """Return what makes arrays of this shape: `numpy.empty` for small ones, else `empty`."""
+    small = math.prod(shape) * dtype.itemsize < LEAST_BYTES
+    return np.empty if small else empty
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an array with arbitrary elements in memory that was given back, or else is fresh.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+
+    Returns
+    -------
+    numpy.ndarray
+        It begins at a multiple of `ALIGNMENT` bytes; nothing else uses its memory while a view of
+        it lives.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = _kept(n_bytes + ALIGNMENT)
+    if memory is None:
+        memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, np.asarray(_Lent(memory, n_bytes)))
+
+
+def kept_bytes() -> int:
+    """Return how much memory waits for arrays to come."""
+    return sum(memory.nbytes for memory in tuple(_free.values()))
+
+
+def forget() -> None:
+    """Give all of it back to the system."""
+    _free.clear()
+
+
+def _kept(n_bytes: int) -> np.ndarray | None:
+    """Take memory of this size that was given back."""
+    for key, memory in reversed(tuple(_free.items())):
+        # Another thread may have taken it meanwhile.
+        if memory.nbytes == n_bytes and _free.pop(key, None) is not None:
+            return memory
+    return None
+
+
+def _give_back(memory: np.ndarray) -> None:
+    """Keep memory that nothing uses any more, and return what is over `MOST_BYTES`."""
+    if memory.nbytes > MOST_BYTES:
+        return
+    _free[id(memory)] = memory
+    while kept_bytes() > MOST_BYTES:
+        oldest = next(iter(tuple(_free)), None)
+        _free.pop(oldest, None)  # type: ignore[arg-type]
