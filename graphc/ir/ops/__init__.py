@@ -7,6 +7,15 @@ from graphc.ir.ops import (
     arithmetic as arithmetic,
 )
 from graphc.ir.ops import (
+    attention as attention,
+)
+from graphc.ir.ops import (
+    attention_nests as attention_nests,
+)
+from graphc.ir.ops import (
+    attention_tiles as attention_tiles,
+)
+from graphc.ir.ops import (
     average_pooling as average_pooling,
 )
 from graphc.ir.ops import (
