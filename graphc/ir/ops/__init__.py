@@ -105,3 +105,6 @@ from graphc.ir.ops import (
 from graphc.ir.ops import (
     winograd as winograd,
 )
+from graphc.ir.ops import (
+    winograd_tiles as winograd_tiles,
+)

@@ -68,7 +68,7 @@ def _short(axis: Axis, lanes: int) -> bool:
 
 def _all_linear(items: Sequence[Nest], loads: Sequence[Load], axes: tuple[Axis, Axis]) -> bool:
     """Return whether the loop variables are in offsets only, and each a constant step there."""
-    if any(e.mask is not None for e in loads):
+    if any(e.mask is not None for e in loads) or any(n.store.mask is not None for n in items):
         return False
     accesses: list[Load | Store] = [*loads, *(n.store for n in items)]
     if any(stride(access, a.name) is None for access in accesses for a in axes):
