@@ -394,12 +394,11 @@ class Program:
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
-        places = given or itertools.repeat(None)
-        outputs = [
-            make(shape, kind) if place is None else place
-            for (make, shape, kind), place in zip(binding.outputs, places)
-        ]
-        arrays += map(id, outputs)
+        outputs = []
+        for number, (empty, shape, kind) in enumerate(binding.outputs):
+            output = empty(shape, kind) if not given or given[number] is None else given[number]
+            outputs.append(output)
+            arrays.append(id(output))
         self._put(arena.arrays, 0, *arrays)
         options = config.current()
         if binding.parallel or options.profile:
