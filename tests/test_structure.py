@@ -30,8 +30,8 @@ ORDER = {
         "evaluate ops plan table verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
-        "canonicalize row_updates fold winograd hoist differentiate partition fuse lower schedule "
-        "polynomials elementary trigonometry expand memory manager"
+        "canonicalize row_updates fold winograd layout hoist differentiate partition fuse lower "
+        "schedule polynomials elementary trigonometry expand memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_values llvm_conversions "

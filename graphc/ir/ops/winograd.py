@@ -100,7 +100,7 @@ def _by_pairs(k: Any, row: Row, values: Sequence[Expr]) -> Expr:
     return short
 
 
-def _at_point(k: Any, matrix: Sequence[Row], at: Callable[[int, int], Expr]) -> Expr:
+def at_point(k: Any, matrix: Sequence[Row], at: Callable[[int, int], Expr]) -> Expr:
     """Return ``matrix @ values @ matrix'`` at ``k``'s first two indices, which are constants."""
     combine = _by_pairs if matrix is SUMS else _by_parity
     row, column = (index.dim for index in k.index[:2])
@@ -109,12 +109,12 @@ def _at_point(k: Any, matrix: Sequence[Row], at: Callable[[int, int], Expr]) -> 
     return combine(k, matrix[column], inner)
 
 
-def _begins_with(x: TensorType, size: int) -> bool:
+def begins_with(x: TensorType, size: int) -> bool:
     """Return whether the first two axes have a size; they get it where it is open."""
     return all(unify(dim, size) is not None for dim in x.shape[:2])
 
 
-def _reference(matrix: Sequence[Row], x: Array) -> Array:
+def transformed(matrix: Sequence[Row], x: Array) -> Array:
     """Apply a matrix along the first two axes; what it does not read may be infinite."""
     for axis in (0, 1):
         values = list(np.moveaxis(x, axis, 0))
@@ -157,14 +157,14 @@ class WinogradData(Transform):
     def lower(self, k: Any, x: Any, *, tiles: tuple[Dim, Dim]) -> Any:
         """Combine the 36 elements of a tile."""
         _, _, channel, batch, i, j = k.index
-        return _at_point(
+        return at_point(
             k, DATA, lambda r, s: x.at(batch, channel, i * TILE + r, j * TILE + s)
         )  # fmt: skip
 
     def reference(self, x: Array, *, tiles: tuple[int, int]) -> Array:
         """Compute with NumPy."""
         views = np.lib.stride_tricks.sliding_window_view(x, (POINTS, POINTS), axis=(2, 3))
-        return _reference(DATA, views[:, :, ::TILE, ::TILE].transpose(4, 5, 1, 0, 2, 3))
+        return transformed(DATA, views[:, :, ::TILE, ::TILE].transpose(4, 5, 1, 0, 2, 3))
 
 
 class WinogradTransform(Transform):
@@ -185,7 +185,7 @@ class WinogradTransform(Transform):
     def infer(self, x: TensorType, *, matrix: str) -> TensorType:
         """Return the type with tiles of another size."""
         rows = MATRICES[matrix]
-        if x.ndim < 3 or not _begins_with(x, len(rows[0])):
+        if x.ndim < 3 or not begins_with(x, len(rows[0])):
             raise ShapeError(
                 f"the transform of {matrix} takes tiles of {len(rows[0])} by {len(rows[0])}, "
                 f"got {shape_text(x.shape)}"
@@ -194,11 +194,11 @@ class WinogradTransform(Transform):
 
     def lower(self, k: Any, x: Any, *, matrix: str) -> Any:
         """Combine the elements of a tile."""
-        return _at_point(k, MATRICES[matrix], lambda r, s: x.at(r, s, *k.index[2:]))
+        return at_point(k, MATRICES[matrix], lambda r, s: x.at(r, s, *k.index[2:]))
 
     def reference(self, x: Array, *, matrix: str) -> Array:
         """Compute with NumPy."""
-        return _reference(MATRICES[matrix], x)
+        return transformed(MATRICES[matrix], x)
 
 
 class Untile(OpDef):
@@ -218,7 +218,7 @@ class Untile(OpDef):
 
     def infer(self, x: TensorType, *, spatial: tuple[Dim, Dim]) -> TensorType:
         """Return ``(N, C, *spatial)``."""
-        if x.ndim != 6 or not _begins_with(x, TILE):
+        if x.ndim != 6 or not begins_with(x, TILE):
             raise ShapeError(f"untile takes (4, 4, C, N, *tiles), got {shape_text(x.shape)}")
         return x.with_shape((x.shape[3], x.shape[2], *spatial))
 
