@@ -31,14 +31,19 @@ WIDE_CHANNELS = 256
 
 def winograd_prepared(graph: Graph, settled: Callable[[Value], bool]) -> Graph:
     """Return the graph with convolutions by weights replaced that are ``settled``, and small."""
+    return _rewritten(graph, lambda node: _keeps(node, settled), WIDE_CHANNELS)
 
-    def keeps(node: Node) -> bool:
-        weights = node.inputs[1]
-        out, channels, *_ = weights.shape
-        kept_bytes = POINTS * POINTS * out * channels * weights.dtype.item_bytes
-        return settled(weights) and kept_bytes <= PREPARED_BYTES
 
-    return _rewritten(graph, keeps, WIDE_CHANNELS)
+def pays_prepared(node: Node, settled: Callable[[Value], bool]) -> bool:
+    """Return whether to replace a convolution whose transformed weights would be kept."""
+    return config.current().winograd and _pays(node) and _keeps(node, settled)
+
+
+def _keeps(node: Node, settled: Callable[[Value], bool]) -> bool:
+    weights = node.inputs[1]
+    out, channels, *_ = weights.shape
+    kept_bytes = POINTS * POINTS * out * channels * weights.dtype.item_bytes
+    return settled(weights) and kept_bytes <= PREPARED_BYTES
 
 
 def _rewritten(graph: Graph, wanted: Callable[[Node], bool], wide: float = float("inf")) -> Graph:
@@ -113,6 +118,27 @@ def _convolved(
     points = REGISTRY["reshape"](sums, (POINTS, POINTS, out, x.shape[0], *tiles))
     results = REGISTRY["winograd_transform"](points, "sums")
     whole: Value = REGISTRY["untile"](results, tuple(spatial))
+    return whole
+
+
+def convolved_last(x: Value, weights: Value, pad: Sequence[int], spatial: Sequence[Dim]) -> Value:
+    """Return a convolution of data ``(N, H, W, C)``, in that layout, to ``spatial`` sizes.
+
+    Tiles are the rows of the products, channels their columns, whatever the numbers.
+    """
+    kernels = _transformed(weights, (2, 3, 1, 0), "weights")
+    batch, *_, channels = x.shape
+    tiles = tuple(ceil_div(size, TILE) for size in spatial)
+    shape = (batch, *(TILE * count + 2 for count in tiles), channels)
+    padded = REGISTRY["unslice"](x, (0, *pad, 0), shape, (1, 1, 1, 1))
+    data = REGISTRY["winograd_data_last"](padded, tiles)
+    points = POINTS * POINTS
+    rows = REGISTRY["reshape"](data, (points, product((batch, *tiles)), channels))
+    columns = REGISTRY["reshape"](kernels, (points, *kernels.shape[2:]))
+    sums = REGISTRY["matmul"](rows, columns)
+    parts = REGISTRY["reshape"](sums, (POINTS, POINTS, batch, *tiles, kernels.shape[3]))
+    results = REGISTRY["winograd_transform"](parts, "sums")
+    whole: Value = REGISTRY["untile_last"](results, tuple(spatial))
     return whole
 
 

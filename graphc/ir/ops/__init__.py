@@ -22,6 +22,9 @@ from graphc.ir.ops import (
     basic as basic,
 )
 from graphc.ir.ops import (
+    channels_last as channels_last,
+)
+from graphc.ir.ops import (
     comparison as comparison,
 )
 from graphc.ir.ops import (

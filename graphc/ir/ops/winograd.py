@@ -118,7 +118,7 @@ def at_points(
     return combine(k, matrix[column], inner)
 
 
-def _begins_with(x: TensorType, size: int) -> bool:
+def begins_with(x: TensorType, size: int) -> bool:
     """Return whether the first two axes have a size; they get it where it is open."""
     return all(unify(dim, size) is not None for dim in x.shape[:2])
 
@@ -196,7 +196,7 @@ class WinogradTransform(Transform):
     def infer(self, x: TensorType, *, matrix: str) -> TensorType:
         """Return the type with tiles of another size."""
         rows = MATRICES[matrix]
-        if x.ndim < 3 or not _begins_with(x, len(rows[0])):
+        if x.ndim < 3 or not begins_with(x, len(rows[0])):
             raise ShapeError(
                 f"the transform of {matrix} takes tiles of {len(rows[0])} by {len(rows[0])}, "
                 f"got {shape_text(x.shape)}"
@@ -230,7 +230,7 @@ class Untile(OpDef):
 
     def infer(self, x: TensorType, *, spatial: tuple[Dim, Dim]) -> TensorType:
         """Return ``(N, C, *spatial)``."""
-        if x.ndim != 6 or not _begins_with(x, TILE):
+        if x.ndim != 6 or not begins_with(x, TILE):
             raise ShapeError(f"untile takes (4, 4, C, N, *tiles), got {shape_text(x.shape)}")
         return x.with_shape((x.shape[3], x.shape[2], *spatial))
 
