@@ -36,7 +36,7 @@ def winograd_prepared(graph: Graph, settled: Callable[[Value], bool]) -> Graph:
 
 def pays_prepared(node: Node, settled: Callable[[Value], bool]) -> bool:
     """Return whether to replace a convolution whose transformed weights would be kept."""
-    return config.current().winograd and _pays(node) and _keeps(node, settled)
+    return config.current().winograd and pays(node) and _keeps(node, settled)
 
 
 def _keeps(node: Node, settled: Callable[[Value], bool]) -> bool:
