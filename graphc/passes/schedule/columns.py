@@ -7,7 +7,7 @@ once for all of them. Each column is still combined row by row, first to last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, product, symbol
@@ -25,7 +25,7 @@ LINE = 64
 ROWS = 8
 """Rows that are combined between a sum's load and its store."""
 
-Combine = Callable[[Reduce, Expr, Mapping[str, Dim], Expr | None], Expr]
+Step = Callable[[Sequence[Expr], tuple[str, int], Expr | None], tuple[Body, list[Expr]]]
 
 
 def fit(groups: Sequence[Sequence[Reduce]]) -> bool:
@@ -62,7 +62,8 @@ def combined_rows(
     sums: Sequence[Buffer],
     columns: tuple[str, Dim, Dim],
     lanes: int,
-    combine: Combine,
+    step: Step,
+    heavy: bool,
 ) -> Body:
     """Return the loops that leave the results of a group of reductions in ``sums``.
 
@@ -75,9 +76,11 @@ def combined_rows(
     columns : (str, Dim, Dim)
         Loop variable, first column of the block, and the one behind its last.
     lanes : int
-    combine : callable
-        ``combine(reduce, holder, row, mask)`` returns the next value of ``holder``; ``row`` maps
-        the innermost reduction axis of the group to the row.
+    step : callable
+        ``step(totals, row, mask)`` returns what is stored of a row, and the totals that include
+        it; ``row`` is the innermost reduction axis of the group, and how many rows to add to it.
+    heavy : bool
+        Whether a row computes so much that sums may be loaded and stored for each.
     """
     name, start, stop = columns
     *outer, last = group[0].axes
@@ -90,24 +93,30 @@ def combined_rows(
         )
 
     def pass_over(rows: int) -> Body:
-        def step(lanes: int, mask: Expr | None) -> Body:
+        def body(lanes: int, mask: Expr | None) -> Body:
+            totals = [E.load(buffer, place, (lanes,), (1,)) for buffer in sums]
             stores: list[Stmt] = []
-            for reduce, buffer in zip(group, sums, strict=True):
-                total = E.load(buffer, place, (lanes,), (1,))
-                for row in range(rows):
-                    place_in_rows = {last.name: symbol(last.name) + row}
-                    total = combine(reduce, total, place_in_rows, mask)
-                stores.append(Store(buffer, place, total, (1,)))
+            for row in range(rows):
+                found, totals = step(totals, (last.name, row), mask)
+                stores.extend(found)
+            stores += [
+                Store(buffer, place, total, (1,))
+                for buffer, total in zip(sums, totals, strict=True)
+            ]
             return tuple(stores)
 
-        return vector_loop(name, start, stop, lanes, step)
+        return vector_loop(name, start, stop, lanes, body)
 
+    begun = vector_loop(name, start, stop, lanes, begin)
+    if heavy:
+        single = For(last.name, E.index(0), E.index(last.extent), pass_over(1))
+        return (*begun, *over_axes(outer, (single,)))
     whole = last.extent // ROWS * ROWS
     loops = (
         For(last.name, E.index(0), E.index(whole), pass_over(ROWS), ROWS),
         For(last.name, E.index(whole), E.index(last.extent), pass_over(1)),
     )
-    return (*vector_loop(name, start, stop, lanes, begin), *over_axes(outer, loops))
+    return (*begun, *over_axes(outer, loops))
 
 
 def _identity(reduce: Reduce) -> Expr:

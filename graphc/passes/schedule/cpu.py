@@ -34,6 +34,7 @@ from graphc.passes.schedule import columns, kept_values, planes, sums_of_product
 from graphc.passes.schedule.cost import cost
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import (
+    HEAVY,
     Body,
     flat_loop,
     hoisted,
@@ -122,6 +123,10 @@ def _as_written(kernel: Kernel) -> Kernel:
 
 FLOPS_PER_NS = 32
 """Rate by which the time of explicit loops is estimated."""
+
+
+_Waiting = tuple[Nest, list[Axis]]
+"""A nest, and those of its axes that are not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,34 +259,63 @@ def _by_columns(plan: _Plan, name: str, start: Dim, stop: Dim) -> tuple[Stmt, ..
     known: dict[Expr, Expr] = {}
     sums: list[Buffer] = []
     body: list[Stmt] = []
-
-    def combine(
-        axes: Sequence[Axis],
-        reduce: Reduce,
-        holder: Expr,
-        row: Mapping[str, Dim],
-        mask: Expr | None,
-    ) -> Expr:
-        term = substituted(_body_over(reduce, axes), dict(row), {})
-        return _accumulate(
-            reduce.combine, holder, term,
-            lambda e: vectorize(e, name, plan.one, mask, known, aligned=True),
-        )  # fmt: skip
-
+    waiting = _with_inner_axes(plan)
     for group in plan.groups:
+        along, waiting = _stored_along(group, waiting, known)
         buffers = [columns.scratch(r, len(sums) + k) for k, r in enumerate(group)]
         sums.extend(buffers)
-        over = partial(combine, group[0].axes)
-        body.extend(columns.combined_rows(group, buffers, (name, start, stop), plan.one, over))
+        heavy = operations([*(r.body for r in group), *(s.value for s in along)]) > HEAVY
+        step = partial(_column_step, group, along, (name, plan.one), known)
+        body.extend(
+            columns.combined_rows(group, buffers, (name, start, stop), plan.one, step, heavy)
+        )
         place = E.index(symbol(name) - start)
         for reduce, buffer in zip(group, buffers, strict=True):
             known[reduce] = E.load(buffer, place, (plan.one,), (1,))
+    left = replace(plan, items=tuple(item for item, _ in waiting))
 
     def emit(lanes: int, mask: Expr | None) -> Body:
-        return tuple(_lane_stores(plan, lanes, mask, dict(known)))
+        return tuple(_lane_stores(left, lanes, mask, dict(known)))
 
-    stores = vector_loop(name, start, stop, plan.one, emit, cost=_cost(plan))
+    stores = vector_loop(name, start, stop, plan.one, emit, cost=_cost(left)) if waiting else ()
     return (*map(Alloc, sums), *body, *stores)
+
+
+def _column_step(
+    group: Sequence[Reduce],
+    along: Sequence[Store],
+    vector: tuple[str, int],
+    known: Mapping[Expr, Expr],
+    totals: Sequence[Expr],
+    row: tuple[str, int],
+    mask: Expr | None,
+) -> tuple[Body, list[Expr]]:
+    """Return the stores of one row, as far as a group's loop makes them, and the next totals.
+
+    ``row`` is the loop variable of the rows, and how many rows behind it this one lies.
+    """
+    (name, lanes), (variable, ahead) = vector, row
+    place: dict[str, Dim] = {variable: symbol(variable) + ahead}
+    local, memo = dict(known), dict[Expr, Expr]()
+    moved = [
+        replace(
+            store,
+            value=substituted(store.value, place, memo),
+            offset=substituted(store.offset, place, memo),
+        )
+        for store in along
+    ]
+    lets, stores = _shared_stores(moved, name, lanes, mask, local, f"row{ahead}_")
+
+    def convert(e: Expr) -> Expr:
+        return vectorize(e, name, lanes, mask, local, aligned=True)
+
+    terms = [substituted(_body_over(reduce, group[0].axes), place, memo) for reduce in group]
+    found = [
+        _accumulate(reduce.combine, total, term, convert)
+        for reduce, total, term in zip(group, totals, terms, strict=True)
+    ]
+    return (*lets, *stores), found
 
 
 def _lane_stores(
@@ -325,17 +359,9 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
     """Return the body for one kept index; lanes accumulate partial results and are folded."""
     known: dict[Expr, Expr] = {}
     statements: list[Stmt] = []
-    waiting = [(item, [a for a in item.axes if a not in plan.kept]) for item in plan.items]
+    waiting = _with_inner_axes(plan)
     for group in plan.groups:
-        # What needs no reduction still to come is stored by the loop that computes it anyway.
-        along = [
-            (item, inner)
-            for item, inner in waiting
-            if [a.extent for a in inner] == [a.extent for a in group[0].axes]
-            and all(r in known for r in reductions([item]))
-        ]
-        waiting = [pair for pair in waiting if pair not in along]
-        stores = [_store_over(item.store, inner, group[0].axes) for item, inner in along]
+        stores, waiting = _stored_along(group, waiting, known)
         if group == plan.groups[-1] and len(waiting) == 1:
             (item, inner) = waiting[0]
             terms = [_body_over(reduce, group[0].axes) for reduce in group]
@@ -355,6 +381,28 @@ def _by_reduction(plan: _Plan) -> tuple[Stmt, ...]:
         loop = vector_loop(last.name, 0, last.extent, lanes, emit, plan.one, cost)
         statements.extend(over_axes(inner[:-1], loop))
     return tuple(statements)
+
+
+def _with_inner_axes(plan: _Plan) -> list[_Waiting]:
+    return [(item, [a for a in item.axes if a not in plan.kept]) for item in plan.items]
+
+
+def _stored_along(
+    group: Sequence[Reduce], waiting: Sequence[_Waiting], known: Mapping[Expr, Expr]
+) -> tuple[list[Store], list[_Waiting]]:
+    """Return the stores that a group's loop makes, over its variables, and what waits still.
+
+    What needs no reduction still to come is stored by the loop that computes it anyway.
+    """
+    axes = group[0].axes
+    along = [
+        (item, inner)
+        for item, inner in waiting
+        if [a.extent for a in inner] == [a.extent for a in axes]
+        and all(r in known for r in reductions([item]))
+    ]
+    stores = [_store_over(item.store, inner, axes) for item, inner in along]
+    return stores, [pair for pair in waiting if pair not in along]
 
 
 def _steps(plan: _Plan, group: Sequence[Reduce]) -> tuple[int, int]:
@@ -441,14 +489,19 @@ def _reduce_rows(
 
 
 def _shared_stores(
-    stores: Sequence[Store], name: str, lanes: int, mask: Expr | None, known: dict[Expr, Expr]
+    stores: Sequence[Store],
+    name: str,
+    lanes: int,
+    mask: Expr | None,
+    known: dict[Expr, Expr],
+    prefix: str = "v",
 ) -> tuple[list[Stmt], list[Stmt]]:
     """Return registers for the values of stores, which ``known`` learns, and the stores."""
     values: list[Stmt] = []
     writes: list[Stmt] = []
     for position, store in enumerate(stores):
         write = vector_store(store, name, lanes, mask, known, aligned=True)
-        register = f"v{position}"
+        register = f"{prefix}{position}"
         values.append(Let(register, write.value))
         known[store.value] = E.use(register, write.value)
         writes.append(replace(write, value=known[store.value]))
