@@ -395,8 +395,7 @@ def load(
 ) -> Expr:
     """Read a buffer; see `Load`."""
     shape = tile if strides else offset.tile
-    found: Expr = _intern(Load, buffer, offset, buffer.dtype, shape, strides, mask, fill)
-    return found
+    return _intern(Load, buffer, offset, buffer.dtype, shape, strides, mask, fill)  # type: ignore
 
 
 def reduce(combine: str, axes: tuple[Axis, ...], body: Expr) -> Expr:
@@ -412,8 +411,7 @@ def splat(value: Expr, tile: Tile) -> Expr:
 
 def repeat(value: Expr, lanes: int, count: int, first: int = 0) -> Expr:
     """Copy each lane of a vector ``count`` times, the first one ``first`` times less."""
-    found: Expr = _intern(Repeat, value, count, first, value.dtype, (lanes,))
-    return found
+    return _intern(Repeat, value, count, first, value.dtype, (lanes,))  # type: ignore
 
 
 def fold(combine: str, value: Expr) -> Expr:
@@ -428,6 +426,11 @@ def row_major(shape: Sequence[Dim]) -> tuple[Dim, ...]:
 
 def flatten(buffer: Buffer, indices: Sequence[Expr]) -> Expr:
     """Return the element offset of a multi-index into a C-contiguous buffer."""
+    if all(isinstance(position, Index) for position in indices):
+        place: Dim = 0
+        for position, size in zip(indices, buffer.shape, strict=True):
+            place = place * size + position.dim  # type: ignore[attr-defined]
+        return index(place)
     offset: Expr = index(0)
     for position, stride in zip(indices, row_major(buffer.shape), strict=True):
         offset = offset + position * index(stride)
@@ -493,6 +496,5 @@ def with_children(expr: Expr, visit: Callable[[Expr], Expr | None], memo: dict[E
         case Splat():
             return splat(rebuild(expr.arg, visit, memo), expr.tile)
         case Repeat():
-            value = rebuild(expr.arg, visit, memo)
-            return repeat(value, expr.tile[0], expr.count, expr.first)
+            return repeat(rebuild(expr.arg, visit, memo), expr.tile[0], expr.count, expr.first)
     return expr

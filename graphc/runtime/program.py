@@ -396,7 +396,8 @@ class Program:
             arena = self._new_arena(binding)
         outputs = []
         for number, (empty, shape, kind) in enumerate(binding.outputs):
-            output = empty(shape, kind) if not given or given[number] is None else given[number]
+            place = given[number] if given else None
+            output = empty(shape, kind) if place is None else place
             outputs.append(output)
             arrays.append(id(output))
         self._put(arena.arrays, 0, *arrays)
