@@ -270,6 +270,9 @@ class Memory(Conversions):
             tile = value.tile
         stride = strides[-1] if tile else 1
         places = self.offsets(offset, tile[:-1], strides)
+        if streaming and mask is None and len(places) > 1 and _is(stride, 1):
+            self._stream_rows(pointer, places, value.rows)
+            return
         for place, row, keep in zip(places, value.rows, self._mask_rows(mask, tile), strict=True):
             if value.lanes == 1 or _is(stride, 1):
                 self._store_row(pointer, place, row, keep, streaming)
@@ -329,6 +332,28 @@ class Memory(Conversions):
             wanted = self.shuffle(keep, none, order.tolist())
             spread = self.shuffle(row, row, source.tolist())
             self._store_row(pointer, at, spread, wanted, streaming=False)
+
+    def _stream_rows(self, pointer: Pointer, places: Sequence[Row], rows: Sequence[Row]) -> None:
+        """Store the rows of a tile past the cache where the memory begins at a line.
+
+        Each row then begins at a multiple of its own elements, as `ir.loop.Store` has it.
+        """
+        item_bytes = pointer.dtype.item_bytes
+        stored = [
+            (self.to_memory(pointer.dtype, row), self.element(pointer, place))
+            for place, row in zip(places, rows, strict=True)
+        ]
+        align_bytes = min(getattr(rows[0].type, "count", 1) * item_bytes, SCRATCH_ALIGN_BYTES)
+        low = self.builder.and_(
+            self.builder.ptrtoint(pointer.address, I64), Constant(I64, align_bytes - 1)
+        )
+        aligned = self.builder.icmp_unsigned("==", low, Constant(I64, 0))
+        with self.builder.if_else(aligned) as ways:
+            for way, streaming in zip(ways, (True, False), strict=True):
+                with way:
+                    for item, address in stored:
+                        bytes_ = align_bytes if streaming else item_bytes
+                        self.builder.store(item, address, bytes_, streaming)
 
     def _stream_row(self, item: Row, address: Row, item_bytes: int) -> None:
         """Store past the cache where the address allows it; most machines need full alignment."""

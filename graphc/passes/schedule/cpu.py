@@ -101,7 +101,7 @@ def _bound(
         across = transposed.find_axis(items, plan.vector, plan.one)
         if across is not None:
             emit = partial(_lanes, plan)
-            return transposed.schedule(kernel, items, across, plan.vector, plan.one, emit)
+            return transposed.schedule(kernel, items, across, plan.vector, target, emit)
     body = _by_outputs(plan) if plan.vector is not None else _by_reduction(plan)
     return _in_parallel(kernel, plan, body)
 

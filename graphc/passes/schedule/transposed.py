@@ -2,30 +2,34 @@
 
 A vector along the output's last axis would gather its lanes from as many rows of the operand. A
 square of both axes is read along one of them, exchanged by shuffles and stored along the other.
+
+Results larger than the caches are stored past them, a whole line at once. Squares then follow each
+other along what is read, in runs long enough for the prefetchers; which lines are written does not
+matter. Other results go by the caches, in blocks of both axes: of a line that a square used in part
+the rest is soon used too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, product, symbol, symbols
 from graphc.ir.expr import Axis, Expr, Index, Load
-from graphc.ir.loop import For, Kernel, Store
-from graphc.passes.schedule.loops import (
-    Body,
-    flat_loop,
-    operations,
-    values_first,
-    vector_loop,
-)
+from graphc.ir.loop import For, If, Kernel, Store
+from graphc.ir.target import Target
+from graphc.passes.schedule.loops import Body, flat_loop, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest, all_expressions, stride
 
-BLOCK = 64
-"""Rows and columns of a block: cache lines that a square used in part are still near for the next.
+BLOCK = 256
+"""Rows and columns of a block, which one iteration of the parallel axis writes."""
+NEAR = 64
+"""Columns that are read before the next rows where results go by the caches: their lines, used in
+part, are still there for the next square.
 """
+LINE_BYTES = 64
+"""A streaming store of less would be read back and completed by memory."""
 
 
 def find_axis(items: Sequence[Nest], vector: Axis, lanes: int) -> Axis | None:
@@ -84,7 +88,7 @@ def schedule(
     items: Sequence[Nest],
     across: Axis,
     vector: Axis,
-    lanes: int,
+    target: Target,
     emit: Callable[[int, Expr | None], Body],
 ) -> Kernel:
     """Turn a kernel into blocks that read along ``across`` and store along ``vector``.
@@ -96,49 +100,95 @@ def schedule(
     items : sequence of Nest
     across, vector : Axis
         As of `find_axis`.
-    lanes : int
-        Side of a square.
+    target : Target
     emit : callable
         ``emit(lanes, mask)`` writes a vector of one row: what the squares leave over.
     """
-    body = _block(items, across, vector, lanes, emit)
-    blocks = Axis("block", ceil_div(across.extent, BLOCK))
-    axes = [blocks if a == across else a for a in items[0].axes if a != vector]
-    rows = dim_min(across.extent, BLOCK)
+    lanes = side(target)
+    start, first = symbol("turned") * BLOCK, symbol("run") * BLOCK
+    stop, last = dim_min(vector.extent, start + BLOCK), dim_min(across.extent, first + BLOCK)
+    columns = start + (stop - start) // lanes * lanes
+    rows = first + (last - first) // lanes * lanes
+    within = (Axis(across.name, rows), first), (Axis(vector.name, columns), start)
+    rest = E.iota(lanes) < E.index(vector.extent - symbol(vector.name))
+    margin = _loop(vector.name, columns, stop, emit(lanes, rest), lanes)
+    body = (
+        *_squares(kernel, items, within, target),
+        _loop(across.name, first, rows, (margin,)),
+        _loop(across.name, rows, last, vector_loop(vector.name, start, stop, lanes, emit)),
+    )
+    turned = Axis("turned", ceil_div(vector.extent, BLOCK))
+    run = Axis("run", dim_max(ceil_div(across.extent, BLOCK), 1))  # indices are divided by it
+    axes = [*(a for a in items[0].axes if a not in (across, vector)), turned, run]
+    elements = dim_min(across.extent, BLOCK) * dim_min(vector.extent, BLOCK)
     cost = operations(item.store.value for item in items)
     return replace(
         kernel,
         body=(flat_loop(axes, body),),
         extent=product(a.extent for a in axes),
-        work=16 + rows * vector.extent * (2 + cost) // 8,
+        work=16 + elements * (2 + cost) // 8,
     )
 
 
-def _block(
+def side(target: Target) -> int:
+    """Return the rows and columns of a square."""
+    return target.vector_bytes // 4
+
+
+def _squares(
+    kernel: Kernel,
     items: Sequence[Nest],
-    across: Axis,
-    vector: Axis,
-    lanes: int,
-    emit: Callable[[int, Expr | None], Body],
+    within: tuple[tuple[Axis, Dim], tuple[Axis, Dim]],
+    target: Target,
 ) -> Body:
-    """Return the loops over one block of rows along ``across``, whose number is ``block``."""
-    start = symbol("block") * BLOCK
-    stop = dim_min(across.extent, start + BLOCK)
-    rows = start + (stop - start) // lanes * lanes
-    columns = vector.extent // lanes * lanes
-    square = values_first([_square(n.store, across.name, vector.name, lanes) for n in items])
-    loop = partial(_loop, body=square, step=lanes)
-    left, right = symbol("left"), dim_min(columns, symbol("left") + BLOCK)
-    body: Body = (loop(across.name, start, rows),)
-    squares = _loop("left", 0, columns, (_loop(vector.name, left, right, body, lanes),), BLOCK)
-    rest = E.iota(lanes) < E.index(vector.extent - symbol(vector.name))
-    margin = _loop(vector.name, columns, vector.extent, emit(lanes, rest), lanes)
-    last = vector_loop(vector.name, 0, vector.extent, lanes, emit)
-    return (
-        squares,
-        _loop(across.name, start, rows, (margin,)),
-        _loop(across.name, rows, stop, last),
-    )
+    """Return the loops over the whole squares of a block: of axes up to their ends."""
+    lanes = side(target)
+    (row, first), (column, start) = within
+    stores = [_square(n.store, row.name, column.name, lanes) for n in items]
+    left, right = symbol("left"), dim_min(row.extent, symbol("left") + NEAR)
+    body = values_first(stores)
+    near: Body = (_loop(row.name, left, right, body, lanes),)
+    near = (_loop(column.name, start, column.extent, near, lanes),)
+    near = (_loop("left", first, row.extent, near, NEAR),)
+    streams = _streams(kernel, items, column.name, lanes, target)
+    if streams is None:
+        return near
+    body = values_first([replace(store, streaming=True) for store in stores])
+    far = _loop(row.name, first, row.extent, body, lanes)
+    return (If(streams, (_loop(column.name, start, column.extent, (far,), lanes),), near),)
+
+
+def _streams(
+    kernel: Kernel, items: Sequence[Nest], name: str, lanes: int, target: Target
+) -> Expr | None:
+    """Return whether stores pass the caches; None where they never do.
+
+    They do where what is touched fills half of the last one, and rows of squares are whole lines.
+    """
+    if any(lanes * n.store.buffer.dtype.item_bytes < LINE_BYTES for n in items):
+        return None
+    touched = sum((product(b.shape) * b.dtype.item_bytes for b in kernel.params), 0)
+    holds = E.index(touched) > E.index(target.l3_bytes // 2)
+    for step in {step for item in items for step in _places(item, name)}:
+        if step is None or (isinstance(step, int) and step % lanes):
+            return None
+        if not isinstance(step, int):
+            holds = holds & E.index(step % lanes).eq(0)
+    return holds
+
+
+def _places(item: Nest, name: str) -> Iterator[Dim | None]:
+    """Yield by what a store moves along each other axis, and where it begins; None if unclear."""
+    assert isinstance(item.store.offset, Index)  # `_all_linear` looked
+    rest = item.store.offset.dim
+    for axis in item.axes:
+        found = linear(rest, axis.name)
+        if found is None or symbols(found[0]) & {a.name for a in item.axes}:
+            yield None
+            return
+        step, rest = found
+        yield step if axis.name != name else 0 if step == 1 else None
+    yield rest
 
 
 def _loop(name: str, start: Dim, stop: Dim, body: Body, step: int = 1) -> For:
