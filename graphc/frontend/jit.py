@@ -51,10 +51,10 @@ class Jit:
         """Call the function through its compiled program; inside another trace, as a part of it."""
         if current_trace() is not None:
             return self.function(*args, **kwargs)
-        signature = _signature(args) if not kwargs else None
+        signature = None if kwargs or mode.recording else _signature(args)
         if signature is not None:
-            ready = self._ready.get((signature, mode.training))
-            if ready is not None and not mode.recording:
+            ready = self._ready.get(signature)
+            if ready is not None:
                 result = ready(args)
                 if result is not STALE:
                     return result
@@ -64,8 +64,8 @@ class Jit:
         arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
         traced = self.trace_for(arguments, structure)
         result = traced.run(arguments)
-        if signature is not None and not mode.recording:
-            self._get_ready((signature, mode.training), traced, arguments)
+        if signature is not None:
+            self._get_ready(signature, traced, arguments)
         return result
 
     def _get_ready(self, key: Any, traced: Traced, arguments: Sequence[Array]) -> None:
@@ -192,14 +192,14 @@ class Jit:
 
 def _signature(args: tuple[Any, ...]) -> Any:
     """Return what tells apart calls with arrays only, or None for other calls."""
+    found: tuple[Any, ...] = (mode.training,)
     try:
-        found: tuple[Any, ...] = ()
         for a in args:
             array = a._array
             found += type(a), array.dtype, array.shape
-        return found
     except AttributeError:
         return None
+    return found
 
 
 def _is_array(leaf: Any) -> bool:

@@ -40,6 +40,7 @@ MOST_BINDINGS = 64
 # takes longer than all the rest of a call.
 DATA_OFFSET = object.__basicsize__
 pointer_at = ctypes.c_uint64.from_address
+Output = tuple[Allocate, tuple[int, ...], np.dtype[Any]]
 USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 _WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
 
@@ -75,7 +76,7 @@ class Binding:
     plan : MemoryPlan
     sizes, extents : list
         Size arguments of each launch; its extent and chunk.
-    outputs : list of (callable, tuple of int, numpy.dtype)
+    outputs : list of Output
         What makes each output; its arguments.
     costs : list of (int, int)
         Floating-point operations and bytes of each launch.
@@ -89,7 +90,7 @@ class Binding:
     plan: MemoryPlan
     sizes: list[Any]
     extents: list[tuple[int, int]]
-    outputs: list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]
+    outputs: list[Output]
     costs: list[tuple[int, int]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
@@ -394,12 +395,15 @@ class Program:
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
-        outputs = []
-        for number, (empty, shape, kind) in enumerate(binding.outputs):
-            place = given[number] if given else None
-            output = empty(shape, kind) if place is None else place
-            outputs.append(output)
-            arrays.append(id(output))
+        outputs: list[np.ndarray] = []
+        if given:
+            outputs += map(_made, binding.outputs, given)
+            arrays += map(id, outputs)
+        else:  # one by one: this is a good part of a small call
+            for empty, shape, kind in binding.outputs:
+                output = empty(shape, kind)
+                outputs.append(output)
+                arrays.append(id(output))
         self._put(arena.arrays, 0, *arrays)
         options = config.current()
         if binding.parallel or options.profile:
@@ -448,6 +452,12 @@ def _stores(table: LaunchTable) -> Any:
     used = (place for row in table.launches for place in row.places)
     pairs = [(i, numbers[place]) for i, place in enumerate(used) if place in numbers]
     return (ctypes.c_int64 * (2 * len(pairs)))(*itertools.chain(*pairs))
+
+
+def _made(output: Output, place: np.ndarray | None) -> np.ndarray:
+    """Return the array given for an output, or a new one."""
+    empty, shape, kind = output
+    return empty(shape, kind) if place is None else place
 
 
 def _takes(array: np.ndarray, shape: tuple[int, ...], kind: np.dtype[Any]) -> bool:
