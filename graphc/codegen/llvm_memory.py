@@ -282,6 +282,13 @@ class Memory(Conversions):
                 vector = self.lane_offsets(place, stride, value.lanes)
                 self._scatter_row(pointer, vector, row, keep)
 
+    def prefetch(self, pointer: Pointer, offset: Value | Weak) -> None:
+        """Ask for the cache line of an element, to be read and kept in every level."""
+        arguments = [self.element(pointer, self.typed([offset])[0].rows[0])]
+        arguments += [Constant(I32, number) for number in (0, 3, 1)]  # read, keep, data
+        callee = self.module.declare("llvm.prefetch.p0", VOID, [a.type for a in arguments])
+        self.builder.call(callee, arguments)
+
     def scatter(
         self, pointer: Pointer, offsets: Value, operand: Value | Weak, mask: Any = None
     ) -> None:

@@ -47,6 +47,7 @@ from graphc.ir.loop import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -146,6 +147,8 @@ class _Writer:
                 roots = [statement.offset, statement.value]
                 roots += [] if statement.mask is None else [statement.mask]
                 self.simple(indent, lambda: self.store(statement), *roots)
+            case Prefetch():
+                self.simple(indent, lambda: self.prefetch(statement), statement.offset)
             case Alloc():
                 buffer = statement.buffer
                 self.lines.append(f"{_INDENT * indent}alloc {buffer} in {buffer.space}")
@@ -176,6 +179,9 @@ class _Writer:
         value = self.typed(store.value)
         mask = "" if store.mask is None else f" where {self.text(store.mask)}"
         return f"{word}{store.buffer.name}[{place}] = {value}{mask}"
+
+    def prefetch(self, ahead: Prefetch) -> str:
+        return f"prefetch {ahead.buffer.name}[{self.place(ahead.offset, (), ())}]"
 
     def fail(self, fail: Fail) -> str:
         return f"fail({', '.join([str(fail.code), *map(self.text, fail.details)])})"

@@ -89,6 +89,14 @@ class Store(Stmt):
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch(Stmt):
+    """Ask for the cache line of an element that will be read: it changes no value."""
+
+    buffer: Buffer
+    offset: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Alloc(Stmt):
     """Make scratch memory for the rest of this body; its shape is static."""
 

@@ -13,7 +13,7 @@ from graphc.codegen.python_engine import run_python
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Buffer, Const, Expr, index
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Store
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Store
 from graphc.ir.types import DType, float32, int32
 
 BEGIN, END = symbol("begin"), symbol("end")
@@ -180,13 +180,14 @@ def micro_kernel(height: int = 8, vectors: int = 3, lanes: int = 16) -> Kernel:
 
 
 def scratch() -> Kernel:
-    """``reverse(x) * 3`` of 64 elements through stack memory, streamed out."""
+    """``reverse(x) * 3`` of 64 elements through stack memory, prefetched and streamed."""
     i, j = symbol("i"), symbol("j")
     n = symbol("n")
     p0, o0 = Buffer("p0", float32, (n, 64)), Buffer("o0", float32, (n, 64))
     local = Buffer("local", float32, (64,), "local")
     body = (
         Alloc(local),
+        Prefetch(o0, index(i * 64)),
         For("j", index(0), index(64), (
             Store(local, index(63 - j), E.load(p0, index(i * 64 + j))),
         )),

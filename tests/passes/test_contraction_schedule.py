@@ -241,6 +241,19 @@ def test_updates_run_beside_the_products_of_the_next_tile(rows):
         check(case, [random(float32, *s) for s in shapes], B=depth, K=columns)
 
 
+def test_what_stores_read_at_their_own_place_is_asked_for_beside_the_products():
+    shapes = (N, K), (N, K), (B, K), (B, N), (K,)
+    kinds = [TensorType(float32, s) for s in shapes]
+
+    def step(w, m, x, g, bias):
+        moved = m * 0.9 + matmul(g, x, transpose_a=True) + bias
+        return w - moved, moved
+
+    text = print_kernel(Case(step, kinds).kernel)
+    assert all(text.count(f"prefetch p{k}[") == places for k, places in enumerate((2, 2, 0, 0, 0)))
+    assert "prefetch" not in print_kernel(matrices(True, False).kernel)
+
+
 @pytest.mark.parametrize("sizes", [(50, 37, 90), (3, 37, 90)])
 def test_updates_that_read_each_other_in_place(sizes):
     """A weight and its momentum, both written where they were read."""

@@ -24,7 +24,7 @@ from graphc.ir import expr as E
 from graphc.ir.dim import symbol
 from graphc.ir.evaluate import evaluate_expr
 from graphc.ir.expr import Apply, Axis, Buffer, Expr
-from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.scalar_math import REFERENCES
 from graphc.ir.types import DType, as_dtype, bool_, float32, float64, int32
@@ -454,8 +454,8 @@ def test_every_statement_is_expanded() -> None:
     out = Buffer("o", float32, (4,))
     zero, four = E.index(0), E.index(4)
     offset = E.cast(x, as_dtype("int64"))
-    store = Store(out, offset, x, mask=small)
-    inner = (Let("a", x), Declare("b", x), Assign("b", x), store, Fail(1, (offset,)))
+    store, ahead = Store(out, offset, x, mask=small), Prefetch(out, offset)
+    inner = (Let("a", x), Declare("b", x), Assign("b", x), store, ahead, Fail(1, (offset,)))
     body = (For("i", zero, four, (If(small, inner, inner),)), For("j", offset, offset, ()))
     kernel = Kernel("k", (out,), 1, (), body)
     text = repr(expand(kernel))

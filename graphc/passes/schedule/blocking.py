@@ -11,6 +11,8 @@ BLOCKS_PER_CORE = 2
 """Blocks of columns get narrower until there are so many for each core."""
 SCRATCH_BYTES = 512 << 10
 """Upper limit of one thread's scratch, which lies on its stack."""
+STRIP_BYTES = 36 << 10
+"""Size up to which strips of ``b`` may be larger than three quarters of L1."""
 TILES_IN_PLACE, TILES_PACKED = 48, 16
 """Register tiles in the rows of a block, where ``a`` is read in place and where it is copied."""
 
@@ -44,13 +46,18 @@ def blocking(target: Target, dtype: DType, in_place: bool = False) -> Blocking:
 
     A tile takes 24 of 32 registers, or 12 of 16. A tile's strip of ``b`` (depth by tile columns)
     stays in L1 while the tiles of one block of columns are computed; what a block reads and sums
-    stays in L2. An ``a`` that is read in place takes no scratch, which leaves room for more rows.
+    stays in L2. An ``a`` that is read in place takes no scratch, which leaves room for more rows;
+    there strips may be a little larger than a small L1, since L2 delivers them in order and fewer
+    sums are read and written again.
     """
     lanes = target.lanes(dtype)
     tile_rows, tile_vectors = (8, 3) if target.registers >= 32 else (6, 2)
     tile_columns = tile_vectors * lanes
     item_bytes = dtype.item_bytes
-    depth = target.l1_bytes * 3 // 4 // (tile_columns * item_bytes) // 16 * 16
+    strip_bytes = target.l1_bytes * 3 // 4
+    if in_place:
+        strip_bytes = max(strip_bytes, min(target.l1_bytes * 9 // 8, STRIP_BYTES))
+    depth = strip_bytes // (tile_columns * item_bytes) // 16 * 16
     depth = min(max(depth, 64), 256)
     most = TILES_IN_PLACE if in_place else TILES_PACKED
     rows = tile_rows * min(max(target.l2_bytes * most >> 20, 8), most)

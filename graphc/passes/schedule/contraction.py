@@ -35,7 +35,7 @@ from graphc.ir.loop import (
 from graphc.ir.target import Target
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.contraction_match import Match, match, merged
-from graphc.passes.schedule.epilogue import Sums, epilogue, is_plain, turn
+from graphc.passes.schedule.epilogue import Sums, epilogue, is_plain, reads_ahead, turn
 from graphc.passes.schedule.few_rows import FEW, few_rows
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import Nest
@@ -259,11 +259,13 @@ def _block(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
     The latter repays its code where one store reads an operand of the output's shape: the update
     of a weight. Several stores need more addresses than there are registers, and gain nothing.
     """
-    rows, parts = plan.output_rows, (*_either(plan, names), *_results(plan, items, names))
+    ahead = _ahead(plan, items)
+    sums, rows = _either(plan, names, ahead), plan.output_rows
+    parts = (*sums, *_results(plan, items, names))
     few = isinstance(rows, int) and rows <= FEW
     if few or plan.strip is not None or not _is_update(items) or not is_plain(plan.original, items):
         return parts
-    beside = _sums(plan, names, _finish(plan, items, names))
+    beside = _sums(plan, names, ahead, _finish(plan, items, names))
     return beside if isinstance(rows, int) else (If(E.index(rows) <= FEW, parts, beside),)
 
 
@@ -275,22 +277,35 @@ def _is_update(items: Sequence[Nest]) -> bool:
 
 def _finish(plan: Plan, items: Sequence[Nest], names: Names) -> Finish:
     """Return what applies the stores to some rows of a strip of columns."""
-    j, c = symbol("j"), plan.c_scratch
+    c = plan.c_scratch
 
     def finish(start: Dim, count: Dim) -> Body:
-        rows, columns = (symbol("row0") + start, count), (symbol("column0") + j, symbol("wide"))
-        sums = Sums(c, rows, columns, start * c.shape[1] + j)
+        sums = Sums(c, *_in_output(start, count), start * c.shape[1] + symbol("j"))
         return epilogue(plan.original, items, sums, plan.blocks.lanes, names)
 
     return finish
 
 
-def _either(plan: Plan, names: Names) -> Body:
+def _ahead(plan: Plan, items: Sequence[Nest]) -> Finish | None:
+    """Return what asks for the operands of the stores at some rows of a strip, if they have any."""
+
+    def ahead(start: Dim, count: Dim) -> Body:
+        return reads_ahead(plan.original, items, *_in_output(start, count))
+
+    return ahead if plan.strip is None and ahead(0, 1) else None
+
+
+def _in_output(start: Dim, count: Dim) -> tuple[tuple[Dim, Dim], tuple[Dim, Dim]]:
+    """Return start and count, in the output, of rows of a block and the columns at hand."""
+    return (symbol("row0") + start, count), (symbol("column0") + symbol("j"), symbol("wide"))
+
+
+def _either(plan: Plan, names: Names, ahead: Finish | None) -> Body:
     """Return the sums of a block; a size decides between many rows of the output and few."""
     count = plan.output_rows
     simple = len(plan.a_depth) == len(plan.b_depth) == len(plan.b_columns) == 1
     if not simple or (isinstance(count, int) and count > FEW):
-        return _sums(plan, names)
+        return _sums(plan, names, ahead)
     columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
     sides = [(plan.row_stretch, plan.a), (columns, plan.b)]
     (rows, a), (columns, b) = sides if plan.strip is None else reversed(sides)
@@ -299,10 +314,10 @@ def _either(plan: Plan, names: Names) -> Body:
     )
     if isinstance(count, int):
         return few
-    return (If(E.index(count) <= FEW, few, _sums(plan, names)),)
+    return (If(E.index(count) <= FEW, few, _sums(plan, names, ahead)),)
 
 
-def _sums(plan: Plan, names: Names, finish: Finish | None = None) -> Body:
+def _sums(plan: Plan, names: Names, ahead: Finish | None, finish: Finish | None = None) -> Body:
     """Return the loop over depth that leaves a block's sums in scratch, or finishes them."""
     step, total = symbol("depth_step"), product(a.extent for a in plan.matched.depth)
     body = (
@@ -310,7 +325,7 @@ def _sums(plan: Plan, names: Names, finish: Finish | None = None) -> Body:
         Let("depth", E.index(dim_min(total - symbol("depth_block") * step, step))),
         *_pack_a(plan, names),
         *_pack_b(plan, names),
-        *_tiles(plan, finish),
+        *_tiles(plan, ahead, finish),
     )
     return (For("depth_block", E.index(0), E.index(symbol("depth_blocks")), body),)
 
@@ -343,7 +358,7 @@ def _pack_b(plan: Plan, names: Names) -> Body:
     return turned or pack(scratch, depth, columns, plan.b, lanes, names)
 
 
-def _tiles(plan: Plan, finish: Finish | None) -> Body:
+def _tiles(plan: Plan, ahead: Finish | None, finish: Finish | None) -> Body:
     """Return loops over the register tiles of a block."""
     blocks, a_pitch = plan.blocks, plan.a_scratch.shape[1]
     steps = (a_pitch, 1) if plan.a_by_depth else (1, a_pitch)
@@ -352,7 +367,7 @@ def _tiles(plan: Plan, finish: Finish | None) -> Body:
     if plan.in_place is not None:
         main, whole = plan.in_place, plan.whole_rows
         rest = replace(rest, origin=-whole * steps[0])
-    return Tiles(blocks, plan.b_scratch, plan.c_scratch, main, rest, whole, finish).loops()
+    return Tiles(blocks, plan.b_scratch, plan.c_scratch, main, rest, whole, finish, ahead).loops()
 
 
 def _results(plan: Plan, items: Sequence[Nest], names: Names) -> Body:

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, symbol
-from graphc.ir.expr import Axis, Buffer, Expr
-from graphc.ir.loop import For, Store
+from graphc.ir.dim import Dim, linear, symbol
+from graphc.ir.expr import Axis, Buffer, Expr, Index, Load
+from graphc.ir.loop import For, Prefetch, Store
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.loops import Body, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import Names, Stretch, over, over_runs, touched
 from graphc.passes.schedule.vectorize import vector_store
+
+LINE_BYTES = 64
+"""A cache line, on every processor that matters here or half of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,37 @@ def epilogue(matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, name
     before, down = touched(Stretch(rows, *sums.rows), names)
     more, runs = touched(Stretch(columns, *sums.columns), names)
     return (*before, *more, *over(down, names, row))
+
+
+def reads_ahead(
+    matched: Match, items: Sequence[Nest], rows: tuple[Dim, Dim], columns: tuple[Dim, Dim]
+) -> Body:
+    """Return loops that ask for what the stores read at their own place: weights, a residual.
+
+    Stores that walk their rows or columns as several axes get none.
+    """
+    down, across, stores = _merged_stores(matched, items, E.use("sum", matched.reduce))
+    if len(down) > 1 or len(across) > 1:
+        return ()
+    row, column = down[0].name, across[0].name
+    loads = (e for s in stores for e in E.walk(s.value) if isinstance(e, Load))
+    found = {e.buffer: e for e in loads if _is_own(e, row, column)}
+    asks = tuple(
+        For(
+            column, E.index(columns[0]), E.index(columns[0] + columns[1]),
+            (Prefetch(buffer, load.offset),), step=LINE_BYTES // buffer.dtype.item_bytes,
+        )
+        for buffer, load in found.items()
+    )  # fmt: skip
+    return (For(row, E.index(rows[0]), E.index(rows[0] + rows[1]), asks),) if asks else ()
+
+
+def _is_own(load: Load, row: str, column: str) -> bool:
+    """Return whether other elements are read for each row, and neighbours along columns."""
+    if load.mask is not None or not isinstance(load.offset, Index):
+        return False
+    along, across = linear(load.offset.dim, row), linear(load.offset.dim, column)
+    return along is not None and along[0] != 0 and across is not None and across[0] == 1
 
 
 def is_plain(matched: Match, items: Sequence[Nest]) -> bool:

@@ -78,6 +78,9 @@ class Tiles:
     finish : callable, optional
         What to do with sums that are whole. A tile's are finished row by row between stretches of
         the next one's depth, so that divisions and waits for memory run beside multiply-adds.
+    ahead : callable, optional
+        ``ahead(start, count)`` returns what asks for the memory that the stores will read for these
+        rows of the columns at hand, beside the last products of a tile.
     """
 
     blocks: Blocking
@@ -87,6 +90,7 @@ class Tiles:
     rest: Factor
     whole_rows: Dim
     finish: Finish | None = None
+    ahead: Finish | None = None
 
     def loops(self) -> Body:
         """Return the loops: columns in strips, down each strip from tile to tile."""
@@ -99,9 +103,10 @@ class Tiles:
         whole = E.index(tile) < E.index(many)
         count: Dim = many + ceil_div(rows - many * full, small)
         sizes = {"wides": wides, "tiles": count}
+        if self.finish is not None or self.ahead is not None:
+            sizes["last"] = dim_max(symbol("depth_block") + 2 - symbol("depth_blocks"), 0)
         body: Body = (Let("i", E.index(place)), *self._products(whole))
         if self.finish is not None:
-            sizes["last"] = dim_max(symbol("depth_block") + 2 - symbol("depth_blocks"), 0)
             body = self._pipelined(place, whole, self.finish)
             count = count + 1
         down = For("tile", E.index(0), E.index(count), body)
@@ -126,22 +131,34 @@ class Tiles:
     def _products(self, whole: Expr) -> Body:
         """Return the sums of the tile at hand, by its height and width."""
         full, most = self.blocks.tile_rows, self.blocks.tile_vectors
-        largest = self._multiply(full, most, self.main, self.finish)
-        high = self._by_width(largest, full, self.main)
-        low = self._multiply(full // 2, most, self.rest)
-        return (If(whole, high, self._by_width(low, full // 2, self.rest)),)
+        high = self._multiply(full, 1, self.main)
+        low = self._multiply(full // 2, 1, self.rest)
+        for vectors in range(2, most + 1):
+            wider = self._wider(vectors - 1)
+            products = self._multiply(full, vectors, self.main, self._beside(vectors))
+            high = (If(wider, products, high),)
+            low = (If(wider, self._multiply(full // 2, vectors, self.rest), low),)
+        return (If(whole, high, low),)
 
-    def _by_width(self, widest: Body, rows: int, factor: Factor) -> Body:
-        body = self._multiply(rows, 1, factor)
-        for vectors in range(2, self.blocks.tile_vectors):
-            body = (If(self._wider(vectors - 1), self._multiply(rows, vectors, factor), body),)
-        return (If(self._wider(self.blocks.tile_vectors - 1), widest, body),)
+    def _beside(self, vectors: int) -> Body:
+        """Return what goes on beside a full tile's products, once for each ``row``."""
+        row = symbol("row")
+        body: Body = ()
+        if self.finish is not None and vectors == self.blocks.tile_vectors:
+            one = dim_min(dim_max(symbol("pending") - row, 0), 1)
+            body += self.finish(symbol("before") + row, one)
+        if self.ahead is not None:
+            body += self.ahead(symbol("i") + row, symbol("last"))
+        return body
 
     def _wider(self, vectors: int) -> Expr:
         return E.index(symbol("wide")) > E.index(vectors * self.blocks.lanes)
 
-    def _multiply(self, rows: int, vectors: int, a: Factor, finish: Finish | None = None) -> Body:
-        """Return the sums of one register tile over the block's depth."""
+    def _multiply(self, rows: int, vectors: int, a: Factor, beside: Body = ()) -> Body:
+        """Return the sums of one register tile over the block's depth.
+
+        Statements of ``beside`` follow each of ``rows`` stretches of the depth.
+        """
         lanes, b, sums = self.blocks.lanes, self.b, self.sums
         tile, register = (rows, vectors, lanes), f"sum{rows}x{vectors}"
         i, j, k, depth = map(symbol, ("i", "j", "k", "depth"))
@@ -152,12 +169,11 @@ class Tiles:
         before = E.load(sums, place, tile, strides)
         term = Assign(register, E.apply("fma", a.load(rows), strip, holder))
         loop = For("k", E.index(0), E.index(depth), (term,))
-        if finish is not None:
+        if beside:
             row = symbol("row")
             first, behind = E.index(row * depth // rows), E.index((row + 1) * depth // rows)
-            one = dim_min(dim_max(symbol("pending") - row, 0), 1)
-            body = (For("k", first, behind, (term,)), *finish(symbol("before") + row, one))
-            loop = For("row", E.index(0), E.index(rows), body)
+            stretch = For("k", first, behind, (term,))
+            loop = For("row", E.index(0), E.index(rows), (stretch, *beside))
         return (
             Declare(register, start),
             If(E.index(symbol("depth_block")) > 0, (Assign(register, before),)),
