@@ -183,7 +183,8 @@ class _Walk:
             case Store():
                 self.store(stmt)
             case Prefetch():
-                self.emit.prefetch(self.pointers[stmt.buffer.name], self.value(stmt.offset))
+                pointer = self.pointers[stmt.buffer.name]
+                self.emit.prefetch(pointer, self.value(stmt.offset), stmt.level)
             case Alloc():
                 count = static_size(stmt.buffer)
                 self.pointers[stmt.buffer.name] = self.emit.alloc(stmt.buffer.dtype, count)

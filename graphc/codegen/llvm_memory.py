@@ -282,10 +282,13 @@ class Memory(Conversions):
                 vector = self.lane_offsets(place, stride, value.lanes)
                 self._scatter_row(pointer, vector, row, keep)
 
-    def prefetch(self, pointer: Pointer, offset: Value | Weak) -> None:
-        """Ask for the cache line of an element, to be read and kept in every level."""
+    def prefetch(self, pointer: Pointer, offset: Value | Weak, level: int = 1) -> None:
+        """Ask for the line of an element, to be read, into a level of the caches and those below.
+
+        No address faults.
+        """
         arguments = [self.element(pointer, self.typed([offset])[0].rows[0])]
-        arguments += [Constant(I32, number) for number in (0, 3, 1)]  # read, keep, data
+        arguments += [Constant(I32, number) for number in (0, 4 - level, 1)]  # read, near, data
         callee = self.module.declare("llvm.prefetch.p0", VOID, [a.type for a in arguments])
         self.builder.call(callee, arguments)
 

@@ -189,7 +189,9 @@ class _Writer:
                 dtype = _dtype_name(stmt.buffer.dtype)
                 self.line(f"{self.name(stmt.buffer.name)} = alloc({dtype}, {size})")
             case Prefetch():
-                self.line(f"prefetch({self.name(stmt.buffer.name)}, {self.plain(stmt.offset)})")
+                far = "" if stmt.level == 1 else f", {stmt.level}"
+                place = f"{self.name(stmt.buffer.name)}, {self.plain(stmt.offset)}"
+                self.line(f"prefetch({place}{far})")
             case Fail():
                 details = "".join(f", {self.plain(d)}" for d in stmt.details)
                 self.finish(f"fail(error, {stmt.code}{details})")

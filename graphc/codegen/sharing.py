@@ -65,6 +65,8 @@ def used_names(kernel: Kernel) -> set[str]:
     used: set[str] = set()
     seen: set[int] = set()
     for stmt in statements(kernel.body):
+        if isinstance(stmt, Prefetch):
+            used.add(stmt.buffer.name)
         if isinstance(stmt, Store):
             used.add(stmt.buffer.name)
             used |= frozenset().union(*map(symbols, stmt.strides))

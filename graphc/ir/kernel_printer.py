@@ -181,7 +181,8 @@ class _Writer:
         return f"{word}{store.buffer.name}[{place}] = {value}{mask}"
 
     def prefetch(self, ahead: Prefetch) -> str:
-        return f"prefetch {ahead.buffer.name}[{self.place(ahead.offset, (), ())}]"
+        far = "" if ahead.level == 1 else f" into level {ahead.level}"
+        return f"prefetch {ahead.buffer.name}[{self.place(ahead.offset, (), ())}]{far}"
 
     def fail(self, fail: Fail) -> str:
         return f"fail({', '.join([str(fail.code), *map(self.text, fail.details)])})"

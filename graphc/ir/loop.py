@@ -90,10 +90,14 @@ class Store(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Prefetch(Stmt):
-    """Ask for the cache line of an element that will be read: it changes no value."""
+    """Ask for the line of an element that is read later; it may lie outside the buffer.
+
+    ``level`` is the nearest cache that is to hold it.
+    """
 
     buffer: Buffer
     offset: Expr
+    level: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,7 @@ def scratch() -> Kernel:
         Alloc(local),
         Prefetch(o0, index(i * 64)),
         For("j", index(0), index(64), (
+            Prefetch(p0, index(i * 64 + j + 64)),
             Store(local, index(63 - j), E.load(p0, index(i * 64 + j))),
         )),
         For("j", index(0), index(64), (
