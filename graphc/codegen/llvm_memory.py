@@ -29,6 +29,8 @@ from graphc.ir.types import DType, bool_
 
 SCRATCH_ALIGN_BYTES = 64
 _DUMMY_BYTES = 64
+_READ_SOON = (0, 3, 1)
+"""Operands of LLVM's prefetch: a read, into all levels of the cache, of data."""
 MAX_APART = 4
 """Elements this far apart or nearer are adjacent reads or writes and shuffles, not gathers."""
 
@@ -160,6 +162,13 @@ class Memory(Conversions):
             for row, keep in zip(offsets.rows, masks, strict=True)
         ]
         return Value(pointer.dtype, offsets.tile, rows)
+
+    def prefetch(self, pointer: Pointer, offset: Value | Weak) -> None:
+        """Ask for the line of an element, to be read soon; no address faults."""
+        address = self.element(pointer, self.typed([offset])[0].rows[0])
+        arguments = [address, *(Constant(I32, number) for number in _READ_SOON)]
+        kinds = [a.type for a in arguments]
+        self.builder.call(self.module.declare("llvm.prefetch.p0", VOID, kinds), arguments)
 
     def _mask_rows(self, mask: Value | Weak | None, tile: Tile) -> Sequence[Row | None]:
         """Return each row's mask: None, a bool for the whole row, or one for each lane."""
@@ -312,7 +321,7 @@ class Memory(Conversions):
             lanes = getattr(row.type, "count", 1)
             address = self._guarded(keep, address, dtype.item_bytes * lanes)
         if streaming and keep is None and isinstance(row.type, VectorType):
-            self._stream_row(item, address, dtype.item_bytes)
+            self._stream_row(pointer, address, item)
         else:
             self.builder.store(item, address, dtype.item_bytes)
 
@@ -330,16 +339,17 @@ class Memory(Conversions):
             spread = self.shuffle(row, row, source.tolist())
             self._store_row(pointer, at, spread, wanted, streaming=False)
 
-    def _stream_row(self, item: Row, address: Row, item_bytes: int) -> None:
-        """Store past the cache where the address allows it; most machines need full alignment."""
-        row_bytes = item.type.count * item_bytes
+    def _stream_row(self, pointer: Pointer, address: Row, item: Row) -> None:
+        """Store past the cache where the memory begins at a line, as `ir.loop.Store` has it."""
+        item_bytes = pointer.dtype.item_bytes
+        align_bytes = min(item.type.count * item_bytes, SCRATCH_ALIGN_BYTES)
         low = self.builder.and_(
-            self.builder.ptrtoint(address, I64), Constant(I64, row_bytes - 1)
+            self.builder.ptrtoint(pointer.address, I64), Constant(I64, align_bytes - 1)
         )
         aligned = self.builder.icmp_unsigned("==", low, Constant(I64, 0))
         with self.builder.if_else(aligned) as (then, otherwise):
             with then:
-                self.builder.store(item, address, row_bytes, streaming=True)
+                self.builder.store(item, address, align_bytes, streaming=True)
             with otherwise:
                 self.builder.store(item, address, item_bytes)
 

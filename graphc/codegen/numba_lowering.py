@@ -220,6 +220,7 @@ class _Lowering:
             "stream": lambda *rest: self.store(rest, streaming=True),
             "stream_where": lambda mask, *rest: self.store(rest, mask=mask, streaming=True),
             "stream_fence": emit.stream_fence,
+            "prefetch": emit.prefetch,
             "fail": self.fail,
             "full": lambda dtype, number, *tile: emit.value(number, dtype.dtype, tile),
             "spread": lambda value, *tile: emit.spread(emit.typed([value])[0], tile),

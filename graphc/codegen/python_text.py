@@ -27,7 +27,7 @@ from graphc.codegen.sharing import (
 from graphc.errors import CompileError
 from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
 from graphc.ir.expr import Apply, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
 
@@ -77,7 +77,7 @@ _SHORT, _SURROUNDING = 20, 28
 _MEMORY = (
     "buffer", "size", "alloc", "load", "load_where", "gather", "gather_where", "store",
     "store_where", "scatter", "scatter_where", "stream", "stream_where", "stream_fence", "fail",
-    "full", "spread", "repeat", "iota", "bitcast",
+    "full", "spread", "repeat", "iota", "bitcast", "prefetch",
 )  # fmt: skip
 DTYPE_NAMES: dict[str, DType] = {d.short: d for d in DTYPES if d is not bool_} | {"boolean": bool_}
 """Name of a type in the text; calling it converts, or makes a constant."""
@@ -184,6 +184,9 @@ class _Writer:
                 self.line(f"{self.name(stmt.name)} = {self.initial(stmt)}")
             case Store():
                 self.store(stmt)
+            case Prefetch():
+                place = self.plain(stmt.offset)
+                self.line(f"prefetch({self.name(stmt.buffer.name)}, {place})")
             case Alloc():
                 size = static_size(stmt.buffer)
                 dtype = _dtype_name(stmt.buffer.dtype)

@@ -47,6 +47,7 @@ from graphc.ir.loop import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -146,6 +147,10 @@ class _Writer:
                 roots = [statement.offset, statement.value]
                 roots += [] if statement.mask is None else [statement.mask]
                 self.simple(indent, lambda: self.store(statement), *roots)
+            case Prefetch():
+                place = statement.offset
+                self.simple(indent, lambda: f"prefetch {statement.buffer.name}[{self.text(place)}]",
+                            place)  # fmt: skip
             case Alloc():
                 buffer = statement.buffer
                 self.lines.append(f"{_INDENT * indent}alloc {buffer} in {buffer.space}")
