@@ -161,6 +161,16 @@ class Memory(Conversions):
         ]
         return Value(pointer.dtype, offsets.tile, rows)
 
+    def prefetch(self, pointer: Pointer, offset: Value | Weak, level: int = 1) -> None:
+        """Ask for the line of an element, to be read, into a level of the caches and those below.
+
+        No address faults.
+        """
+        arguments = [self.element(pointer, self.typed([offset])[0].rows[0])]
+        arguments += [Constant(I32, number) for number in (0, 4 - level, 1)]  # read, near, data
+        callee = self.module.declare("llvm.prefetch.p0", VOID, [a.type for a in arguments])
+        self.builder.call(callee, arguments)
+
     def _mask_rows(self, mask: Value | Weak | None, tile: Tile) -> Sequence[Row | None]:
         """Return each row's mask: None, a bool for the whole row, or one for each lane."""
         count = math.prod(tile[:-1])
@@ -270,27 +280,17 @@ class Memory(Conversions):
             tile = value.tile
         stride = strides[-1] if tile else 1
         places = self.offsets(offset, tile[:-1], strides)
-        if streaming and mask is None and len(places) > 1 and _is(stride, 1):
+        if streaming and mask is None and value.lanes > 1 and _is(stride, 1):
             self._stream_rows(pointer, places, value.rows)
             return
         for place, row, keep in zip(places, value.rows, self._mask_rows(mask, tile), strict=True):
             if value.lanes == 1 or _is(stride, 1):
-                self._store_row(pointer, place, row, keep, streaming)
+                self._store_row(pointer, place, row, keep)
             elif _is_apart(stride, value.lanes):
                 self._store_apart(pointer, place, row, stride, keep)
             else:
                 vector = self.lane_offsets(place, stride, value.lanes)
                 self._scatter_row(pointer, vector, row, keep)
-
-    def prefetch(self, pointer: Pointer, offset: Value | Weak, level: int = 1) -> None:
-        """Ask for the line of an element, to be read, into a level of the caches and those below.
-
-        No address faults.
-        """
-        arguments = [self.element(pointer, self.typed([offset])[0].rows[0])]
-        arguments += [Constant(I32, number) for number in (0, 4 - level, 1)]  # read, near, data
-        callee = self.module.declare("llvm.prefetch.p0", VOID, [a.type for a in arguments])
-        self.builder.call(callee, arguments)
 
     def scatter(
         self, pointer: Pointer, offsets: Value, operand: Value | Weak, mask: Any = None
@@ -310,9 +310,7 @@ class Memory(Conversions):
             raise CompileError(f"a store of {operand.dtype} into memory of {pointer.dtype}")
         return operand
 
-    def _store_row(
-        self, pointer: Pointer, place: Row, row: Row, keep: Row | None, streaming: bool
-    ) -> None:
+    def _store_row(self, pointer: Pointer, place: Row, row: Row, keep: Row | None) -> None:
         dtype, address = pointer.dtype, self.element(pointer, place)
         item = self.to_memory(dtype, row)
         if keep is not None and isinstance(keep.type, VectorType):
@@ -324,10 +322,7 @@ class Memory(Conversions):
         if keep is not None:
             lanes = getattr(row.type, "count", 1)
             address = self._guarded(keep, address, dtype.item_bytes * lanes)
-        if streaming and keep is None and isinstance(row.type, VectorType):
-            self._stream_row(item, address, dtype.item_bytes)
-        else:
-            self.builder.store(item, address, dtype.item_bytes)
+        self.builder.store(item, address, dtype.item_bytes)
 
     def _store_apart(
         self, pointer: Pointer, place: Row, row: Row, stride: int, keep: Row | None
@@ -341,7 +336,7 @@ class Memory(Conversions):
             order = np.where(rest == 0, source, lanes)
             wanted = self.shuffle(keep, none, order.tolist())
             spread = self.shuffle(row, row, source.tolist())
-            self._store_row(pointer, at, spread, wanted, streaming=False)
+            self._store_row(pointer, at, spread, wanted)
 
     def _stream_rows(self, pointer: Pointer, places: Sequence[Row], rows: Sequence[Row]) -> None:
         """Store the rows of a tile past the cache where the memory begins at a line.
@@ -365,22 +360,9 @@ class Memory(Conversions):
                         bytes_ = align_bytes if streaming else item_bytes
                         self.builder.store(item, address, bytes_, streaming)
 
-    def _stream_row(self, item: Row, address: Row, item_bytes: int) -> None:
-        """Store past the cache where the address allows it; most machines need full alignment."""
-        row_bytes = item.type.count * item_bytes
-        low = self.builder.and_(
-            self.builder.ptrtoint(address, I64), Constant(I64, row_bytes - 1)
-        )
-        aligned = self.builder.icmp_unsigned("==", low, Constant(I64, 0))
-        with self.builder.if_else(aligned) as (then, otherwise):
-            with then:
-                self.builder.store(item, address, row_bytes, streaming=True)
-            with otherwise:
-                self.builder.store(item, address, item_bytes)
-
     def _scatter_row(self, pointer: Pointer, places: Row, row: Row, keep: Row | None) -> None:
         if not isinstance(row.type, VectorType):
-            self._store_row(pointer, places, row, keep, streaming=False)
+            self._store_row(pointer, places, row, keep)
             return
         dtype, lanes = pointer.dtype, row.type.count
         item = self.to_memory(dtype, row)

@@ -184,6 +184,9 @@ class _Writer:
                 self.line(f"{self.name(stmt.name)} = {self.initial(stmt)}")
             case Store():
                 self.store(stmt)
+            case Prefetch():
+                place = self.plain(stmt.offset)
+                self.line(f"prefetch({self.name(stmt.buffer.name)}, {place})")
             case Alloc():
                 size = static_size(stmt.buffer)
                 dtype = _dtype_name(stmt.buffer.dtype)

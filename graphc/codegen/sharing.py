@@ -70,6 +70,8 @@ def used_names(kernel: Kernel) -> set[str]:
         if isinstance(stmt, Store):
             used.add(stmt.buffer.name)
             used |= frozenset().union(*map(symbols, stmt.strides))
+        elif isinstance(stmt, Prefetch):
+            used.add(stmt.buffer.name)
         for root in expressions(stmt):
             for expr in walk(root, seen):
                 used.update(names_in(expr))

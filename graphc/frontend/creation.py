@@ -19,6 +19,7 @@ from graphc.ir.graph import Value
 from graphc.ir.ops import basic
 from graphc.ir.ops import creation as core
 from graphc.ir.types import DType, as_dtype
+from graphc.runtime.blocks import allocator
 
 Shape = int | Sequence[int]
 
@@ -56,6 +57,10 @@ def _from_python(source: Any, dtype: np.dtype[Any]) -> np.ndarray:
         if source is None:  # which NumPy takes for NaN
             raise TypeError
         with np.errstate(all="ignore"):
+            if isinstance(source, np.ndarray) and source.dtype.kind in "biuf":
+                found = allocator(source.shape, dtype)(source.shape, dtype)
+                np.copyto(found, source, casting="unsafe")
+                return found
             return np.array(source, dtype=dtype, order="C", copy=True)
     except (ValueError, TypeError):
         raise DTypeError(

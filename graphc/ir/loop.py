@@ -78,7 +78,11 @@ class Assign(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Store(Stmt):
-    """Write ``value`` to ``buffer``; offset, strides and mask as in `Load`."""
+    """Write ``value`` to ``buffer``; offset, strides and mask as in `Load`.
+
+    A ``streaming`` one passes the caches by, if the buffer begins at a line of them; each row of
+    the tile must begin at a multiple of its own elements.
+    """
 
     buffer: Buffer
     offset: Expr

@@ -253,13 +253,21 @@ def cosh(x: Expr) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    """Return the hyperbolic tangent: ``x + x**3 * P(x**2)`` up to 0.55, then from exp(2|x|)."""
+    """Return the hyperbolic tangent, ``e / (e + 2)`` with ``e = expm1(2 * |x|)``.
+
+    Next to 0 it is that of ``-|x|``: there the divisor is just below a power of two, where it is
+    rounded most finely.
+    """
     form = format_of(x)
-    a, z = magnitude(x), x * x
-    near = fma(a * z, polynomial(z, table(polynomials.TANH, x)), a)
-    t, r = reduce_exponent(at_most(a, form.tanh_high), 2.0)
-    far = number(1.0, x) - number(2.0, x) / fma(exp_kernel(r), power_of_two(t, form), 1.0)
-    return with_sign(E.select(a < 0.55, near, far), x)
+    a = magnitude(x)
+    y = E.select(a < 0.173, -a, at_most(a, form.tanh_high))
+    t = fma(y, 2.0 * LOG2_E, form.magic)
+    n = t - form.magic
+    r = fma(n, -form.ln2[0], y * 2.0)
+    power = power_of_two(E.bitcast(t, form.bits), form)
+    tail = fma(r * r, polynomial(r, table(polynomials.EXPM1_FINE, x)), n * -form.ln2[1])
+    e = fma(power, tail, fma(power, r, power - 1.0))
+    return with_sign(magnitude(e / (e + 2.0)), x)
 
 
 def sigmoid(x: Expr) -> Expr:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.plan import ALIGNMENT
-
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
 
+PAGE_BYTES = 4096
+"""What arrays begin at a multiple of. Processors take a read for one of memory stored just now
+while 12 bits of their addresses agree; of what begins alike, reads never run into stores behind.
+"""
 LEAST_BYTES = 1 << 20
 """Smaller arrays get their memory from NumPy."""
 MOST_BYTES = 256 << 20
@@ -35,7 +37,7 @@ class _Lent:
 
     def __init__(self, memory: np.ndarray, n_bytes: int) -> None:
         start = memory.__array_interface__["data"][0]
-        aligned = -(-start // ALIGNMENT) * ALIGNMENT
+        aligned = -(-start // PAGE_BYTES) * PAGE_BYTES
         self.memory = memory
         self.__array_interface__ = {
             "version": 3, "shape": (n_bytes,), "typestr": "|u1", "data": (aligned, False),
@@ -62,13 +64,13 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        It begins at a multiple of `ALIGNMENT` bytes; nothing else uses its memory while a view of
+        It begins at a multiple of `PAGE_BYTES` bytes; nothing else uses its memory while a view of
         it lives.
     """
     n_bytes = math.prod(shape) * dtype.itemsize
-    memory = _kept(n_bytes + ALIGNMENT)
+    memory = _kept(n_bytes + PAGE_BYTES)
     if memory is None:
-        memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
+        memory = np.empty(n_bytes + PAGE_BYTES, np.uint8)
     return np.ndarray(shape, dtype, np.asarray(_Lent(memory, n_bytes)))
 
 

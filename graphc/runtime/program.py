@@ -32,7 +32,9 @@ from graphc.runtime.locks import alone
 from graphc.runtime.threads import default_pool
 
 CHUNK_NS = 8_000
-"""Estimated nanoseconds of work that a thread claims at once."""
+"""Estimated nanoseconds of work that a thread claims at once, at least."""
+MOST_CHUNKS = 128
+"""Chunks of a long launch: each then is a stretch of memory that the processor reads ahead in."""
 MOST_BINDINGS = 64
 """Sets of sizes that a program remembers, with their arenas; the oldest is forgotten first."""
 
@@ -493,4 +495,4 @@ def _launch_sizes(
     extent = evaluate(row.extent, known)
     work = max(evaluate(row.work, known), 1)
     cost = evaluate(row.cost.flops, known), evaluate(row.cost.n_bytes, known)
-    return block, (extent, max(-(-CHUNK_NS // work), 1)), cost
+    return block, (extent, max(-(-CHUNK_NS // work), extent // MOST_CHUNKS, 1)), cost

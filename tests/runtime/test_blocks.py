@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.ir.plan import ALIGNMENT
 from graphc.runtime import blocks
 
 FLOAT = np.dtype(np.float32)
@@ -28,7 +27,7 @@ def test_array_is_as_of_numpy():
     array = blocks.empty(LARGE, FLOAT)
     assert (array.shape, array.dtype) == (LARGE, FLOAT)
     assert array.flags.c_contiguous and array.flags.aligned and array.flags.writeable
-    assert start(array) % ALIGNMENT == 0
+    assert start(array) % blocks.PAGE_BYTES == 0
     array[...] = 7
     assert array.sum() == 7 * array.size
 
@@ -65,7 +64,8 @@ def test_other_sizes_get_other_memory():
 def test_what_was_given_back_first_is_returned_first(monkeypatch):
     sizes = [(LARGE[0], columns) for columns in (3, 4, 5)]
     arrays = [blocks.empty(shape, FLOAT) for shape in sizes]
-    monkeypatch.setattr(blocks, "MOST_BYTES", arrays[1].nbytes + arrays[2].nbytes + 200)
+    wanted = arrays[1].nbytes + arrays[2].nbytes + 3 * blocks.PAGE_BYTES
+    monkeypatch.setattr(blocks, "MOST_BYTES", wanted)
     places = [start(a) for a in arrays]
     while arrays:
         del arrays[0]

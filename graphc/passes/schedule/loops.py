@@ -17,9 +17,12 @@ HEAVY = 48
 """Bodies of more operations than this get one masked loop instead of a main loop and a tail."""
 
 
-def operations(exprs: Iterable[Expr]) -> int:
-    """Return how many operations expressions apply, mathematical ones counted as many."""
-    seen: set[int] = set()
+def operations(exprs: Iterable[Expr], known: Iterable[int] = ()) -> int:
+    """Return how many operations expressions apply, mathematical ones counted as many.
+
+    Those with an id in ``known`` are computed already.
+    """
+    seen = set(known)
     return sum(
         (1 if OPERATIONS[e.op].machine else 16)
         for expr in exprs

@@ -11,14 +11,15 @@ the rest is soon used too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, product, symbol, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol, symbols
 from graphc.ir.expr import Axis, Expr, Index, Load
 from graphc.ir.loop import For, If, Kernel, Store
 from graphc.ir.target import Target
+from graphc.passes.schedule import streaming
 from graphc.passes.schedule.loops import Body, flat_loop, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest, all_expressions, stride
 
@@ -150,45 +151,14 @@ def _squares(
     near: Body = (_loop(row.name, left, right, body, lanes),)
     near = (_loop(column.name, start, column.extent, near, lanes),)
     near = (_loop("left", first, row.extent, near, NEAR),)
-    streams = _streams(kernel, items, column.name, lanes, target)
+    lines = all(lanes * n.store.buffer.dtype.item_bytes >= LINE_BYTES for n in items)
+    places = [(item, column.name) for item in items] if lines else []
+    streams = streaming.condition(kernel, places, lanes, target)
     if streams is None:
         return near
     body = values_first([replace(store, streaming=True) for store in stores])
     far = _loop(row.name, first, row.extent, body, lanes)
     return (If(streams, (_loop(column.name, start, column.extent, (far,), lanes),), near),)
-
-
-def _streams(
-    kernel: Kernel, items: Sequence[Nest], name: str, lanes: int, target: Target
-) -> Expr | None:
-    """Return whether stores pass the caches; None where they never do.
-
-    They do where what is touched fills half of the last one, and rows of squares are whole lines.
-    """
-    if any(lanes * n.store.buffer.dtype.item_bytes < LINE_BYTES for n in items):
-        return None
-    touched = sum((product(b.shape) * b.dtype.item_bytes for b in kernel.params), 0)
-    holds = E.index(touched) > E.index(target.l3_bytes // 2)
-    for step in {step for item in items for step in _places(item, name)}:
-        if step is None or (isinstance(step, int) and step % lanes):
-            return None
-        if not isinstance(step, int):
-            holds = holds & E.index(step % lanes).eq(0)
-    return holds
-
-
-def _places(item: Nest, name: str) -> Iterator[Dim | None]:
-    """Yield by what a store moves along each other axis, and where it begins; None if unclear."""
-    assert isinstance(item.store.offset, Index)  # `_all_linear` looked
-    rest = item.store.offset.dim
-    for axis in item.axes:
-        found = linear(rest, axis.name)
-        if found is None or symbols(found[0]) & {a.name for a in item.axes}:
-            yield None
-            return
-        step, rest = found
-        yield step if axis.name != name else 0 if step == 1 else None
-    yield rest
 
 
 def _loop(name: str, start: Dim, stop: Dim, body: Body, step: int = 1) -> For:
