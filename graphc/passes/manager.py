@@ -21,7 +21,7 @@ from graphc.passes.memory import lifetimes, storage
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
-from graphc.passes.winograd import winograd
+from graphc.passes.winograd_training import winograd
 
 GraphPass = Callable[[Graph], Graph]
 

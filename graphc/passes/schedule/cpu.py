@@ -99,7 +99,8 @@ def _bound(
     if plan.vector is not None and not plan.groups:
         across = transposed.find_axis(items, plan.vector, plan.one)
         if across is not None:
-            return _in_squares(kernel, plan, plan.vector, across)
+            emit = partial(_lanes, plan)
+            return transposed.schedule(kernel, items, across, plan.vector, plan.one, emit)
     body = _by_outputs(plan) if plan.vector is not None else _by_reduction(plan)
     return _in_parallel(kernel, plan, body)
 
@@ -136,6 +137,7 @@ class _Plan:
     lanes: int
     one: int
     groups: tuple[tuple[Reduce, ...], ...]
+    cores: int
 
     @property
     def outer(self) -> tuple[Axis, ...]:
@@ -143,11 +145,13 @@ class _Plan:
         return tuple(a for a in self.kept if a != self.vector)
 
     @property
-    def block(self) -> int:
+    def block(self) -> Dim:
         """Elements of the vector axis in one iteration of the parallel axis."""
         if not self.groups:
             return BLOCK
-        return columns.COLUMNS if columns.fit(self.groups) else self.lanes
+        if self.vector is None or not columns.fit(self.groups):
+            return self.lanes
+        return columns.width(self.vector, self.outer, self.cores)
 
 
 def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
@@ -160,7 +164,7 @@ def _plan(items: tuple[Nest, ...], target: Target) -> _Plan:
     vector = kept[-1] if kept and not _follow_reduction(found, kept[-1], lanes) else None
     if found and max(operations([r.body]) for r in found) <= LIGHT:
         lanes *= 4
-    return _Plan(items, kept, vector, lanes, one, _group(found))
+    return _Plan(items, kept, vector, lanes, one, _group(found), target.cores)
 
 
 def _follow_reduction(found: Sequence[Reduce], last: Axis, lanes: int) -> bool:
@@ -210,7 +214,8 @@ def _by_outputs(plan: _Plan) -> tuple[Stmt, ...]:
     start = symbol("block") * plan.block
     stop = dim_min(vector.extent, start + plan.block)
     if columns.fit(plan.groups):
-        return _by_columns(plan, vector.name, start, stop)
+        ends = Let("left", E.index(start)), Let("right", E.index(stop))
+        return (*ends, *_by_columns(plan, vector.name, symbol("left"), symbol("right")))
     emit = partial(_lanes, plan)
     return vector_loop(vector.name, start, stop, plan.lanes, emit, plan.one, _cost(plan))
 
@@ -311,19 +316,6 @@ def _accumulate(
     ):
         return E.apply("fma", convert(term.args[0]), convert(term.args[1]), holder)
     return E.apply(combine, holder, convert(term))
-
-
-def _in_squares(kernel: Kernel, plan: _Plan, vector: Axis, across: Axis) -> Kernel:
-    """Return a kernel that reads along ``across`` and stores along ``vector``."""
-    body = transposed.in_squares(plan.items, across, vector, plan.one, partial(_lanes, plan))
-    axes = [transposed.blocks(across) if a == across else a for a in plan.outer]
-    rows = dim_min(across.extent, transposed.BLOCK)
-    return replace(
-        kernel,
-        body=(flat_loop(axes, body),),
-        extent=product(a.extent for a in axes),
-        work=16 + rows * vector.extent * (2 + _cost(plan)) // 8,
-    )
 
 
 # -- lanes are partial results ---------------------------------------------------------------
