@@ -47,7 +47,7 @@ from graphc.ir.expr import (
     Use,
     children,
 )
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.target import Target
 from graphc.ir.types import int64
@@ -182,6 +182,8 @@ class _Walk:
                 self.define(stmt.name, self.emit.spread(value, self.tiles[stmt.name]))
             case Store():
                 self.store(stmt)
+            case Prefetch():
+                self.emit.prefetch(self.pointers[stmt.buffer.name], self.value(stmt.offset))
             case Alloc():
                 count = static_size(stmt.buffer)
                 self.pointers[stmt.buffer.name] = self.emit.alloc(stmt.buffer.dtype, count)

@@ -250,6 +250,13 @@ class Memory(Conversions):
             return self.constant(True, bool_, lanes)
         return keep if isinstance(keep.type, VectorType) else self.splat(keep, lanes)
 
+    def prefetch(self, pointer: Pointer, offset: Value | Weak) -> None:
+        """Ask for the line of an element, to the second-level cache."""
+        address = self.element(pointer, self.typed([offset])[0].rows[0])
+        hints = [Constant(I32, 0), Constant(I32, 2), Constant(I32, 1)]
+        callee = self.module.declare("llvm.prefetch.p0", VOID, [address.type, I32, I32, I32])
+        self.builder.call(callee, [address, *hints])
+
     # -- stores ------------------------------------------------------------------------------
 
     def store(

@@ -217,6 +217,7 @@ class _Lowering:
             "store_where": lambda mask, *rest: self.store(rest, mask=mask),
             "scatter": emit.scatter,
             "scatter_where": lambda mask, p, at, value: emit.scatter(p, at, value, mask),
+            "prefetch": emit.prefetch,
             "stream": lambda *rest: self.store(rest, streaming=True),
             "stream_where": lambda mask, *rest: self.store(rest, mask=mask, streaming=True),
             "stream_fence": emit.stream_fence,

@@ -27,7 +27,7 @@ from graphc.codegen.sharing import (
 from graphc.errors import CompileError
 from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
 from graphc.ir.expr import Apply, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
 
@@ -184,6 +184,8 @@ class _Writer:
                 self.line(f"{self.name(stmt.name)} = {self.initial(stmt)}")
             case Store():
                 self.store(stmt)
+            case Prefetch():
+                self.line(f"prefetch({self.name(stmt.buffer.name)}, {self.plain(stmt.offset)})")
             case Alloc():
                 size = static_size(stmt.buffer)
                 dtype = _dtype_name(stmt.buffer.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.errors import CompileError
 from graphc.ir.dim import symbols
 from graphc.ir.expr import Buffer, Expr, Index, Load, Use, children, walk
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
 
 Key = tuple[Expr, int]
 """An expression and its stamp: equal keys are equal values."""
@@ -40,6 +40,8 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
         case Store():
             masks = () if stmt.mask is None else (stmt.mask,)
             return (stmt.offset, stmt.value, *masks)
+        case Prefetch():
+            return (stmt.offset,)
         case Fail():
             return stmt.details
     return ()
@@ -63,6 +65,8 @@ def used_names(kernel: Kernel) -> set[str]:
     used: set[str] = set()
     seen: set[int] = set()
     for stmt in statements(kernel.body):
+        if isinstance(stmt, Prefetch):
+            used.add(stmt.buffer.name)
         if isinstance(stmt, Store):
             used.add(stmt.buffer.name)
             used |= frozenset().union(*map(symbols, stmt.strides))

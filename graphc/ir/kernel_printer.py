@@ -47,6 +47,7 @@ from graphc.ir.loop import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -146,6 +147,8 @@ class _Writer:
                 roots = [statement.offset, statement.value]
                 roots += [] if statement.mask is None else [statement.mask]
                 self.simple(indent, lambda: self.store(statement), *roots)
+            case Prefetch():
+                self.simple(indent, lambda: self.prefetch(statement), statement.offset)
             case Alloc():
                 buffer = statement.buffer
                 self.lines.append(f"{_INDENT * indent}alloc {buffer} in {buffer.space}")
@@ -169,6 +172,9 @@ class _Writer:
             return f"for {loop.name} in {start}..{stop}{step}{bind}:"
 
         return write
+
+    def prefetch(self, stmt: Prefetch) -> str:
+        return f"prefetch {stmt.buffer.name}[{self.text(stmt.offset)}]"
 
     def store(self, store: Store) -> str:
         word = "stream " if store.streaming else ""

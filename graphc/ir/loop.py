@@ -89,6 +89,14 @@ class Store(Stmt):
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch(Stmt):
+    """Ask for the line of an element that is read later; it may lie outside the buffer."""
+
+    buffer: Buffer
+    offset: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Alloc(Stmt):
     """Make scratch memory for the rest of this body; its shape is static."""
 

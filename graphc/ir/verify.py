@@ -20,6 +20,7 @@ from graphc.ir.loop import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -114,6 +115,8 @@ def _verify_body(
                     raise VerifyError(
                         f"{kernel.name}: stores {statement.value.dtype} to {statement.buffer}"
                     )
+            case Prefetch():
+                _verify_expr(kernel, statement.offset, names, buffers)
             case Alloc():
                 buffers.add(statement.buffer.name)
             case Fail():

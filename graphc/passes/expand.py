@@ -12,7 +12,7 @@ from dataclasses import replace
 from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.expr import Apply, Expr, Reduce
-from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
 from graphc.ir.operations import OPERATIONS
 from graphc.passes import elementary, trigonometry
 from graphc.passes.elementary import FORMATS
@@ -149,6 +149,8 @@ class _Expansion:
                 mask = None if statement.mask is None else self.expr(statement.mask)
                 offset, value = self.expr(statement.offset), self.expr(statement.value)
                 return replace(statement, offset=offset, value=value, mask=mask)
+            case Prefetch():
+                return replace(statement, offset=self.expr(statement.offset))
             case Fail():
                 return replace(statement, details=tuple(map(self.expr, statement.details)))
         return statement

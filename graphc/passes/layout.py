@@ -17,13 +17,14 @@ from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value, build, rewrite
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY
+from graphc.ir.ops.channels_last import PANEL
 from graphc.ir.types import float32
 from graphc.passes.winograd import convolved_last, pays_prepared
 
 FIRST, LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 """Axes that put channels first, and last."""
 MULTIPLE = 8
-"""Of the channels that a convolution makes: others leave too many lanes idle."""
+"""Of the channels that a 1x1 convolution makes: others leave too many lanes idle."""
 REPAY = 2
 """Convolutions to each transpose that stays, at least."""
 FEW = 16
@@ -66,9 +67,17 @@ def _fits(node: Node, settled: Settled) -> bool:
     out, own, *window = weights.shape
     if len(window) != 2 or node.attrs["dilate"] != (1, 1) or not settled(weights):
         return False
-    if not isinstance(out, int) or out % MULTIPLE:
+    if not isinstance(out, int):
         return False
-    return node.attrs["groups"] == 1 or (own == 1 and x.shape[1] == out)
+    if node.attrs["groups"] > 1:
+        return own == 1 and x.shape[1] == out
+    return out % (MULTIPLE if _is_product(node) else PANEL) == 0
+
+
+def _is_product(node: Node) -> bool:
+    """Return whether a convolution is a product of a matrix by its weights."""
+    plain = node.attrs["stride"] == (1, 1) and node.attrs["pad"] == (0, 0)
+    return plain and node.inputs[1].shape[2:] == (1, 1)
 
 
 def _turned(node: Node, inputs: tuple[Value, ...], settled: Settled) -> Value | None:
@@ -164,15 +173,33 @@ def _convolved(node: Node, inputs: tuple[Value, ...], settled: Settled) -> Value
         turned = REGISTRY["transpose"](own, (1, 2, 0))
         found = REGISTRY["depthwise_last"](data, turned, window, stride, pad)
         return found
-    turned = REGISTRY["transpose"](weights, (2, 3, 1, 0))
-    if window == stride == (1, 1) and pad == (0, 0):
-        matrix = REGISTRY["reshape"](turned, turned.shape[2:])
-        found = REGISTRY["matmul"](data, matrix)
-        return found
+    if _is_product(node):
+        return _product(data, weights)
     if any(pad) and isinstance(x.shape[1], int) and x.shape[1] < FEW:
         batch, high, wide, channels = data.shape
         shape = (batch, high + 2 * pad[0], wide + 2 * pad[1], channels)
         data = REGISTRY["unslice"](data, (0, *pad, 0), shape, (1, 1, 1, 1))
         pad = (0, 0)
-    found = REGISTRY["conv_last"](data, turned, stride, pad)
+    found = REGISTRY["conv_last"](data, _panels(weights), stride, pad)
+    return found
+
+
+def _product(data: Value, weights: Value) -> Value:
+    """Return a 1x1 convolution."""
+    out, own, *_ = weights.shape
+    found: Value
+    if out % PANEL:
+        matrix = REGISTRY["transpose"](REGISTRY["reshape"](weights, (out, own)), (1, 0))
+        found = REGISTRY["matmul"](data, matrix)
+        return found
+    panels = _panels(weights)
+    found = REGISTRY["panel_matmul"](data, REGISTRY["reshape"](panels, (out // PANEL, own, PANEL)))
+    return found
+
+
+def _panels(weights: Value) -> Value:
+    """Return weights ``(O, C, *window)`` as ``(O // 16, *window, C, 16)``."""
+    out, own, *window = weights.shape
+    split = REGISTRY["reshape"](weights, (out // PANEL, PANEL, own, *window))
+    found: Value = REGISTRY["transpose"](split, (0, *range(3, 3 + len(window)), 2, 1))
     return found

@@ -19,6 +19,7 @@ from graphc import config
 from graphc.ir.dim import Dim, ceil_div, product
 from graphc.ir.graph import Graph, Node, Value, rewrite
 from graphc.ir.operand import REGISTRY
+from graphc.ir.ops.channels_last import PANEL
 from graphc.ir.ops.winograd import POINTS, TILE
 from graphc.ir.types import float32
 
@@ -139,12 +140,22 @@ def convolved_last(x: Value, weights: Value, pad: Sequence[int], spatial: Sequen
     data = REGISTRY["winograd_data_last"](padded, tiles)
     points = POINTS * POINTS
     rows = REGISTRY["reshape"](data, (points, product((batch, *tiles)), channels))
-    columns = REGISTRY["reshape"](kernels, (points, *kernels.shape[2:]))
-    sums = REGISTRY["matmul"](rows, columns)
+    sums = _products(rows, REGISTRY["reshape"](kernels, (points, *kernels.shape[2:])))
     parts = REGISTRY["reshape"](sums, (POINTS, POINTS, batch, *tiles, kernels.shape[3]))
     results = REGISTRY["winograd_transform"](parts, "sums")
     whole: Value = REGISTRY["untile_last"](results, tuple(spatial))
     return whole
+
+
+def _products(rows: Value, columns: Value) -> Value:
+    """Return the products of matrices for every point, of kept columns in panels if those fit."""
+    points, channels, out = columns.shape
+    if out % PANEL:
+        whole: Value = REGISTRY["matmul"](rows, columns)
+        return whole
+    split = REGISTRY["reshape"](columns, (points, channels, out // PANEL, PANEL))
+    sums: Value = REGISTRY["panel_matmul"](rows, REGISTRY["transpose"](split, (0, 2, 1, 3)))
+    return sums
 
 
 def _by_channel(kernels: Value, data: Value) -> Value:

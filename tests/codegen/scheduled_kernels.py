@@ -13,7 +13,7 @@ from graphc.codegen.python_engine import run_python
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Buffer, Const, Expr, index
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Store
+from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Store
 from graphc.ir.types import DType, float32, int32
 
 BEGIN, END = symbol("begin"), symbol("end")
@@ -180,7 +180,7 @@ def micro_kernel(height: int = 8, vectors: int = 3, lanes: int = 16) -> Kernel:
 
 
 def scratch() -> Kernel:
-    """``reverse(x) * 3`` of 64 elements through stack memory, streamed out."""
+    """``reverse(x) * 3`` of 64 elements through stack memory, asked for ahead, streamed out."""
     i, j = symbol("i"), symbol("j")
     n = symbol("n")
     p0, o0 = Buffer("p0", float32, (n, 64)), Buffer("o0", float32, (n, 64))
@@ -188,6 +188,7 @@ def scratch() -> Kernel:
     body = (
         Alloc(local),
         For("j", index(0), index(64), (
+            Prefetch(p0, index(i * 64 + j + 64)),
             Store(local, index(63 - j), E.load(p0, index(i * 64 + j))),
         )),
         For("j", index(0), index(64), (

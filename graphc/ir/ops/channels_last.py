@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product as places
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from graphc.ir.sizes import unify
 from graphc.ir.types import TensorType, as_dtype, float32, float64, shape_text
 
 Window = tuple[int, ...]
+PANEL = 16
+"""Columns of a panel of weights: a vector, or two, on every machine."""
 
 
 def _counts(op: str, x: TensorType, window: Sequence[Dim], stride: Window, pad: Window) -> Any:
@@ -34,10 +36,19 @@ def _counts(op: str, x: TensorType, window: Sequence[Dim], stride: Window, pad: 
 
 
 def _check_channels(op: str, x: TensorType, w: TensorType, axis: int) -> None:
-    if w.ndim < x.ndim - 1 or unify(x.shape[-1], w.shape[axis]) is None:
-        raise ShapeError(
-            f"{op} got data {shape_text(x.shape)} and weights {shape_text(w.shape)}"
-        )
+    if w.ndim < 2 or unify(x.shape[-1], w.shape[axis]) is None:
+        _differ(op, x, w)
+
+
+def _check_panels(op: str, x: TensorType, w: TensorType) -> None:
+    """Raise ShapeError unless weights come in panels, for the channels of the data."""
+    if w.ndim < 3 or unify(w.shape[-1], PANEL) is None:
+        _differ(op, x, w)
+    _check_channels(op, x, w, -2)
+
+
+def _differ(op: str, x: TensorType, w: TensorType) -> NoReturn:
+    raise ShapeError(f"{op} got data {shape_text(x.shape)} and weights {shape_text(w.shape)}")
 
 
 def _taps(
@@ -75,15 +86,56 @@ class Last(OpDef):
     tolerance = {float32: (1e-4, 2e-5), float64: (1e-11, 1e-12)}
 
 
+class PanelMatmul(Last):
+    """Product of matrices, the second one in panels: ``(*batch, M, K)`` by ``(*batch, P, K, 16)``.
+
+    Column ``16 * p + c`` of that matrix is ``[p, :, c]``: as register tiles read it.
+    """
+
+    name, kind = "panel_matmul", Kind.CONTRACT
+    samples = (
+        sample((5, 3), (2, 3, PANEL)),
+        sample((2, 3, 4, 7), (1, 7, PANEL)),
+        sample((4, 9, 20), (4, 5, 20, PANEL)),
+        sample((0, 3), (2, 3, PANEL)),
+    )
+
+    def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        """Return ``(*batch, M, 16 * P)``."""
+        _check_panels("panel_matmul", a, b)
+        batch = b.ndim - 3
+        if a.ndim <= batch or any(unify(x, y) is None for x, y in zip(a.shape, b.shape[:batch])):
+            _differ("panel_matmul", a, b)
+        return a.with_shape((*a.shape[:-1], PANEL * b.shape[-3]))
+
+    def lower(self, k: Any, a: Any, b: Any) -> Any:
+        """Sum over the inner axis."""
+        *rows, column = k.index
+        batch = rows[: b.ndim - 3]
+
+        def term(i: Expr) -> Expr:
+            weight: Expr = b.at(*batch, column // PANEL, i, column % PANEL)
+            found: Expr = a.at(*rows, i) * weight
+            return found
+
+        return k.reduce("add", a.shape[-1:], term)
+
+    def reference(self, a: Array, b: Array) -> Array:
+        """Put the columns in a row and multiply."""
+        matrix = np.moveaxis(b, -3, -2).reshape(*b.shape[:-3], b.shape[-2], -1)
+        found: Array = np.matmul(a, matrix)
+        return found
+
+
 class ConvLast(Last):
-    """Convolution, channels last: ``(N, *spatial, C)`` by ``(*window, C, O)``."""
+    """Convolution, channels last: ``(N, *spatial, C)`` by panels ``(P, *window, C, 16)``."""
 
     name, kind = "conv_last", Kind.CONTRACT
     samples = (
-        sample((2, 5, 6, 3), (3, 2, 3, 4), stride=(1, 1), pad=(0, 0)),
-        sample((1, 7, 6, 2), (3, 3, 2, 17), stride=(2, 3), pad=(1, 2)),
-        sample((2, 5, 5, 18), (3, 3, 18, 5), stride=(1, 1), pad=(1, 1)),
-        sample((0, 4, 4, 2), (3, 3, 2, 3), stride=(1, 1), pad=(0, 0)),
+        sample((2, 5, 6, 3), (1, 3, 2, 3, PANEL), stride=(1, 1), pad=(0, 0)),
+        sample((1, 7, 6, 2), (2, 3, 3, 2, PANEL), stride=(2, 3), pad=(1, 2)),
+        sample((2, 5, 5, 18), (3, 3, 3, 18, PANEL), stride=(1, 1), pad=(1, 1)),
+        sample((0, 4, 4, 2), (1, 3, 3, 2, PANEL), stride=(1, 1), pad=(0, 0)),
     )
 
     def __call__(self, x: Any, w: Any, stride: Window, pad: Window) -> Any:
@@ -91,10 +143,10 @@ class ConvLast(Last):
         return apply(self, (x, w), {"stride": tuple(stride), "pad": tuple(pad)})
 
     def infer(self, x: TensorType, w: TensorType, *, stride: Window, pad: Window) -> TensorType:
-        """Return ``(N, *counts, O)``."""
-        _check_channels("conv_last", x, w, -2)
-        counts = _counts("conv_last", x, w.shape[:-2], stride, pad)
-        return x.with_shape((x.shape[0], *counts, w.shape[-1]))
+        """Return ``(N, *counts, 16 * P)``."""
+        _check_panels("conv_last", x, w)
+        counts = _counts("conv_last", x, w.shape[1:-2], stride, pad)
+        return x.with_shape((x.shape[0], *counts, PANEL * w.shape[0]))
 
     def lower(self, k: Any, x: Any, w: Any, *, stride: Window, pad: Window) -> Any:
         """Sum over window and input channels."""
@@ -106,15 +158,16 @@ class ConvLast(Last):
             at = [i * s + r - p for i, s, r, p in zip(windows, stride, offsets, pad)]
             mask = inside(at, x.shape[1:-1], padded, padded)
             data = read(x, mask, 0, batch, *at, channel)
-            weight: Expr = w.at(*index, out)
+            weight: Expr = w.at(out // PANEL, *index, out % PANEL)
             return data * weight
 
-        return k.reduce("add", w.shape[:-1], term)
+        return k.reduce("add", w.shape[1:-1], term)
 
     def reference(self, x: Array, w: Array, *, stride: Window, pad: Window) -> Array:
         """Multiply a matrix of patches by the weights."""
-        found = _patches(x, w.shape[:-2], stride, pad)
-        turned = np.moveaxis(w, -2, 0).reshape(-1, w.shape[-1])
+        found = _patches(x, w.shape[1:-2], stride, pad)
+        turned = np.moveaxis(w, (-2, 0), (0, -2))
+        turned = turned.reshape(-1, turned.shape[-2] * PANEL)
         rows = found.reshape(*found.shape[: len(stride) + 1], len(turned))
         result: Array = rows @ turned
         return result
@@ -267,6 +320,7 @@ class UntileLast(Last):
         return np.ascontiguousarray(whole[:, : spatial[0], : spatial[1]])
 
 
+panel_matmul = register(PanelMatmul())
 conv_last = register(ConvLast())
 depthwise_last = register(DepthwiseLast())
 max_pool_last = register(MaxPoolLast())

@@ -32,6 +32,7 @@ from graphc.ir.loop import (
     Let,
     Stmt,
 )
+from graphc.ir.ops.channels_last import PANEL
 from graphc.ir.target import Target
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.contraction_match import Match, match, merged
@@ -51,6 +52,7 @@ from graphc.passes.schedule.packing import (
     scratch,
     unit_loads,
 )
+from graphc.passes.schedule.panels import panels
 from graphc.passes.schedule.register_tiles import Factor, Finish, Tiles, in_place
 
 __all__ = ["Match", "match", "schedule"]
@@ -110,6 +112,8 @@ class Plan:
         self.in_place = in_place(self.a, rows, depth)
         dtype = matched.reduce.dtype
         self.blocks = blocking(target, dtype, self.in_place is not None)
+        lanes, wide = self.blocks.lanes, self.blocks.tile_columns
+        self.panels = panels(self.b, self.b_columns, self.b_depth, lanes, wide)
         self.a_by_depth = runs_along(self.a, self.a_depth[-1], a_rows[-1])
         self._scratch(turned)
 
@@ -126,7 +130,8 @@ class Plan:
     @property
     def buffers(self) -> tuple[Buffer, ...]:
         """All scratch."""
-        found = self.a_scratch, self.b_scratch, self.c_scratch
+        copied = (self.a_scratch,) if self.panels else (self.a_scratch, self.b_scratch)
+        found = (*copied, self.c_scratch)
         return found if self.strip is None else (*found, self.strip)
 
     @property
@@ -171,7 +176,7 @@ class Plan:
         rounds = dim_max(ceil_div(share, b.columns // b.lanes), 1)
         limit = name("column_limit", dim_max(ceil_div(share, rounds) * b.lanes, least))
         width_blocks = name("width_blocks", ceil_div(width, limit))
-        aligned = b.lanes if len(columns) == 1 else 1
+        aligned = (PANEL if self.panels else b.lanes) if len(columns) == 1 else 1
         width_step = name("width_step", _balanced(width, width_blocks, aligned))
         fitting = dim_max(limit // dim_max(width_step, 1), 1)
         outer_blocks = name("outer_blocks", ceil_div(outer, fitting))
@@ -289,7 +294,7 @@ def _either(plan: Plan, names: Names) -> Body:
     """Return the sums of a block; a size decides between many rows of the output and few."""
     count = plan.output_rows
     simple = len(plan.a_depth) == len(plan.b_depth) == len(plan.b_columns) == 1
-    if not simple or (isinstance(count, int) and count > FEW):
+    if not simple or plan.panels or (isinstance(count, int) and count > FEW):
         return _sums(plan, names)
     columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
     sides = [(plan.row_stretch, plan.a), (columns, plan.b)]
@@ -309,7 +314,7 @@ def _sums(plan: Plan, names: Names, finish: Finish | None = None) -> Body:
         Let("depth0", E.index(symbol("depth_block") * step)),
         Let("depth", E.index(dim_min(total - symbol("depth_block") * step, step))),
         *_pack_a(plan, names),
-        *_pack_b(plan, names),
+        *(() if plan.panels else _pack_b(plan, names)),
         *_tiles(plan, finish),
     )
     return (For("depth_block", E.index(0), E.index(symbol("depth_blocks")), body),)
@@ -352,7 +357,8 @@ def _tiles(plan: Plan, finish: Finish | None) -> Body:
     if plan.in_place is not None:
         main, whole = plan.in_place, plan.whole_rows
         rest = replace(rest, origin=-whole * steps[0])
-    return Tiles(blocks, plan.b_scratch, plan.c_scratch, main, rest, whole, finish).loops()
+    b = plan.panels or plan.b_scratch
+    return Tiles(blocks, b, plan.c_scratch, main, rest, whole, finish).loops()
 
 
 def _results(plan: Plan, items: Sequence[Nest], names: Names) -> Body:

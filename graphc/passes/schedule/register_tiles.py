@@ -12,6 +12,7 @@ from graphc.ir.loop import Assign, Declare, For, If, Let, Store
 from graphc.passes.schedule.blocking import Blocking
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.packing import Stretch
+from graphc.passes.schedule.panels import Panels
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Tiles:
     Attributes
     ----------
     blocks : Blocking
-    b : Buffer
-        Scratch that holds the factors of the columns, ``depth`` by ``columns``.
+    b : Buffer or Panels
+        Scratch that holds the factors of the columns, ``depth`` by ``columns``, or where they lie.
     sums : Buffer
         Scratch for the sums, which go on from what it holds where ``depth_block`` is not 0.
     main : Factor
@@ -81,7 +82,7 @@ class Tiles:
     """
 
     blocks: Blocking
-    b: Buffer
+    b: Buffer | Panels
     sums: Buffer
     main: Factor
     rest: Factor
@@ -99,13 +100,13 @@ class Tiles:
         whole = E.index(tile) < E.index(many)
         count: Dim = many + ceil_div(rows - many * full, small)
         sizes = {"wides": wides, "tiles": count}
-        body: Body = (Let("i", E.index(place)), *self._products(whole))
+        body: Body = (Let("i", E.index(place)), *self._panel(), *self._products(whole))
         if self.finish is not None:
             sizes["last"] = dim_max(symbol("depth_block") + 2 - symbol("depth_blocks"), 0)
             body = self._pipelined(place, whole, self.finish)
             count = count + 1
         down = For("tile", E.index(0), E.index(count), body)
-        strip = (Let("j", E.index(j)), Let("wide", E.index(wide)), down)
+        strip = (Let("j", E.index(j)), Let("wide", E.index(wide)), *self._next(strips), down)
         lets = tuple(Let(name, E.index(size)) for name, size in sizes.items())
         return (*lets, For("strip", E.index(0), E.index(strips), strip))
 
@@ -117,6 +118,7 @@ class Tiles:
         beside = whole & self._wider(self.blocks.tile_vectors - 1)
         return (
             Let("i", E.index(place)),
+            *self._panel(),
             Let("before", E.index(earlier)),
             Let("pending", E.index(pending)),
             If(beside, (), finish(before, symbol("pending"))),
@@ -142,16 +144,18 @@ class Tiles:
 
     def _multiply(self, rows: int, vectors: int, a: Factor, finish: Finish | None = None) -> Body:
         """Return the sums of one register tile over the block's depth."""
-        lanes, b, sums = self.blocks.lanes, self.b, self.sums
+        lanes, sums = self.blocks.lanes, self.sums
         tile, register = (rows, vectors, lanes), f"sum{rows}x{vectors}"
-        i, j, k, depth = map(symbol, ("i", "j", "k", "depth"))
+        i, j, depth = map(symbol, ("i", "j", "depth"))
         start = E.splat(E.const(0, sums.dtype), tile)
         holder = E.use(register, start)
-        strip = E.load(b, E.index(k * b.shape[1] + j), (1, vectors, lanes), (0, lanes, 1))
+        strip = self._strip(vectors)
         place, strides = E.index(i * sums.shape[1] + j), (sums.shape[1], lanes, 1)
         before = E.load(sums, place, tile, strides)
         term = Assign(register, E.apply("fma", a.load(rows), strip, holder))
-        loop = For("k", E.index(0), E.index(depth), (term,))
+        full = rows == self.blocks.tile_rows
+        ask = (self.b.ahead(),) if full and isinstance(self.b, Panels) else ()
+        loop = For("k", E.index(0), E.index(depth), (*ask, term))
         if finish is not None:
             row = symbol("row")
             first, behind = E.index(row * depth // rows), E.index((row + 1) * depth // rows)
@@ -164,6 +168,37 @@ class Tiles:
             loop,
             Store(sums, place, holder, strides),
         )
+
+    def _next(self, strips: Dim) -> Body:
+        """Return statements that find the strip behind the one at hand, of this block's depth.
+
+        Behind the last one it is the first strip of the next stretch of depth.
+        """
+        if not isinstance(self.b, Panels):
+            return ()
+        last = dim_max(symbol("strip") + 2 - strips, 0)
+        start, _ = strip_place(symbol("columns"), self.blocks.tile_vectors, self.blocks.lanes)
+        following = substitute(start, {"strip": symbol("strip") + 1})
+        return (
+            Let("at_end", E.index(last)),
+            Let("next_j", E.index(following * (1 - symbol("at_end")))),
+            Let("next_depth", E.index(symbol("depth") * symbol("at_end"))),
+        )
+
+    def _panel(self) -> Body:
+        """Return statements that name where the tile at hand reads, and what it asks for."""
+        if not isinstance(self.b, Panels):
+            return ()
+        vector = dim_min(symbol("tile"), self.blocks.tile_vectors - 1) * self.blocks.lanes
+        return self.b.place(symbol("j"), symbol("next_j") + vector, symbol("next_depth"))
+
+    def _strip(self, vectors: int) -> Expr:
+        """Return the factors of a tile's columns at depth ``k``."""
+        if isinstance(self.b, Panels):
+            return self.b.load(vectors)
+        place = symbol("k") * self.b.shape[1] + symbol("j")
+        tile = (1, vectors, self.blocks.lanes)
+        return E.load(self.b, E.index(place), tile, (0, self.blocks.lanes, 1))
 
 
 def strip_counts(columns: Dim, most: int, lanes: int) -> tuple[Dim, Dim]:
