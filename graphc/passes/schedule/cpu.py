@@ -137,11 +137,17 @@ def _by_outputs(plan: Plan, streams: bool) -> tuple[Stmt, ...]:
     """Return the loop over the vector axis; each lane computes one output element."""
     vector = plan.vector
     assert vector is not None
-    start = symbol("block") * plan.block
-    stop = dim_min(vector.extent, start + plan.block)
+    block = symbol("block")
     if columns.fit(plan.groups):
-        ends = Let("left", E.index(start)), Let("right", E.index(stop))
-        return (*ends, *_by_columns(plan, vector.name, symbol("left"), symbol("right")))
+        left, width = symbol("left"), symbol("width")
+        lets = (
+            Let("width", E.index(plan.block)),
+            Let("left", E.index(block * width)),
+            Let("right", E.index(dim_min(vector.extent, left + width))),
+        )
+        return (*lets, *_by_columns(plan, vector.name, left, symbol("right")))
+    start = block * plan.block
+    stop = dim_min(vector.extent, start + plan.block)
     emit = partial(_lanes, plan, streams=streams)
     return vector_loop(vector.name, start, stop, plan.lanes, emit, plan.one, element_cost(plan))
 
