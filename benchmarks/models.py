@@ -6,7 +6,6 @@ from equal weights. Two layouts of weights differ nowhere: Dense keeps (out, in)
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from graphc import nd
@@ -150,19 +149,11 @@ class Attention(HybridBlock):
 
     def forward(self, x: Any) -> Any:
         """Mix the positions of each sequence."""
-        length = x.shape[1]
-        split = nd.reshape(self.joint(x), (0, 0, 3, self.heads, self.width // self.heads))
-        split = nd.transpose(split, axes=(2, 0, 3, 1, 4))
-        query, key, value = (nd.reshape(split[i], (-3, 0, 0)) for i in range(3))
-        scores = nd.batch_dot(query, key, transpose_b=True)
-        scores = scores / math.sqrt(self.width // self.heads)
-        if self.causal:
-            place = nd.arange(length)
-            ahead = nd.expand_dims(place, 0) > nd.expand_dims(place, 1)
-            scores = nd.broadcast_add(scores, nd.expand_dims(ahead, 0) * -1e30)
-        mixed = nd.batch_dot(nd.softmax(scores), value)
-        mixed = nd.reshape(mixed, (-4, -1, self.heads, 0, 0))
-        return self.out(nd.reshape(nd.transpose(mixed, axes=(0, 2, 1, 3)), (0, 0, -3)))
+        split = nd.reshape(self.joint(x), (0, 0, 3, self.heads, -1))
+        mixed = nd.scaled_dot_product_attention(
+            *(split[:, :, part] for part in range(3)), causal=self.causal
+        )
+        return self.out(nd.reshape(mixed, (0, 0, -1)))
 
 
 class TransformerLayer(HybridBlock):

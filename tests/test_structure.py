@@ -30,13 +30,14 @@ ORDER = {
         "evaluate ops plan table verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
-        "canonicalize row_updates fold winograd hoist differentiate partition fuse lower schedule "
-        "polynomials elementary trigonometry expand memory manager"
+        "canonicalize row_updates fold winograd winograd_training layout hoist differentiate "
+        "partition fuse lower likeness schedule polynomials elementary trigonometry expand memory "
+        "manager"
     ),
     "codegen": (
-        "cpu cuda sharing python_text python_engine llvm_builder llvm_values llvm_conversions "
-        "llvm_memory llvm_kernel llvm_compile numba_lowering numba_engine llvm_engine cache "
-        "counters dispatch_layout dispatch_ir dispatch compiler"
+        "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
+        "llvm_conversions llvm_memory llvm_kernel llvm_compile numba_lowering numba_engine "
+        "llvm_engine cache counters dispatch_layout dispatch_ir dispatch compiler"
     ),
     "runtime": "random threads locks limits profile blocks program saved",
     "frontend": (

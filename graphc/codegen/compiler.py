@@ -31,6 +31,7 @@ _SHARED_FILES = (
     "llvm_builder.py",
     "llvm_compile.py",
     "llvm_conversions.py",
+    "llvm_extremes.py",
     "llvm_kernel.py",
     "llvm_memory.py",
     "llvm_values.py",

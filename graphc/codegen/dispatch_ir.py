@@ -330,8 +330,6 @@ def _step(module: Module, chunk: Function, share: Function) -> Function:
     count = builder.udiv(builder.sub(extent, body.constant(1)), size)
     chunks = builder.add(count, body.constant(1))
     body.go_if(builder.icmp_signed("==", shared, body.constant(0)), alone)
-    awake = body.load_atomic(pool, "awake")
-    body.go_if(builder.icmp_signed("<=", awake, body.constant(0)), alone)
     limit = body.constant(2**TICKET_CHUNK_BITS)
     body.go_if(builder.icmp_signed(">=", chunks, limit), alone)
     builder.call(share, [pool, launch, failure, chunks])

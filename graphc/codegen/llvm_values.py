@@ -30,6 +30,7 @@ from graphc.codegen.llvm_builder import (
     undefined,
     vector,
 )
+from graphc.codegen.llvm_extremes import Extremes
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_, int64
 
@@ -77,6 +78,7 @@ class Arithmetic:
     def __init__(self, module: Module, builder: Builder):
         self.module = module
         self.builder = builder
+        self._extremes = Extremes()
 
     # -- types and constants -----------------------------------------------------------------
 
@@ -194,6 +196,8 @@ class Arithmetic:
             if dtype.kind in kinds and op in table:
                 name = table[op]
                 return lambda *rows: getattr(self.builder, name)(*rows)
+        if op in ("min", "max") and dtype.floating:
+            return lambda a, b: self._extreme(op, a, b)
         if op in FLOAT_INTRINSICS and dtype.floating:
             return lambda *rows: self.intrinsic(FLOAT_INTRINSICS[op], *rows)
         if (op, dtype.kind) in INTEGER_INTRINSICS:
@@ -218,6 +222,12 @@ class Arithmetic:
             return ordered(sign, a, b)
         signed = dtype.kind == "i"
         return (self.builder.icmp_signed if signed else self.builder.icmp_unsigned)(sign, a, b)
+
+    def _extreme(self, op: str, a: Row, b: Row) -> Row:
+        plain = isinstance(a.type, VectorType) and not {Constant} & {type(a), type(b)}
+        if plain and self.module.triple.startswith("x86_64"):
+            return self._extremes.write(self.builder, op, a, b)
+        return self.intrinsic(FLOAT_INTRINSICS[op], a, b)
 
     def like(self, row: Row, number: Weak) -> Row:
         """Return a constant of the type of a row."""

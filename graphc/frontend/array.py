@@ -76,12 +76,16 @@ class Entry:
         self.freed = False
 
     def free(self) -> None:
-        """Note that ``backward`` has used it up; an op with ``release`` lets go of what it kept."""
+        """Note that ``backward`` has used it up, and let go of the arrays.
+
+        Outputs know the entry that made them: memory would wait for the garbage collector.
+        """
         if not self.freed:
             self.freed = True
             release = getattr(self.op, "release", None)
             if release is not None:
                 release(**self.attrs)
+            self.operands = self.outputs = ()
 
 
 class Handle(Operators):

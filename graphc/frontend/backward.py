@@ -87,7 +87,7 @@ def backward(
                 "argmax, comparisons and rounding have none.",
                 where=user_location(),
             )
-    arriving = _pulled(heads, head_grads, retain_graph, False, train_mode, frozenset())
+    arriving = _pulled(heads, head_grads, retain_graph, False, train_mode, frozenset(), True)
     for key, gradient in arriving.items():
         if isinstance(key, Leaf) and key.owner is not None:
             _store(key.owner, gradient)
@@ -95,7 +95,7 @@ def backward(
 
 def _pulled(
     heads: Sequence[Array], head_grads: Any, retain: bool, create_graph: bool, training: bool,
-    stops: frozenset[Any],
+    stops: frozenset[Any], write: bool = False,
 ) -> dict[Any, Array]:  # fmt: skip
     cotangents = cotangents_of(heads, head_grads)
     previous, mode.training = mode.training, training
@@ -106,6 +106,7 @@ def _pulled(
             retain=retain,
             create_graph=create_graph,
             stops=stops,
+            write=write,
         )
     finally:
         mode.training = previous
@@ -118,7 +119,7 @@ def _store(owner: Any, gradient: Array) -> None:
         return
     if owner._grad_req == "add":
         target._array[...] += gradient._array
-    else:
+    elif gradient._array is not target._array:
         target._array[...] = gradient._array
     target._storage.touch()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,13 @@ class Call(OpDef):
         self, g: Any, y: Any, *inputs: Any, target: Compiled, halves: Halves, saved: list[Any]
     ) -> tuple[Any, ...]:
         """Run the backward program, or where that is recorded, the gradient of the whole graph."""
+        return self.vjp_into({}, g, y, *inputs, target=target, halves=halves, saved=saved)
+
+    def vjp_into(
+        self, kept: Mapping[int, np.ndarray], g: Any, y: Any, *inputs: Any, target: Compiled,
+        halves: Halves, saved: list[Any],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Do the same, if possible with the gradients of some inputs in arrays that are there."""
         graph = target.graph
         heads = tuple(v.dtype.floating for v in graph.outputs)
         arriving = g if isinstance(g, tuple) else (g,)
@@ -107,7 +114,8 @@ class Call(OpDef):
                 for kind, i in halves.reads
             ]
             arrays += [c._array for c in cotangents]
-            results = [Array(a) for a in halves.backward(arrays)]
+            places = [kept.get(i) for i in wrt] if kept else ()
+            results = [Array(a) for a in halves.backward(arrays, places)]
         for position, result in zip(wrt, results, strict=True):
             found[position] = result
         return tuple(found)

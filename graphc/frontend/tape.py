@@ -57,6 +57,7 @@ def pull_back(
     retain: bool,
     create_graph: bool = False,
     stops: frozenset[Key] = frozenset(),
+    write: bool = False,
 ) -> dict[Key, Array]:
     """Return the gradient of ``sum(head * cotangent)`` for every leaf and stop it depends on.
 
@@ -69,6 +70,8 @@ def pull_back(
         Record the gradient computation itself.
     stops : frozenset of Key
         Intermediate arrays to stop at, beside the leaves.
+    write : bool
+        What nothing can fail after may be computed where its leaf keeps its gradient.
 
     Raises
     ------
@@ -86,12 +89,14 @@ def pull_back(
             )
         _deliver(head, cotangent, arriving)
     with recording(create_graph):
-        for entry in reversed(_topological(heads, stops)):
+        order = _topological(heads, stops)
+        for entry in reversed(order):
             keys = [(id(entry), i) for i in range(len(entry.outputs))]
             grads = [None if k in stops else arriving.pop(k, None) for k in keys]
             if any(g is not None for g in grads):
                 with located(entry.where):
-                    results = _vjp(entry, grads)
+                    last = write and entry is order[0]
+                    results = _vjp(entry, grads, _kept_gradients(entry, arriving) if last else {})
                 for operand, gradient in zip(entry.operands, results, strict=True):
                     if gradient is not None and operand.on_tape and operand.dtype.floating:
                         _deliver(operand, gradient, arriving)
@@ -133,13 +138,32 @@ def _topological(heads: Sequence[Array], stops: frozenset[Key]) -> list[Entry]:
     return order
 
 
-def _vjp(entry: Entry, grads: Sequence[Array | None]) -> Sequence[Array | None]:
+def _kept_gradients(entry: Entry, arriving: dict[Key, Array]) -> dict[int, np.ndarray]:
+    """Return where the gradient of an operand is kept, if this entry is all there is to it."""
+    keys = [key_of(operand) for operand in entry.operands]
+    return {
+        position: key.owner._grad._array
+        for position, key in enumerate(keys)
+        if isinstance(key, Leaf)
+        and getattr(key.owner, "_grad", None) is not None
+        and key.owner._grad_req == "write"
+        and key not in arriving
+        and keys.count(key) == 1
+    }
+
+
+def _vjp(
+    entry: Entry, grads: Sequence[Array | None], kept: dict[int, np.ndarray]
+) -> Sequence[Array | None]:
     op = entry.op
     if type(op).vjp is OpDef.vjp and op.decomposes:
         return _through_parts(entry, grads)
     single = len(entry.outputs) == 1
     g = grads[0] if single else tuple(grads)
     y = entry.outputs[0] if single else entry.outputs
+    if kept and hasattr(op, "vjp_into"):
+        found: Sequence[Array | None] = op.vjp_into(kept, g, y, *entry.operands, **entry.attrs)
+        return found
     result: Sequence[Array | None] = op.vjp(g, y, *entry.operands, **entry.attrs)
     if op.kind is not Kind.POINTWISE:
         return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -318,25 +319,32 @@ def lower_and_evaluate(
     operands, buffers, outputs, sizes = _typed_operands(op, arrays, attrs, symbolic)
     readers = [Operand(kind, _reader(f"p{n}", kind)) for n, kind in enumerate(operands)]
     whole = tuple(int(_Evaluation(sizes, {}, 0).size(d)) for d in outputs[0].shape)
-    shape = whole[op.unrolled :]
-    mesh = np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True)
-    names = sizes | {f"i{axis}": lanes for axis, lanes in enumerate(mesh, op.unrolled)}
-    parts = []
-    for first in np.ndindex(whole[: op.unrolled]):
-        exprs = _lowered(op, readers, outputs, first, attrs)
-        pairs = zip(exprs, outputs, strict=True)
-        parts.append([_at_every_index(e, kind, shape, names, buffers) for e, kind in pairs])
-    return tuple(np.reshape(part, whole) for part in zip(*parts, strict=True))
+    found = tuple(np.empty(whole, kind.dtype.numpy) for kind in outputs)
+    counts = {axis: whole[axis] for axis in op.unrolled} | dict(op.tiled)
+    for chosen in map(partial(zip, counts), np.ndindex(*counts.values())):
+        places = dict(chosen)
+        steps = {a: op.tiled.get(a, whole[a] if a in places else 1) for a in range(len(whole))}
+        chosen_part = tuple(slice(places.get(a, 0), None, max(n, 1)) for a, n in steps.items())
+        shape = found[0][chosen_part].shape
+        mesh = np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True)
+        names = sizes | {f"i{axis}": lanes for axis, lanes in enumerate(mesh)}
+        exprs = _lowered(op, readers, outputs, places, attrs)
+        for array, expr, kind in zip(found, exprs, outputs, strict=True):
+            array[chosen_part] = _at_every_index(expr, kind, shape, names, buffers)
+    return found
 
 
 def _lowered(
     op: OpDef, readers: Sequence[Operand], outputs: tuple[TensorType, ...],
-    first: tuple[int, ...], attrs: Mapping[str, Any],
+    chosen: Mapping[int, int], attrs: Mapping[str, Any],
 ) -> tuple[Expr, ...]:  # fmt: skip
-    """Return a record's scalars at an index that begins with the constants ``first``."""
+    """Return a record's scalars at the ``chosen`` places of tiles."""
     axes = count()
-    rest = range(len(first), outputs[0].ndim)
-    index = (*map(E.index, first), *(E.index(symbol(f"i{axis}")) for axis in rest))
+    steps = {axis: 0 for axis in op.unrolled} | dict(op.tiled)
+    index = tuple(
+        E.index(chosen.get(a, 0) + steps.get(a, 1) * symbol(f"i{a}"))
+        for a in range(outputs[0].ndim)
+    )
     k = Lowering(index, outputs, lambda: f"r{next(axes)}")
     pointwise = op.kind is Kind.POINTWISE
     lowered = op.lower(k, *(r.broadcast(index) if pointwise else r for r in readers), **attrs)

@@ -7,7 +7,7 @@ on arrays, traced values and Symbols through the operand protocol.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -125,9 +125,12 @@ class OpDef:
     scattered : bool
         Whether neighbouring results come from places far apart, so that reading an operand through
         the op, twice perhaps, is slower than computing the result once.
-    unrolled : int
-        How many of the result's first axes ``lower`` gets as constants: of a few static indices,
-        each with code of its own.
+    unrolled : tuple of int
+        Axes of the result that ``lower`` gets as constants: of a few static indices, each with
+        code of its own.
+    tiled : dict of int to int
+        Axes of the result whose indices ``lower`` gets as a multiple of a number plus a constant,
+        which is below that number and likewise has code of its own.
     overwrites : int or None
         Operand that the first result is written over, and so on for the next ones: the kernel
         writes only what it changes.
@@ -142,7 +145,8 @@ class OpDef:
     gradient: bool = True
     orders: int = 2
     scattered: bool = False
-    unrolled: int = 0
+    unrolled: tuple[int, ...] = ()
+    tiled: Mapping[int, int] = {}
     overwrites: int | None = None
 
     def __call__(self, *operands: Any, **attrs: Any) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.ir.graph import Graph, Value, placeholder, rewrite_values, topological, unique_name
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fold import Settled, fold
+from graphc.passes.layout import layout
 from graphc.passes.winograd import winograd_prepared
 
 FREE = ("reshape", "broadcast_to")
@@ -61,7 +62,7 @@ def hoist(graph: Graph, fixed: Sequence[int]) -> Hoisted | None:
     if not parameters:
         return None
     settled = Settled(parameters)
-    plain = winograd_prepared(fold(canonicalize(graph), parameters), settled)
+    plain = winograd_prepared(layout(fold(canonicalize(graph), parameters), settled), settled)
     prepared = prepared_values(plain, settled)
     return _cut(plain, prepared, set(parameters)) if prepared else None
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from graphc.errors import CompileError, located
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, SizeExpr, substitute, symbol, symbols
+from graphc.ir.dim import Dim, SizeExpr, ceil_div, substitute, symbol, symbols
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.graph import Graph, Node, Value, substitute_sizes
 from graphc.ir.loop import For, Kernel, Stmt, Store
@@ -146,31 +146,36 @@ def _explicit(
 
 
 def _store_nests(buffer: Buffer, value: Value, scalars: _Scalars) -> Iterator[Stmt]:
-    """Yield loops around a store of the value; one for each index of axes that are unrolled."""
-    count = value.node.op.unrolled
-    sizes = [size for size in buffer.shape[:count] if isinstance(size, int)]
-    for first in itertools.product(*map(range, sizes)):
-        yield _store_nest(buffer, value, scalars, first)
+    """Yield loops around a store of the value; one for each index of a tile that is unrolled."""
+    op = value.node.op
+    sizes = {axis: buffer.shape[axis] for axis in op.unrolled} | dict(op.tiled)
+    counts = [size for size in sizes.values() if isinstance(size, int)]
+    for chosen in itertools.product(*map(range, counts)):
+        yield _store_nest(buffer, value, scalars, dict(zip(sizes, chosen)))
 
 
 def _store_nest(
-    buffer: Buffer, value: Value, scalars: _Scalars, first: tuple[int, ...]
+    buffer: Buffer, value: Value, scalars: _Scalars, chosen: dict[int, int]
 ) -> Stmt:
-    """Return loops over the index behind ``first`` around one store; size-1 axes need no loop."""
-    count = len(first)
-    index = (
-        *map(E.index, first),
-        *(
-            E.index(0 if d == 1 else symbol(f"i{axis}"))
-            for axis, d in enumerate(buffer.shape)
-            if axis >= count
-        ),
-    )
-    statement: Stmt = Store(buffer, E.flatten(buffer, index), scalars.at(value, index))
-    for axis in reversed(range(count, len(buffer.shape))):
-        if buffer.shape[axis] != 1:
-            extent = E.index(buffer.shape[axis])
-            statement = For(f"i{axis}", E.index(0), extent, (statement,))
+    """Return loops around one store, at the ``chosen`` places of tiles; axes of size 1 need none.
+    """
+    tiled = value.node.op.tiled
+    extents: dict[int, Dim] = {}
+    index: list[Expr] = []
+    mask: Expr | None = None
+    for axis, size in enumerate(buffer.shape):
+        step = tiled.get(axis, 1)
+        within = chosen.get(axis, 0)
+        if size != 1 and (axis in tiled or axis not in chosen):
+            extents[axis] = ceil_div(size, step)
+        index.append(E.index(within + (step * symbol(f"i{axis}") if axis in extents else 0)))
+        if step > 1 and step * ceil_div(size, step) != size:
+            inside = index[-1] < E.index(size)
+            mask = inside if mask is None else mask & inside
+    place = E.flatten(buffer, index)
+    statement: Stmt = Store(buffer, place, scalars.at(value, tuple(index)), mask=mask)
+    for axis, extent in reversed(extents.items()):
+        statement = For(f"i{axis}", E.index(0), E.index(extent), (statement,))
     return statement
 
 

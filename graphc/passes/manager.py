@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 
 from graphc import config
-from graphc.errors import GraphcError
+from graphc.errors import CompileError, GraphcError
 from graphc.ir.graph import Graph, Node
 from graphc.ir.loop import Kernel
 from graphc.ir.plan import Cost, LaunchSpec, Plan
@@ -15,12 +15,13 @@ from graphc.ir.verify import verify, verify_kernel
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
-from graphc.passes.lower import lower
+from graphc.passes.likeness import Arguments, likeness
+from graphc.passes.lower import Lowered, lower
 from graphc.passes.memory import lifetimes, storage
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
-from graphc.passes.winograd import winograd
+from graphc.passes.winograd_training import winograd
 
 GraphPass = Callable[[Graph], Graph]
 
@@ -32,8 +33,21 @@ GRAPH_PASSES: tuple[GraphPass, ...] = (
 )
 """Graph to Graph, in order; differentiation happens while the graph is built."""
 
-Made = tuple[Kernel, Cost]
-"""A plain kernel scheduled and expanded, and what it costs."""
+@dataclass(slots=True)
+class Made:
+    """What became of groups and of plain kernels so far: layers of one kind share both.
+
+    Attributes
+    ----------
+    lowered : dict
+        Key of a group's likeness -> its kernel, and the kernel's size arguments.
+    scheduled : dict
+        Plain kernel -> the kernel scheduled and expanded; what it costs.
+    """
+
+    lowered: dict[Hashable, tuple[Kernel, Arguments]] = field(default_factory=dict)
+    scheduled: dict[Kernel, tuple[Kernel, Cost]] = field(default_factory=dict)
+
 
 SCHEDULES = {"cpu": cpu.schedule}
 """The schedule of each target, by the target's name."""
@@ -66,7 +80,7 @@ def compile_graph(
     """
     fused = run_graph_passes(graph)
     layout = storage(fused)
-    made: dict[Kernel, Made] = {}
+    made = Made()
     launches = []
     for i, node in enumerate(layout.launches):
         launches.append(launch(node, f"k{i}", target, made))
@@ -74,20 +88,34 @@ def compile_graph(
     return Plan(layout.graph, tuple(launches), layout.root, lifetimes(layout))
 
 
-def launch(node: Node, name: str, target: Target, made: dict[Kernel, Made]) -> LaunchSpec:
-    """Lower, schedule and expand one `fused` node.
-
-    ``made`` remembers what became of plain kernels: layers of one kind lower to the same loops.
-    """
+def launch(node: Node, name: str, target: Target, made: Made) -> LaunchSpec:
+    """Lower, schedule and expand one `fused` node, or find what became of one like it."""
     try:
-        lowered = lower(node.attrs["body"], "")
+        lowered = _lowered(node.attrs["body"], made)
         plain = lowered.kernel
-        if plain not in made:
-            made[plain] = expand(SCHEDULES[target.name](plain, target)), cost(plain)
+        if plain not in made.scheduled:
+            kernel = expand(SCHEDULES[target.name](plain, target))
+            made.scheduled[plain] = kernel, cost(plain)
     except GraphcError as error:
         raise error.attach(where=node.where) from None
-    kernel, effort = made[plain]
+    kernel, effort = made.scheduled[plain]
     if config.current().verify:
         verify_kernel(kernel)
-    own = replace(kernel, name=name, where=plain.where)
+    own = replace(kernel, name=name, where=node.attrs["body"].outputs[0].node.where)
     return LaunchSpec(node, own, lowered.sizes, effort)
+
+
+def _lowered(body: Graph, made: Made) -> Lowered:
+    """Lower a group's body, or return the kernel of one like it with the sizes of this one."""
+    like = likeness(body)
+    known = None if like is None else made.lowered.get(like.key)
+    if like is not None and known is not None and not config.current().verify:
+        kernel, arguments = known
+        return Lowered(kernel, like.sizes_of(arguments))
+    lowered = lower(body, "")
+    if like is not None:
+        found = lowered.kernel, like.arguments(lowered.sizes)
+        if known not in (None, found):
+            raise CompileError(f"groups that are alike lower to {known} and {found}")
+        made.lowered[like.key] = found
+    return lowered

@@ -29,7 +29,7 @@ from graphc.ir.graph import (
 from graphc.ir.op import Kind
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.differentiate import cotangent_inputs, gradients
-from graphc.passes.winograd import winograd
+from graphc.passes.winograd_training import winograd
 
 NOMINAL_SIZE = 64
 """What a symbolic size counts as when values are weighed."""

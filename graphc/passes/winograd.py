@@ -1,4 +1,4 @@
-"""Put Winograd's F(4x4, 3x3) in place of 3x3 convolutions whose channels repay the transforms.
+"""Put Winograd's F(4x4, 3x3) in place of 3x3 convolutions by weights that are kept.
 
 Data, weights and results go through the transforms of `graphc.ir.ops.winograd`; between them 36
 products of matrices sum over the channels. The gradient in the data is such a convolution too, with
@@ -6,9 +6,8 @@ the weights turned around.
 
 Whether it pays is decided by channels, which types know, and by who transforms the weights. In
 predict mode that is done once, and what is kept must not be so large that reading it takes longer
-than a small batch. Where the graph trains the weights, each step transforms them anew, which its
-batch repays. Elsewhere, for weights that come as arguments, a batch of one would not: convolutions
-stay.
+than a small batch. A graph that trains the weights is a matter of `winograd_training`. Elsewhere,
+for weights that come as arguments, a batch of one would not repay it: convolutions stay.
 """
 
 from __future__ import annotations
@@ -20,35 +19,31 @@ from graphc.ir.dim import Dim, ceil_div, product
 from graphc.ir.graph import Graph, Node, Value, rewrite
 from graphc.ir.operand import REGISTRY
 from graphc.ir.ops.winograd import POINTS, TILE
-from graphc.ir.types import float32
+from graphc.ir.types import TensorType, float32
 
 LEAST_CHANNELS = 32
 """On either side: with fewer, transforms take longer than the products that are saved."""
-TRAINED_CHANNELS = 128
-"""The same in training, where a batch's transformed data is larger than the caches."""
 PREPARED_BYTES = 16 << 20
 """Of one layer's transformed weights at most, where they are kept."""
 WIDE_CHANNELS = 256
 """Kept weights of so many channels are read from memory, and lie for that in columns."""
 
 
-def winograd(graph: Graph) -> Graph:
-    """Return a graph that trains convolutions with these replaced; others as they are."""
-    if not any(node.op.name == "conv_weight_grad" for node in graph.nodes):
-        return graph
-    return _rewritten(graph, lambda node: _least_channels(node) >= TRAINED_CHANNELS)
-
-
 def winograd_prepared(graph: Graph, settled: Callable[[Value], bool]) -> Graph:
     """Return the graph with convolutions by weights replaced that are ``settled``, and small."""
+    return _rewritten(graph, lambda node: _keeps(node, settled), WIDE_CHANNELS)
 
-    def keeps(node: Node) -> bool:
-        weights = node.inputs[1]
-        out, channels, *_ = weights.shape
-        kept_bytes = POINTS * POINTS * out * channels * weights.dtype.item_bytes
-        return settled(weights) and kept_bytes <= PREPARED_BYTES
 
-    return _rewritten(graph, keeps, WIDE_CHANNELS)
+def pays_prepared(node: Node, settled: Callable[[Value], bool]) -> bool:
+    """Return whether to replace a convolution whose transformed weights would be kept."""
+    return config.current().winograd and pays(node) and _keeps(node, settled)
+
+
+def _keeps(node: Node, settled: Callable[[Value], bool]) -> bool:
+    weights = node.inputs[1]
+    out, channels, *_ = weights.shape
+    kept_bytes = POINTS * POINTS * out * channels * weights.dtype.item_bytes
+    return settled(weights) and kept_bytes <= PREPARED_BYTES
 
 
 def _rewritten(graph: Graph, wanted: Callable[[Node], bool], wide: float = float("inf")) -> Graph:
@@ -57,9 +52,9 @@ def _rewritten(graph: Graph, wanted: Callable[[Node], bool], wide: float = float
 
     def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         named = node.op.name in ("conv", "conv_data_grad")
-        if not (named and _pays(node) and wanted(node)):
+        if not (named and pays(node) and wanted(node)):
             return None
-        products = _by_tile if _least_channels(node) >= wide else _by_channel
+        products = _by_tile if least_channels(node) >= wide else _by_channel
         return _replaced(node, inputs, products)
 
     return rewrite(graph, visit)
@@ -79,23 +74,28 @@ def _replaced(
     return (_convolved(x, kernels, products, turned, spatial),)
 
 
-def _pays(node: Node) -> bool:
+def pays(node: Node) -> bool:
     """Return whether a convolution is one of 3x3 windows side by side, over many channels."""
-    attrs, window = node.attrs, node.inputs[1].shape[2:]
+    attrs = node.attrs
     plain = (
-        window == (3, 3)
+        _weights(node).shape[2:] == (3, 3)
         and attrs["stride"] == attrs["dilate"] == (1, 1)
         and attrs["groups"] == 1
         and all(p <= 2 for p in attrs["pad"])
         and node.types[0].dtype is float32
     )
-    return plain and _least_channels(node) >= LEAST_CHANNELS
+    return plain and least_channels(node) >= LEAST_CHANNELS
 
 
-def _least_channels(node: Node) -> int:
+def least_channels(node: Node) -> int:
     """Return the number of channels on the side with fewer, 0 where it is not known."""
-    sides = node.inputs[1].shape[:2]
+    sides = _weights(node).shape[:2]
     return min(n if isinstance(n, int) else 0 for n in sides)
+
+
+def _weights(node: Node) -> TensorType:
+    """Return the type of the weights, or of their gradient."""
+    return node.types[0] if node.op.name == "conv_weight_grad" else node.inputs[1].type
 
 
 def _transformed(weights: Value, axes: tuple[int, ...], matrix: str) -> Value:
@@ -118,6 +118,27 @@ def _convolved(
     points = REGISTRY["reshape"](sums, (POINTS, POINTS, out, x.shape[0], *tiles))
     results = REGISTRY["winograd_transform"](points, "sums")
     whole: Value = REGISTRY["untile"](results, tuple(spatial))
+    return whole
+
+
+def convolved_last(x: Value, weights: Value, pad: Sequence[int], spatial: Sequence[Dim]) -> Value:
+    """Return a convolution of data ``(N, H, W, C)``, in that layout, to ``spatial`` sizes.
+
+    Tiles are the rows of the products, channels their columns, whatever the numbers.
+    """
+    kernels = _transformed(weights, (2, 3, 1, 0), "weights")
+    batch, *_, channels = x.shape
+    tiles = tuple(ceil_div(size, TILE) for size in spatial)
+    shape = (batch, *(TILE * count + 2 for count in tiles), channels)
+    padded = REGISTRY["unslice"](x, (0, *pad, 0), shape, (1, 1, 1, 1))
+    data = REGISTRY["winograd_data_last"](padded, tiles)
+    points = POINTS * POINTS
+    rows = REGISTRY["reshape"](data, (points, product((batch, *tiles)), channels))
+    columns = REGISTRY["reshape"](kernels, (points, *kernels.shape[2:]))
+    sums = REGISTRY["matmul"](rows, columns)
+    parts = REGISTRY["reshape"](sums, (POINTS, POINTS, batch, *tiles, kernels.shape[3]))
+    results = REGISTRY["winograd_transform"](parts, "sums")
+    whole: Value = REGISTRY["untile_last"](results, tuple(spatial))
     return whole
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ MOST_BYTES = 256 << 20
 """Memory that is kept for arrays to come; what was given back first is returned first."""
 
 # Each step on this dict is atomic, so threads need no lock. One could deadlock: the garbage
-# collector may run `_Lent.__del__` at any point of `_kept`.
+# collector may run `_Lent.__del__` at any point of `_kept`, even while the dict is read.
 _free: dict[int, np.ndarray] = {}
 
 
@@ -75,7 +76,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 
 def kept_bytes() -> int:
     """Return how much memory waits for arrays to come."""
-    return sum(memory.nbytes for memory in tuple(_free.values()))
+    return sum(memory.nbytes for memory in _waiting())
 
 
 def forget() -> None:
@@ -83,11 +84,18 @@ def forget() -> None:
     _free.clear()
 
 
+def _waiting() -> list[np.ndarray]:
+    """Return what was given back, the oldest first."""
+    while True:
+        with suppress(RuntimeError):  # memory was given back while the dict was read
+            return list(_free.values())
+
+
 def _kept(n_bytes: int) -> np.ndarray | None:
     """Take memory of this size that was given back."""
-    for key, memory in reversed(tuple(_free.items())):
+    for memory in reversed(_waiting()):
         # Another thread may have taken it meanwhile.
-        if memory.nbytes == n_bytes and _free.pop(key, None) is not None:
+        if memory.nbytes == n_bytes and _free.pop(id(memory), None) is not None:
             return memory
     return None
 
@@ -97,6 +105,10 @@ def _give_back(memory: np.ndarray) -> None:
     if memory.nbytes > MOST_BYTES:
         return
     _free[id(memory)] = memory
-    while kept_bytes() > MOST_BYTES:
-        oldest = next(iter(tuple(_free)), None)
-        _free.pop(oldest, None)  # type: ignore[arg-type]
+    waiting = _waiting()
+    excess = sum(one.nbytes for one in waiting) - MOST_BYTES
+    for oldest in waiting:
+        if excess <= 0:
+            break
+        _free.pop(id(oldest), None)
+        excess -= oldest.nbytes

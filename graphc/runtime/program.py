@@ -142,15 +142,20 @@ class Program:
         self._put = struct.Struct(f"{len(table.inputs) + len(table.outputs)}Q").pack_into
         self._stores = _stores(table)
         self.updated = table.updated
+        self._checks = any(row.check is not None for row in table.launches)
         self._bindings: dict[tuple[tuple[int, ...], ...], Binding] = {}
 
-    def __call__(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def __call__(
+        self, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray | None] = ()
+    ) -> list[np.ndarray]:
         """Run the program.
 
         Parameters
         ----------
         arguments : sequence of numpy.ndarray
             One for each input, of its type. Inputs that the program updates are written to.
+        results : sequence of numpy.ndarray or None, optional
+            For each output, an array that it may be written to. What does not fit is not used.
 
         Returns
         -------
@@ -181,7 +186,25 @@ class Program:
         binding = self.at(tuple(shapes))
         if self.updated:
             return self._update(binding, arrays, arguments)
-        return self.launch(binding, [id(array) for array in arrays])
+        given = self._fitting(binding, arrays, results) if results else ()
+        return self.launch(binding, [id(array) for array in arrays], given)
+
+    def _fitting(
+        self, binding: Binding, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray | None]
+    ) -> Sequence[np.ndarray | None]:
+        """Return the arrays that outputs can be written to.
+
+        There are none where a check may fail after something was written, and none where one
+        shares memory with an argument or with another.
+        """
+        fitting = [
+            array if array is not None and _takes(array, shape, kind) else None
+            for array, (_, shape, kind) in zip(results, binding.outputs, strict=True)
+        ]
+        chosen = [array for array in fitting if array is not None]
+        spans = [(address(a), address(a) + a.nbytes) for a in (*arrays, *chosen)]
+        apart = _apart(spans, range(len(arrays), len(spans)))
+        return fitting if apart and not self._checks else ()
 
     def _converted(self, argument: Any, position: int) -> np.ndarray:
         """Return an argument as the kernels take it: itself, a view or a copy."""
@@ -354,7 +377,9 @@ class Program:
 
     # -- running -----------------------------------------------------------------------------
 
-    def launch(self, binding: Binding, arrays: list[int]) -> list[np.ndarray]:
+    def launch(
+        self, binding: Binding, arrays: list[int], given: Sequence[np.ndarray | None] = ()
+    ) -> list[np.ndarray]:
         """Run on arguments that the caller keeps alive; adds the outputs to theirs.
 
         Parameters
@@ -364,14 +389,16 @@ class Program:
         arrays : list of int
             ``id`` of C-contiguous, aligned NumPy arrays of the inputs' types, none of which
             shares memory with one that the program updates.
+        given : sequence of numpy.ndarray or None, optional
+            Arrays to write outputs to; by default all are new.
         """
         try:
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
         outputs = []
-        for empty, shape, kind in binding.outputs:
-            output = empty(shape, kind)
+        for number, (empty, shape, kind) in enumerate(binding.outputs):
+            output = empty(shape, kind) if not given or given[number] is None else given[number]
             outputs.append(output)
             arrays.append(id(output))
         self._put(arena.arrays, 0, *arrays)
@@ -422,6 +449,13 @@ def _stores(table: LaunchTable) -> Any:
     used = (place for row in table.launches for place in row.places)
     pairs = [(i, numbers[place]) for i, place in enumerate(used) if place in numbers]
     return (ctypes.c_int64 * (2 * len(pairs)))(*itertools.chain(*pairs))
+
+
+def _takes(array: np.ndarray, shape: tuple[int, ...], kind: np.dtype[Any]) -> bool:
+    """Return whether an output of a shape and type can be written to an array."""
+    wanted = USABLE | _WRITEABLE
+    fits = type(array) is np.ndarray and array.shape == shape and array.dtype is kind
+    return fits and array.flags.num & wanted == wanted
 
 
 def _apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:

@@ -127,9 +127,9 @@ class Pool:
     def wake(self) -> None:
         """Wake the workers, without waiting for them; cheap where they are awake.
 
-        To be called before a program with parallel steps. A worker that wakes late joins in at
-        a later step, and a system that grants no thread leaves the work to the caller: results
-        are the same.
+        To be called before a program with parallel steps. A worker that wakes late joins in
+        where the program is by then, and a system that grants no thread leaves the work to the
+        caller: results are the same.
         """
         if self._state.awake < self._helpers:
             self._wake_parked()

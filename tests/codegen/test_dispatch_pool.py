@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch_tables import Table, await_worker, stencil_table, until
+from launch_tables import Table, await_worker, call_of, stencil_table, until
 
 import graphc
-from graphc.codegen.dispatch import KERNEL_TYPE
+from graphc.codegen.dispatch import KERNEL_TYPE, dispatcher
 from graphc.errors import ArgumentError
 from graphc.runtime import threads
 from graphc.runtime.threads import Pool
@@ -103,6 +103,25 @@ def test_idle_workers_park_and_wake_again(pair):
         used_s = time.process_time()
         time.sleep(0.05)
         assert time.process_time() - used_s < 0.02
+
+
+def test_workers_that_wake_late_join_the_step_at_hand(pair):
+    ran_by = set()
+
+    def slow(buffers, sizes, begin, end, error):
+        pair.wake()
+        time.sleep(0.005)
+        ran_by.add(threading.get_ident())
+        return 0
+
+    callback = KERNEL_TYPE(slow)
+    kernel = ctypes.cast(callback, ctypes.c_void_p).value
+    rows = Table().add(kernel, None, extent=100, chunk=1).native()
+    call = call_of(rows)
+    call.pool, call.threads = pair.address, pair.threads
+    assert pair.parked  # so that the step starts with nobody but its caller
+    assert dispatcher().run(ctypes.addressof(call)) == 0
+    assert len(ran_by) == 2
 
 
 def test_workers_stay_while_a_program_runs(pair):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -363,3 +365,18 @@ def test_gradient_penalty() -> None:
     np.testing.assert_allclose(
         w.grad.asnumpy(), numeric(of_weight, np.array([[3.0], [4.0]])), rtol=1e-4, atol=1e-9
     )
+
+
+def test_backward_leaves_nothing_to_the_garbage_collector() -> None:
+    x = leaf([2.0])
+    with autograd.record():
+        y = x * x
+        z = y * y
+    gone = [weakref.ref(y._array), weakref.ref(z._array)]
+    z.backward()
+    gc.disable()
+    try:
+        del y, z
+        assert [ref() for ref in gone] == [None, None]
+    finally:
+        gc.enable()

@@ -65,5 +65,5 @@ def test_explicit_loops_over_tiles_count_every_element() -> None:
     cells = steps * batch * units
     assert product + 10 * cells < found[-1][0] < product + 30 * cells
     elements = 4 * cells + 4 * units * (units + 1) + 2 * batch * units
-    results = 2 * (steps + 1) * batch * units + 4 * cells
+    results = 2 * (steps + 1) * batch * units + 5 * cells
     assert found[-1][1] == (elements + results) * F

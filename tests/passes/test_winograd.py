@@ -20,7 +20,7 @@ from graphc.ir.verify import verify
 from graphc.passes.fold import Settled
 from graphc.passes.hoist import hoist
 from graphc.passes.manager import compile_graph
-from graphc.passes.winograd import PREPARED_BYTES, winograd, winograd_prepared
+from graphc.passes.winograd import PREPARED_BYTES, winograd_prepared
 from graphc.runtime.program import Program
 
 CONV = REGISTRY["conv"]
@@ -165,31 +165,7 @@ def test_the_option() -> None:
 def test_weights_that_come_as_arguments_are_not_transformed_at_each_call() -> None:
     x, w = images(), weights()
     graph = Graph("g", (x, w), (CONV(x, w, pad=1),))
-    assert ops(winograd(graph)) == {"conv"}
     assert ops(winograd_prepared(graph, Settled(()))) == {"conv"}
-
-
-def test_training_uses_it_for_data_and_gradient() -> None:
-    x, w = images(128), weights(128, 128)
-    y = CONV(x, w, pad=1)
-    gradients = CONV.vjp(y, y, x, w, **y.node.attrs)
-    graph = winograd(Graph("g", (x, w), (y, *gradients)))
-    verify(graph)
-    assert {"conv", "conv_data_grad"}.isdisjoint(ops(graph))
-    assert "conv_weight_grad" in ops(graph)
-    rng = np.random.default_rng(0)
-    arrays = [rng.uniform(-1, 1, s).astype(np.float32) for s in ((2, 128, 6, 7), (128, 128, 3, 3))]
-    plain = interpret(Graph("g", (x, w), (y, *gradients)), arrays)
-    for found, wanted in zip(interpret(graph, arrays), plain, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
-
-
-def test_training_keeps_few_channels_as_they_are() -> None:
-    x, w = images(64), weights(64, 64)
-    y = CONV(x, w, pad=1)
-    gradients = CONV.vjp(y, y, x, w, **y.node.attrs)
-    graph = winograd(Graph("g", (x, w), (y, *gradients)))
-    assert ops(graph) == {"conv", "conv_data_grad", "conv_weight_grad"}
 
 
 def test_predict_mode_keeps_the_transformed_weights() -> None:

@@ -74,6 +74,30 @@ def test_what_was_given_back_first_is_returned_first(monkeypatch):
             for shape, place in zip(sizes[1:], places[1:])] == [True, True]  # fmt: skip
 
 
+class _Interrupted(dict):
+    """What the garbage collector does to the dict when it runs while the values are read."""
+
+    arriving = None
+
+    def values(self):
+        found = iter(super().values())
+        if self.arriving is not None:
+            memory, self.arriving = self.arriving, None
+            self[id(memory)] = memory
+        return found
+
+
+def test_memory_may_be_given_back_while_some_is_looked_for(monkeypatch):
+    free = _Interrupted()
+    monkeypatch.setattr(blocks, "_free", free)
+    array = blocks.empty(LARGE, FLOAT)
+    place = start(array)
+    del array
+    free.arriving = np.empty(8, np.uint8)
+    assert start(blocks.empty(LARGE, FLOAT)) == place
+    assert free.arriving is None
+
+
 def test_only_large_arrays_come_from_here():
     assert blocks.allocator(LARGE, FLOAT) is blocks.empty
     assert blocks.allocator((5,), FLOAT) is np.empty

@@ -7,7 +7,18 @@ from typing import Any
 
 from graphc.errors import nearest
 from graphc.frontend import creation, sampling
-from graphc.frontend.ops import elementwise, indexing, linalg, loss, nn, norm, reduce, rnn, shape
+from graphc.frontend.ops import (
+    attention,
+    elementwise,
+    indexing,
+    linalg,
+    loss,
+    nn,
+    norm,
+    reduce,
+    rnn,
+    shape,
+)
 
 
 class Functions:
@@ -35,7 +46,7 @@ class Functions:
         raise AttributeError(f"{self._name} has no function {name!r}.{nearest(name, known)}")
 
 
-_OPERATORS = (nn, norm, rnn, elementwise, reduce, shape, linalg, indexing, loss)
+_OPERATORS = (nn, norm, rnn, attention, elementwise, reduce, shape, linalg, indexing, loss)
 
 F = Functions(
     "F", *_OPERATORS, creation, sampling,

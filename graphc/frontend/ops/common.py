@@ -1,5 +1,8 @@
 """The functions that `graphc.nd` and `graphc.sym` share, each under all of its names."""
 
+from graphc.frontend.ops.attention import (
+    scaled_dot_product_attention as scaled_dot_product_attention,
+)
 from graphc.frontend.ops.elementwise import Cast as Cast
 from graphc.frontend.ops.elementwise import ElementWiseSum as ElementWiseSum
 from graphc.frontend.ops.elementwise import abs as abs

@@ -95,21 +95,20 @@ def state_count(mode: str) -> int:
 def _steps(
     x: Any, weights: Weights, starts: Sequence[Any], mode: str, reverse: bool
 ) -> tuple[Any, ...]:
-    """Return the states at all steps and at the start, of an LSTM also the cells."""
+    """Return the outputs; the states at all steps and at the start; of an LSTM also the cells."""
     projected = contraction.matmul(x, weights.i2h_weight, transpose_b=True) + weights.i2h_bias
     found = recurrent(
         projected, weights.h2h_weight, weights.h2h_bias, *starts, mode=mode, reverse=reverse
     )
-    return tuple(found[: len(starts)]) if isinstance(found, (tuple, list)) else (found,)
+    return tuple(found[: 1 + len(starts)])
 
 
 def _direction(
     x: Any, weights: Weights, starts: Sequence[Any], mode: str, reverse: bool
 ) -> tuple[Any, list[Any]]:
     """Return outputs, and the states at the end with an axis before them."""
-    found, steps = _steps(x, weights, starts, mode, reverse), dims(x)[0]
-    first, last = (0, 0) if reverse else (1, steps)
-    outputs = rearrange.slice_axis(found[0], 0, first, first + steps)
+    outputs, *found = _steps(x, weights, starts, mode, reverse)
+    last = 0 if reverse else dims(x)[0]
     return outputs, [rearrange.slice_axis(states, 0, last, last + 1) for states in found]
 
 
@@ -122,8 +121,8 @@ def _direction_of_lengths(lengths: Any) -> Any:
     def run(
         x: Any, weights: Weights, starts: Sequence[Any], mode: str, reverse: bool
     ) -> tuple[Any, list[Any]]:
-        found, steps = _steps(turned(x, reverse), weights, starts, mode, False), dims(x)[0]
-        outputs = turned(rearrange.slice_axis(found[0], 0, 1, steps + 1), reverse)
+        outputs, *found = _steps(turned(x, reverse), weights, starts, mode, False)
+        outputs = turned(outputs, reverse)
         rows = creation.arange(dims(x)[1], dtype="int64")
         ends = [gather.getitem_advanced(states, (lengths, rows), "clip") for states in found]
         masked = SequenceMask(outputs, lengths, use_sequence_length=True)

@@ -7,10 +7,22 @@ from graphc.ir.ops import (
     arithmetic as arithmetic,
 )
 from graphc.ir.ops import (
+    attention as attention,
+)
+from graphc.ir.ops import (
+    attention_nests as attention_nests,
+)
+from graphc.ir.ops import (
+    attention_tiles as attention_tiles,
+)
+from graphc.ir.ops import (
     average_pooling as average_pooling,
 )
 from graphc.ir.ops import (
     basic as basic,
+)
+from graphc.ir.ops import (
+    channels_last as channels_last,
 )
 from graphc.ir.ops import (
     comparison as comparison,
@@ -95,4 +107,7 @@ from graphc.ir.ops import (
 )
 from graphc.ir.ops import (
     winograd as winograd,
+)
+from graphc.ir.ops import (
+    winograd_tiles as winograd_tiles,
 )

@@ -21,7 +21,6 @@ from graphc.ir.op import Kind, OpDef, Spec, register, sample
 from graphc.ir.operand import apply
 from graphc.ir.ops.composite import shape_of
 from graphc.ir.ops.contraction import matmul
-from graphc.ir.ops.creation import full_like
 from graphc.ir.ops.movement import reshape, transpose
 from graphc.ir.ops.rearrange import slice_axis
 from graphc.ir.ops.recurrent_nests import GATES, LANES, backward_nest, forward_nest
@@ -46,13 +45,15 @@ def check_mode(mode: str) -> str:
     return mode
 
 
-def _result_types(x: TensorType, units: Dim, mode: str) -> TensorType | tuple[TensorType, ...]:
+def _state_count(mode: str) -> int:
+    return 1 + (mode == "lstm")
+
+
+def _result_types(x: TensorType, units: Dim, mode: str) -> tuple[TensorType, ...]:
     steps, batch, _ = x.shape
-    states = x.with_shape((steps + 1, batch, units))
+    outputs, states = (x.with_shape((n, batch, units)) for n in (steps, steps + 1))
     kept = x.with_shape((steps, batch, KEPT[mode] * units))
-    if mode == "lstm":
-        return states, states, kept
-    return (states, kept) if KEPT[mode] else states
+    return outputs, *[states] * _state_count(mode), *([kept] if KEPT[mode] else [])
 
 
 def _check(name: str, what: str, kind: TensorType, expected: tuple[Dim, ...]) -> None:
@@ -88,9 +89,9 @@ def _stepped(
 class Recurrent(OpDef):
     """A recurrent layer in one direction, over projected inputs.
 
-    Results are the states of shape (T + 1, N, H), the first of them (the last one of a reversed
-    layer) the state at the start; of an LSTM the cells likewise; and the gates of each step, which
-    the gradient needs.
+    Results are the outputs of shape (T, N, H), which are the states behind each step; the states
+    of shape (T + 1, N, H), the first of them (the last one of a reversed layer) the state at the
+    start; of an LSTM the cells likewise; and the gates of each step, which the gradient needs.
     """
 
     name, kind, orders = "recurrent", Kind.SCAN, 1
@@ -132,13 +133,13 @@ class Recurrent(OpDef):
     def infer(
         self, x: TensorType, weight: TensorType, bias: TensorType, *states: TensorType, mode: str,
         reverse: bool,
-    ) -> TensorType | tuple[TensorType, ...]:  # fmt: skip
+    ) -> tuple[TensorType, ...]:  # fmt: skip
         """Check the operands against the weights' number of units."""
         gates, units = GATES[mode], weight.shape[-1]
-        if x.ndim != 3 or weight.ndim != 2 or len(states) != 1 + (mode == "lstm"):
+        if x.ndim != 3 or weight.ndim != 2 or len(states) != _state_count(mode):
             raise ShapeError(
                 f"recurrent takes inputs (T, N, G * H), weights (G * H, H), biases and "
-                f"{1 + (mode == 'lstm')} states, got shapes "
+                f"{_state_count(mode)} states, got shapes "
                 f"{', '.join(shape_text(t.shape) for t in (x, weight, bias, *states))}"
             )
         _check(mode, "recurrent weight", weight, (gates * units, units))
@@ -160,23 +161,17 @@ class Recurrent(OpDef):
         reverse: bool,
     ) -> tuple[Any, ...]:  # fmt: skip
         """Go back through the sequence; the weights' gradient is one product over all steps."""
-        given, results = (g, y) if isinstance(y, tuple) else ((g,), (y,))
-        count = 1 + (mode == "lstm")
-        arriving = [
-            full_like(result, 0.0) if slope is None else slope
-            for slope, result in zip(given[:count], results)
-        ]
-        kept = [] if mode.startswith("rnn") else [results[-1]]
-        slopes = [] if not kept or given[-1] is None else [given[-1]]
+        given = g if isinstance(g, tuple) else (g,)
+        arriving = [slope for slope in given if slope is not None]
         found = apply(
             BACKWARD,
-            (*arriving, *results[:count], *kept, *slopes, _by_columns(weight)),
-            {"mode": mode, "reverse": reverse, "kept": bool(slopes)},
+            (*arriving, *y[1:], _by_columns(weight)),
+            {"mode": mode, "reverse": reverse, "given": tuple(s is not None for s in given)},
         )
         projected, hidden, *starts = found if mode == "gru" else (found[0], *found)
         steps, _, width = shape_of(x)
         units = shape_of(weight)[-1]
-        before = slice_axis(results[0], 0, int(reverse), steps + int(reverse))
+        before = slice_axis(y[1], 0, int(reverse), steps + int(reverse))
         d_weight = matmul(_rows(hidden, width), _rows(before, units), transpose_a=True)
         return projected, d_weight, sum_(hidden, axis=(0, 1)), *starts
 
@@ -197,9 +192,8 @@ class Recurrent(OpDef):
             h, c, kept[t] = _stepped(mode, x[t], h @ weight.T + bias, h, c)
             states[after] = h
             cells[after] = 0 if c is None else c
-        if mode == "lstm":
-            return states, cells, kept
-        return (states, kept) if KEPT[mode] else states
+        outputs = states[1 - reverse :][:steps].copy()
+        return outputs, states, *[cells][: _state_count(mode) - 1], *([kept] if KEPT[mode] else [])
 
 
 def _rows(x: Any, width: Dim) -> Any:
@@ -246,8 +240,8 @@ class Steps(OpDef):
     def infer(
         self, x: TensorType, packed: TensorType, bias: TensorType, *states: TensorType, mode: str,
         reverse: bool,
-    ) -> TensorType | tuple[TensorType, ...]:  # fmt: skip
-        """Return the types of states, cells and gates."""
+    ) -> tuple[TensorType, ...]:  # fmt: skip
+        """Return the types of outputs, states, cells and gates."""
         return _result_types(x, packed.shape[1], mode)
 
     def nest(self, k: Any, outputs: Any, *operands: Any, mode: str, reverse: bool) -> Any:
@@ -275,24 +269,28 @@ class Backward(OpDef):
     compiled = True
     tolerance = TOLERANCE
     samples = (
-        sample((4, 2, 3), (4, 2, 3), (4, 2, 3), (4, 2, 3), (3, 2, 12), (3, 2, 12), (1, 12, LANES),
-               mode="lstm", reverse=False, kept=True),
-        sample((3, 5, 67), (3, 5, 67), (3, 5, 67), (3, 5, 67), Spec((2, 5, 268), 0.1, 0.9),
+        sample((3, 2, 3), (4, 2, 3), (4, 2, 3), (3, 2, 12), (4, 2, 3), (4, 2, 3), (3, 2, 12),
+               (1, 12, LANES), mode="lstm", reverse=False, given=(True, True, True, True)),
+        sample((2, 5, 67), (3, 5, 67), (3, 5, 67), Spec((2, 5, 268), 0.1, 0.9),
                Spec((5, 268, LANES), -0.2, 0.2),
-               mode="lstm", reverse=True, kept=False),
-        sample((3, 18, 3), (3, 18, 3), (2, 18, 12), (2, 18, 12), (1, 9, LANES),
-               mode="gru", reverse=False, kept=True),
-        sample((3, 5, 2), (3, 5, 2), (2, 5, 8), (1, 6, LANES),
-               mode="gru", reverse=True, kept=False),
-        sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_tanh", reverse=False, kept=False),
-        sample((3, 2, 4), (3, 2, 4), (1, 4, LANES), mode="rnn_relu", reverse=True, kept=False),
+               mode="lstm", reverse=True, given=(True, False, False, False)),
+        sample((3, 5, 3), (3, 5, 3), (3, 5, 3), (2, 5, 12), (1, 12, LANES),
+               mode="lstm", reverse=False, given=(False, False, True, False)),
+        sample((3, 18, 3), (2, 18, 12), (3, 18, 3), (2, 18, 12), (1, 9, LANES),
+               mode="gru", reverse=False, given=(False, True, True)),
+        sample((2, 5, 2), (3, 5, 2), (2, 5, 8), (1, 6, LANES),
+               mode="gru", reverse=True, given=(True, False, False)),
+        sample((3, 2, 4), (3, 2, 4), (1, 4, LANES),
+               mode="rnn_tanh", reverse=False, given=(False, True)),
+        sample((2, 2, 4), (3, 2, 4), (1, 4, LANES),
+               mode="rnn_relu", reverse=True, given=(True, False)),
     )  # fmt: skip
 
     def infer(
-        self, *operands: TensorType, mode: str, reverse: bool, kept: bool
+        self, *operands: TensorType, mode: str, reverse: bool, given: tuple[bool, ...]
     ) -> tuple[TensorType, ...]:
         """Return the types of the gradients."""
-        states = operands[0]
+        states = operands[sum(given)]
         length, batch, units = states.shape
         projected = states.with_shape((length - 1, batch, GATES[mode] * units))
         start = states.with_shape((batch, units))
@@ -308,21 +306,29 @@ class Backward(OpDef):
         )
 
     def nest(
-        self, k: Any, outputs: Any, *operands: Any, mode: str, reverse: bool, kept: bool
-    ) -> Any:
+        self, k: Any, outputs: Any, *operands: Any, mode: str, reverse: bool,
+        given: tuple[bool, ...],
+    ) -> Any:  # fmt: skip
         """Take a block of the batch back through all steps."""
-        return backward_nest(k, outputs, operands, mode, reverse, kept)
+        return backward_nest(k, outputs, operands, mode, reverse, given)
 
     def reference(
-        self, *operands: np.ndarray, mode: str, reverse: bool, kept: bool
+        self, *operands: np.ndarray, mode: str, reverse: bool, given: tuple[bool, ...]
     ) -> tuple[np.ndarray, ...]:
         """Step by step."""
-        count = 1 + (mode == "lstm")
-        arriving, values = operands[:count], operands[count : 2 * count]
-        gates = None if mode.startswith("rnn") else operands[2 * count]
-        more = operands[2 * count + 1] if kept else None
-        length, batch, units = arriving[0].shape
-        weight = np.concatenate(list(operands[-1]), axis=1)[:, :units]
+        count, rest = _state_count(mode), iter(operands)
+        slopes_given = [next(rest) if there else None for there in given]
+        values = [next(rest) for _ in range(count)]
+        gates = next(rest) if KEPT[mode] else None
+        more = slopes_given[-1] if KEPT[mode] else None
+        arriving = [
+            np.zeros_like(values[0]) if slope is None else slope.copy()
+            for slope in slopes_given[1 : 1 + count]
+        ]
+        if slopes_given[0] is not None:
+            arriving[0][1 - reverse :][: len(slopes_given[0])] += slopes_given[0]
+        length, batch, units = values[0].shape
+        weight = np.concatenate(list(next(rest)), axis=1)[:, :units]
         steps = length - 1
         projected = np.empty((steps, batch, GATES[mode] * units), weight.dtype)
         hidden = np.empty_like(projected)

@@ -144,7 +144,7 @@ def forward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer], 
     forward = _Forward(walk, mode, outputs, operands)
 
     def copied(row: Dim, unit: Dim, mask: Expr) -> Body:
-        pairs = zip(starts, outputs)
+        pairs = zip(starts, outputs[1:])
         return tuple(_copied(walk, *pair, row, unit, mask) for pair in pairs)
 
     def step(turn: Dim) -> Body:
@@ -172,7 +172,8 @@ class _Forward:
     ) -> None:
         self.walk, self.mode = walk, mode
         self.x, self.packed, self.bias = operands[:3]
-        self.states, self.outputs = outputs[0], outputs
+        self.given, self.kept = outputs[0], outputs[-1]
+        self.states = outputs[1 : 2 + (mode == "lstm")]
         self.gates = GATES[mode]
 
     def gathered(self, t: Dim) -> Body:
@@ -189,7 +190,7 @@ class _Forward:
                 E.load(buffer, at, (LANES,), (1,), mask)
                 for buffer, at in ((self.x, place), (self.bias, E.index(column)))
             )
-            return (Store(self.outputs[-1], place, x + bias, (1,), mask),)
+            return (Store(self.kept, place, x + bias, (1,), mask),)
 
         return (walk.loop(walk.first, walk.stop, lambda row: (
             walk.loop(0, width, lambda column: add(row, column), LANES),
@@ -206,14 +207,14 @@ class _Forward:
             column = gate * walk.units + unit
             if self.mode == "lstm":
                 place = walk.at(t, row, column, self.gates)
-                start = E.load(self.outputs[-1], place, shape, (self.gates * walk.units, 1), mask)
+                start = E.load(self.kept, place, shape, (self.gates * walk.units, 1), mask)
             else:
                 start = E.load(self.bias, E.index(column), shape, (0, 1), mask)
             body.append(Declare(registers[gate], start))
             sums.append(E.use(registers[gate], start))
 
         def term(depth: Dim) -> Body:
-            state = E.load(self.states, walk.at(before, row, depth), (count, 1), (walk.units, 0))
+            state = E.load(self.states[0], walk.at(before, row, depth), (count, 1), (walk.units, 0))
             place = ((unit // LANES * walk.units + depth) * self.gates) * LANES
             return tuple(
                 Assign(name, E.apply("fma", state, E.load(
@@ -233,15 +234,16 @@ class _Forward:
             read(self.x, t, gate, self.gates) for gate in range(self.gates)
         ]  # fmt: skip
         found, kept = self._cell(values, xs, sums, lambda number: read(
-            self.outputs[number], before
+            self.states[number], before
         ))  # fmt: skip
         writes = [
             Store(buffer, walk.at(after, row, unit), value, (walk.units, 1), mask)
-            for buffer, value in zip(self.outputs, found)
+            for buffer, value in zip(self.states, found)
         ]
+        writes.append(Store(self.given, walk.at(t, row, unit), found[0], (walk.units, 1), mask))
         writes += [
             Store(
-                self.outputs[-1], walk.at(t, row, part * walk.units + unit, len(kept)), value,
+                self.kept, walk.at(t, row, part * walk.units + unit, len(kept)), value,
                 (len(kept) * walk.units, 1), mask,
             )
             for part, value in enumerate(kept)
@@ -273,20 +275,20 @@ class _Forward:
 
 
 def backward_nest(k: Any, outputs: Sequence[Buffer], operands: Sequence[Buffer], mode: str,
-                  reverse: bool, kept: bool) -> Body:  # fmt: skip
+                  reverse: bool, given: Sequence[bool]) -> Body:  # fmt: skip
     """Return the loops over blocks of the batch and steps, the last one first."""
-    projected = outputs[0]
-    steps, batch, _ = projected.shape
-    walk = _Walk(k, (steps, batch, operands[0].shape[2]), reverse)
-    backward = _Backward(walk, mode, outputs, operands, kept)
+    steps, batch, _ = outputs[0].shape
+    walk = _Walk(k, (steps, batch, outputs[-1].shape[1]), reverse)
+    backward = _Backward(walk, mode, outputs, operands, given)
 
     def step(turn: Dim) -> Body:
         t = turn if reverse else steps - 1 - turn
         slopes = walk.over_units(lambda row, unit, mask: backward.slopes(t, row, unit, mask))
         return (slopes, *backward.product(turn, t))
 
-    first, last = walk.over_units(backward.cleared), walk.over_units(backward.ended)
-    return walk.over_blocks((first, walk.loop(0, steps, step), last))
+    first = walk.over_units(backward.cleared)
+    last = (walk.over_units(backward.ended),) if any(backward.of_states) else ()
+    return walk.over_blocks((first, walk.loop(0, steps, step), *last))
 
 
 class _Backward:
@@ -294,14 +296,17 @@ class _Backward:
 
     def __init__(
         self, walk: _Walk, mode: str, outputs: Sequence[Buffer], operands: Sequence[Buffer],
-        kept: bool,
+        given: Sequence[bool],
     ) -> None:  # fmt: skip
         count = 1 + (mode == "lstm")
-        self.walk, self.mode, self.count = walk, mode, count
-        self.arriving, self.values = operands[:count], operands[count : 2 * count]
-        self.kept = None if mode.startswith("rnn") else operands[2 * count]
-        self.kept_slope = operands[2 * count + 1] if kept else None
-        self.packed = operands[-1]
+        self.walk, self.mode = walk, mode
+        rest = iter(operands)
+        arriving = [next(rest) if there else None for there in given]
+        self.of_outputs, self.of_states = arriving[0], arriving[1 : 1 + count]
+        self.values = [next(rest) for _ in range(count)]
+        self.kept = None if mode.startswith("rnn") else next(rest)
+        self.kept_slope = None if self.kept is None else arriving[-1]
+        self.packed = next(rest)
         self.projected, self.hidden = outputs[0], outputs[1 if mode == "gru" else 0]
         self.carried = outputs[-count:]
 
@@ -319,7 +324,9 @@ class _Backward:
         """Return the stores that add what arrives at the state at the start itself."""
         place, start = self._place(row, unit), self.walk.at(self.walk.start, row, unit)
         stores = []
-        for buffer, given in zip(self.carried, self.arriving):
+        for buffer, given in zip(self.carried, self.of_states):
+            if given is None:
+                continue
             there = E.load(buffer, place, (LANES,), (1,), mask)
             value = there + E.load(given, start, (LANES,), (1,), mask)
             stores.append(Store(buffer, place, value, (1,), mask))
@@ -337,10 +344,12 @@ class _Backward:
             return read(buffer, walk.at(t, row, number * walk.units + unit, parts))
 
         own = self._place(row, unit)
-        slopes = [
-            name(read(given, walk.at(after, row, unit)) + read(carried, own))
-            for given, carried in zip(self.arriving, self.carried)
-        ]
+        slopes = [read(carried, own) for carried in self.carried]
+        for number, given in enumerate(self.of_states):
+            if given is not None:
+                slopes[number] = name(read(given, walk.at(after, row, unit)) + slopes[number])
+        if self.of_outputs is not None:
+            slopes[0] = name(read(self.of_outputs, walk.at(t, row, unit)) + slopes[0])
         gates = [] if self.kept is None else [part(self.kept, n, 4) for n in range(4)]
         more = None if self.kept_slope is None else [
             part(self.kept_slope, n, 4) for n in range(4)

@@ -61,8 +61,14 @@ MATRICES: dict[str, tuple[Row, ...]] = {
     "weights": WEIGHTS,
     "turned weights": tuple(row[::-1] for row in WEIGHTS),
     "sums": SUMS,
+    "weight gradients": tuple(zip(*WEIGHTS, strict=True)),
 }
 """The transforms of arrays whose first two axes are those of a tile, by name."""
+TILES: dict[str, tuple[Row, ...]] = {
+    "data": DATA,
+    "gradient": tuple(zip(*SUMS, strict=True)),
+}
+"""The transforms of tiles of images to the points, by name: of data, and of results' gradients."""
 
 
 def _dot(k: Any, row: Sequence[float], values: Sequence[Expr]) -> Expr | None:
@@ -100,21 +106,24 @@ def _by_pairs(k: Any, row: Row, values: Sequence[Expr]) -> Expr:
     return short
 
 
-def _at_point(k: Any, matrix: Sequence[Row], at: Callable[[int, int], Expr]) -> Expr:
-    """Return ``matrix @ values @ matrix'`` at ``k``'s first two indices, which are constants."""
-    combine = _by_pairs if matrix is SUMS else _by_parity
-    row, column = (index.dim for index in k.index[:2])
+def at_points(
+    k: Any, matrix: Sequence[Row], place: Sequence[Any], at: Callable[[int, int], Expr]
+) -> Expr:
+    """Return ``matrix @ values @ matrix'`` at ``place``, two indices that are constants."""
+    by_pairs = len(matrix[0]) == POINTS and matrix is not DATA
+    combine = _by_pairs if by_pairs else _by_parity
+    row, column = (index.dim for index in place)
     size = range(len(matrix[0]))
     inner = [combine(k, matrix[row], [at(r, s) for r in size]) for s in size]
     return combine(k, matrix[column], inner)
 
 
-def _begins_with(x: TensorType, size: int) -> bool:
+def begins_with(x: TensorType, size: int) -> bool:
     """Return whether the first two axes have a size; they get it where it is open."""
     return all(unify(dim, size) is not None for dim in x.shape[:2])
 
 
-def _reference(matrix: Sequence[Row], x: Array) -> Array:
+def apply_matrix(matrix: Sequence[Row], x: Array) -> Array:
     """Apply a matrix along the first two axes; what it does not read may be infinite."""
     for axis in (0, 1):
         values = list(np.moveaxis(x, axis, 0))
@@ -129,7 +138,8 @@ def _reference(matrix: Sequence[Row], x: Array) -> Array:
 class Transform(OpDef):
     """What the two transforms share: a tile's elements come first, each computed by own code."""
 
-    kind, dtypes, gradient, unrolled = Kind.OPAQUE, (float32, float64), False, 2
+    kind, dtypes, gradient = Kind.OPAQUE, (float32, float64), False
+    unrolled: tuple[int, ...] = (0, 1)
     tolerance = {float32: (1e-5, 1e-5), float64: (1e-13, 1e-13)}
 
 
@@ -157,14 +167,15 @@ class WinogradData(Transform):
     def lower(self, k: Any, x: Any, *, tiles: tuple[Dim, Dim]) -> Any:
         """Combine the 36 elements of a tile."""
         _, _, channel, batch, i, j = k.index
-        return _at_point(
-            k, DATA, lambda r, s: x.at(batch, channel, i * TILE + r, j * TILE + s)
+        return at_points(
+            k, DATA, k.index[:2],
+            lambda r, s: x.at(batch, channel, i * TILE + r, j * TILE + s),
         )  # fmt: skip
 
     def reference(self, x: Array, *, tiles: tuple[int, int]) -> Array:
         """Compute with NumPy."""
         views = np.lib.stride_tricks.sliding_window_view(x, (POINTS, POINTS), axis=(2, 3))
-        return _reference(DATA, views[:, :, ::TILE, ::TILE].transpose(4, 5, 1, 0, 2, 3))
+        return apply_matrix(DATA, views[:, :, ::TILE, ::TILE].transpose(4, 5, 1, 0, 2, 3))
 
 
 class WinogradTransform(Transform):
@@ -185,7 +196,7 @@ class WinogradTransform(Transform):
     def infer(self, x: TensorType, *, matrix: str) -> TensorType:
         """Return the type with tiles of another size."""
         rows = MATRICES[matrix]
-        if x.ndim < 3 or not _begins_with(x, len(rows[0])):
+        if x.ndim < 3 or not begins_with(x, len(rows[0])):
             raise ShapeError(
                 f"the transform of {matrix} takes tiles of {len(rows[0])} by {len(rows[0])}, "
                 f"got {shape_text(x.shape)}"
@@ -194,11 +205,12 @@ class WinogradTransform(Transform):
 
     def lower(self, k: Any, x: Any, *, matrix: str) -> Any:
         """Combine the elements of a tile."""
-        return _at_point(k, MATRICES[matrix], lambda r, s: x.at(r, s, *k.index[2:]))
+        rest = k.index[2:]
+        return at_points(k, MATRICES[matrix], k.index[:2], lambda r, s: x.at(r, s, *rest))
 
     def reference(self, x: Array, *, matrix: str) -> Array:
         """Compute with NumPy."""
-        return _reference(MATRICES[matrix], x)
+        return apply_matrix(MATRICES[matrix], x)
 
 
 class Untile(OpDef):
@@ -218,7 +230,7 @@ class Untile(OpDef):
 
     def infer(self, x: TensorType, *, spatial: tuple[Dim, Dim]) -> TensorType:
         """Return ``(N, C, *spatial)``."""
-        if x.ndim != 6 or not _begins_with(x, TILE):
+        if x.ndim != 6 or not begins_with(x, TILE):
             raise ShapeError(f"untile takes (4, 4, C, N, *tiles), got {shape_text(x.shape)}")
         return x.with_shape((x.shape[3], x.shape[2], *spatial))
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, product, symbol
-from graphc.ir.expr import Buffer, Expr, Reduce
+from graphc.ir.dim import Dim, ceil_div, dim_max, product, symbol
+from graphc.ir.expr import Axis, Buffer, Expr, Reduce
 from graphc.ir.loop import For, Stmt, Store
 from graphc.ir.operations import IDENTITY
 from graphc.passes.schedule.loops import Body, over_axes, vector_loop
 
-COLUMNS = 512
-"""Columns of a block: two kilobytes of each row."""
+COLUMNS = 2048
+"""Most columns of a block: prefetchers start anew with each row, so runs of memory are long."""
+FEWEST = 256
+"""Columns of a block at the least, where there are as many."""
+LINE = 64
+"""Blocks have a multiple of so many columns, for vectors and lines of any type."""
 ROWS = 8
 """Rows that are combined between a sum's load and its store."""
 
@@ -28,6 +32,24 @@ def fit(groups: Sequence[Sequence[Reduce]]) -> bool:
     """Return whether reductions run over rows, not over windows of a few elements."""
     extents = [product(a.extent for a in group[0].axes) for group in groups]
     return bool(extents) and not any(isinstance(e, int) for e in extents)
+
+
+def width(vector: Axis, outer: Sequence[Axis], cores: int) -> Dim:
+    """Return the columns of a block, whole lines of memory.
+
+    Parameters
+    ----------
+    vector : Axis
+        The columns.
+    outer : sequence of Axis
+        What is kept beside them.
+    cores : int
+        How many blocks are to run at once; which ones they are changes no result.
+    """
+    others = dim_max(product(a.extent for a in outer), 1)
+    whole = ceil_div(dim_max(vector.extent, 1) * others, COLUMNS * cores) * cores
+    blocks = ceil_div(whole, others)
+    return dim_max(ceil_div(vector.extent, blocks * LINE) * LINE, FEWEST)
 
 
 def scratch(reduce: Reduce, position: int) -> Buffer:

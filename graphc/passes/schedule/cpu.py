@@ -86,7 +86,8 @@ def _bound(
     if plan.vector is not None and not plan.groups:
         across = transposed.find_axis(items, plan.vector, plan.one)
         if across is not None:
-            return _in_squares(kernel, plan, plan.vector, across)
+            emit = partial(_lanes, plan)
+            return transposed.schedule(kernel, items, across, plan.vector, plan.one, emit)
     holds = streaming.condition(kernel, _streamable(plan), plan.one, target)
     if plan.vector is None:
         return _in_parallel(kernel, plan, *by_reduction(plan, holds))
@@ -131,7 +132,8 @@ def _by_outputs(plan: Plan, streams: bool) -> tuple[Stmt, ...]:
     start = symbol("block") * plan.block
     stop = dim_min(vector.extent, start + plan.block)
     if columns.fit(plan.groups):
-        return _by_columns(plan, vector.name, start, stop)
+        ends = Let("left", E.index(start)), Let("right", E.index(stop))
+        return (*ends, *_by_columns(plan, vector.name, symbol("left"), symbol("right")))
     emit = partial(_lanes, plan, streams=streams)
     return vector_loop(vector.name, start, stop, plan.lanes, emit, plan.one, element_cost(plan))
 
@@ -224,19 +226,6 @@ def _lane_stores(
         else:
             stores.extend(over_axes(inner, (store,)))
     return [*values, *stores, *([streaming.streamed(whole)] if whole else [])]
-
-
-def _in_squares(kernel: Kernel, plan: Plan, vector: Axis, across: Axis) -> Kernel:
-    """Return a kernel that reads along ``across`` and stores along ``vector``."""
-    body = transposed.in_squares(plan.items, across, vector, plan.one, partial(_lanes, plan))
-    axes = [transposed.blocks(across) if a == across else a for a in plan.outer]
-    rows = dim_min(across.extent, transposed.BLOCK)
-    return replace(
-        kernel,
-        body=(flat_loop(axes, body),),
-        extent=product(a.extent for a in axes),
-        work=16 + rows * vector.extent * (2 + element_cost(plan)) // 8,
-    )
 
 
 # -- the parallel axis ---------------------------------------------------------------------

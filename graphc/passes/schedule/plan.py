@@ -35,6 +35,7 @@ class Plan:
     lanes: int
     one: int
     groups: tuple[tuple[Reduce, ...], ...]
+    cores: int
 
     @property
     def outer(self) -> tuple[Axis, ...]:
@@ -42,11 +43,13 @@ class Plan:
         return tuple(a for a in self.kept if a != self.vector)
 
     @property
-    def block(self) -> int:
+    def block(self) -> Dim:
         """Elements of the vector axis in one iteration of the parallel axis."""
         if not self.groups:
             return BLOCK
-        return columns.COLUMNS if columns.fit(self.groups) else self.lanes
+        if self.vector is None or not columns.fit(self.groups):
+            return self.lanes
+        return columns.width(self.vector, self.outer, self.cores)
 
 
 def plan_of(items: tuple[Nest, ...], target: Target) -> Plan:
@@ -60,7 +63,7 @@ def plan_of(items: tuple[Nest, ...], target: Target) -> Plan:
     vector = kept[-1] if kept and not _follow_reduction(found, kept[-1], lanes) else None
     if found and max(operations([r.body]) for r in found) <= LIGHT:
         lanes *= 4
-    return Plan(items, kept, vector, lanes, one, grouped(found))
+    return Plan(items, kept, vector, lanes, one, grouped(found), target.cores)
 
 
 def _follow_reduction(found: Sequence[Reduce], last: Axis, lanes: int) -> bool:

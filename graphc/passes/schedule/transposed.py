@@ -7,13 +7,20 @@ square of both axes is read along one of them, exchanged by shuffles and stored 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, symbol, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol, symbols
 from graphc.ir.expr import Axis, Expr, Index, Load
-from graphc.ir.loop import For, Store
-from graphc.passes.schedule.loops import Body, values_first, vector_loop
+from graphc.ir.loop import For, Kernel, Store
+from graphc.passes.schedule.loops import (
+    Body,
+    flat_loop,
+    operations,
+    values_first,
+    vector_loop,
+)
 from graphc.passes.schedule.nest import Nest, all_expressions, stride
 
 BLOCK = 64
@@ -61,7 +68,7 @@ def _short(axis: Axis, lanes: int) -> bool:
 
 def _all_linear(items: Sequence[Nest], loads: Sequence[Load], axes: tuple[Axis, Axis]) -> bool:
     """Return whether the loop variables are in offsets only, and each a constant step there."""
-    if any(e.mask is not None for e in loads):
+    if any(e.mask is not None for e in loads) or any(n.store.mask is not None for n in items):
         return False
     accesses: list[Load | Store] = [*loads, *(n.store for n in items)]
     if any(stride(access, a.name) is None for access in accesses for a in axes):
@@ -72,17 +79,20 @@ def _all_linear(items: Sequence[Nest], loads: Sequence[Load], axes: tuple[Axis, 
     return not any(names & symbols(e.dim) for e in free)
 
 
-def in_squares(
+def schedule(
+    kernel: Kernel,
     items: Sequence[Nest],
     across: Axis,
     vector: Axis,
     lanes: int,
     emit: Callable[[int, Expr | None], Body],
-) -> Body:
-    """Return the loops over one block of rows along ``across``, whose number is ``block``.
+) -> Kernel:
+    """Turn a kernel into blocks that read along ``across`` and store along ``vector``.
 
     Parameters
     ----------
+    kernel : Kernel
+        The plain kernel.
     items : sequence of Nest
     across, vector : Axis
         As of `find_axis`.
@@ -91,6 +101,27 @@ def in_squares(
     emit : callable
         ``emit(lanes, mask)`` writes a vector of one row: what the squares leave over.
     """
+    body = _block(items, across, vector, lanes, emit)
+    blocks = Axis("block", ceil_div(across.extent, BLOCK))
+    axes = [blocks if a == across else a for a in items[0].axes if a != vector]
+    rows = dim_min(across.extent, BLOCK)
+    cost = operations(item.store.value for item in items)
+    return replace(
+        kernel,
+        body=(flat_loop(axes, body),),
+        extent=product(a.extent for a in axes),
+        work=16 + rows * vector.extent * (2 + cost) // 8,
+    )
+
+
+def _block(
+    items: Sequence[Nest],
+    across: Axis,
+    vector: Axis,
+    lanes: int,
+    emit: Callable[[int, Expr | None], Body],
+) -> Body:
+    """Return the loops over one block of rows along ``across``, whose number is ``block``."""
     start = symbol("block") * BLOCK
     stop = dim_min(across.extent, start + BLOCK)
     rows = start + (stop - start) // lanes * lanes
@@ -108,11 +139,6 @@ def in_squares(
         _loop(across.name, start, rows, (margin,)),
         _loop(across.name, rows, stop, last),
     )
-
-
-def blocks(across: Axis) -> Axis:
-    """Return the axis of blocks of rows."""
-    return Axis("block", ceil_div(across.extent, BLOCK))
 
 
 def _loop(name: str, start: Dim, stop: Dim, body: Body, step: int = 1) -> For:

@@ -102,6 +102,10 @@ def vector_store(
     """Return the store of ``lanes`` neighbouring values of ``name``; see `vectorize`."""
     value = vectorize(store.value, name, lanes, mask, known, aligned)
     value = value if value.tile else E.splat(value, (lanes,))
+    if store.mask is not None:
+        own = vectorize(store.mask, name, lanes, mask, known, aligned)
+        own = own if own.tile else E.splat(own, (lanes,))
+        mask = own if mask is None else own & mask
     along = step(store.offset, name)
     if along is None:
         offset = vectorize(store.offset, name, lanes, mask, known, aligned)

@@ -10,6 +10,7 @@ from graphc.frontend.gluon.nn.activations import LeakyReLU as LeakyReLU
 from graphc.frontend.gluon.nn.activations import PReLU as PReLU
 from graphc.frontend.gluon.nn.activations import SiLU as SiLU
 from graphc.frontend.gluon.nn.activations import Swish as Swish
+from graphc.frontend.gluon.nn.attention import MultiHeadAttention as MultiHeadAttention
 from graphc.frontend.gluon.nn.basic import Dense as Dense
 from graphc.frontend.gluon.nn.basic import Dropout as Dropout
 from graphc.frontend.gluon.nn.basic import Embedding as Embedding

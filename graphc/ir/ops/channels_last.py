@@ -1,0 +1,285 @@
+"""Convolutions and pools over data with its channels last: ``(N, *spatial, C)``.
+
+The pass `layout` puts these in place of the ops over ``(N, C, *spatial)`` once gradients are taken.
+Channels are then what vectors run along: no lane falls on the border of an image, however small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product as places
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.ir.dim import Dim
+from graphc.ir.expr import Expr
+from graphc.ir.op import Kind, OpDef, register, sample
+from graphc.ir.operand import apply
+from graphc.ir.operations import lowest
+from graphc.ir.ops.windows import Array, count_windows, inside, patches, read
+from graphc.ir.ops.winograd import (
+    DATA,
+    POINTS,
+    TILE,
+    Transform,
+    apply_matrix,
+    at_points,
+    begins_with,
+)
+from graphc.ir.sizes import unify
+from graphc.ir.types import TensorType, as_dtype, float32, float64, shape_text
+
+Window = tuple[int, ...]
+
+
+def _counts(op: str, x: TensorType, window: Sequence[Dim], stride: Window, pad: Window) -> Any:
+    """Return how many windows fit on each spatial axis; raise ShapeError where axes differ."""
+    if x.ndim != len(window) + 2:
+        raise ShapeError(f"{op} over {len(window)} spatial axes got {shape_text(x.shape)}")
+    return count_windows(op, x.shape[1:-1], window, stride, pad, (1,) * len(window))
+
+
+def _check_channels(op: str, x: TensorType, w: TensorType, axis: int) -> None:
+    if w.ndim < x.ndim - 1 or unify(x.shape[-1], w.shape[axis]) is None:
+        raise ShapeError(
+            f"{op} got data {shape_text(x.shape)} and weights {shape_text(w.shape)}"
+        )
+
+
+def _taps(
+    x: Any, index: Sequence[Expr], window: Window, stride: Window, pad: Window, fill: Any
+) -> Iterator[Expr]:
+    """Yield what the window at an output index reads, in row-major order.
+
+    Only taps that some window has on padding ask whether they are.
+    """
+    batch, *windows, channel = index
+    for offsets in places(*map(range, window)):
+        at = [i * s + r - p for i, s, r, p in zip(windows, stride, offsets, pad)]
+        below = [r < p for r, p in zip(offsets, pad)]
+        above = [r >= n - p for r, n, p in zip(offsets, window, pad)]
+        mask = inside(at, x.shape[1:-1], below, above)
+        yield read(x, mask, fill, batch, *at, channel)
+
+
+def _patches(x: Array, window: Window, stride: Window, pad: Window, fill: Any = 0) -> Array:
+    """Return windows of an array, shape ``(N, *counts, C, *window)``."""
+    plain, first = (1,) * len(window), np.moveaxis(x, -1, 1)
+    counts = count_windows("a window", first.shape[2:], window, stride, pad, plain)
+    found = patches(first, window, stride, pad, plain, [int(n) for n in counts], fill)
+    return np.moveaxis(found, 1, len(window) + 1)
+
+
+def _window(kernel: Window, stride: Window, pad: Window) -> dict[str, Window]:
+    return {"kernel": tuple(kernel), "stride": tuple(stride), "pad": tuple(pad)}
+
+
+class Last(OpDef):
+    """What the records here share."""
+
+    dtypes, gradient = (float32, float64), False
+    tolerance = {float32: (1e-4, 2e-5), float64: (1e-11, 1e-12)}
+
+
+class ConvLast(Last):
+    """Convolution, channels last: ``(N, *spatial, C)`` by ``(*window, C, O)``."""
+
+    name, kind = "conv_last", Kind.CONTRACT
+    samples = (
+        sample((2, 5, 6, 3), (3, 2, 3, 4), stride=(1, 1), pad=(0, 0)),
+        sample((1, 7, 6, 2), (3, 3, 2, 17), stride=(2, 3), pad=(1, 2)),
+        sample((2, 5, 5, 18), (3, 3, 18, 5), stride=(1, 1), pad=(1, 1)),
+        sample((0, 4, 4, 2), (3, 3, 2, 3), stride=(1, 1), pad=(0, 0)),
+    )
+
+    def __call__(self, x: Any, w: Any, stride: Window, pad: Window) -> Any:
+        """Convolve ``x`` with ``w``; ``stride`` and ``pad`` are for each spatial axis."""
+        return apply(self, (x, w), {"stride": tuple(stride), "pad": tuple(pad)})
+
+    def infer(self, x: TensorType, w: TensorType, *, stride: Window, pad: Window) -> TensorType:
+        """Return ``(N, *counts, O)``."""
+        _check_channels("conv_last", x, w, -2)
+        counts = _counts("conv_last", x, w.shape[:-2], stride, pad)
+        return x.with_shape((x.shape[0], *counts, w.shape[-1]))
+
+    def lower(self, k: Any, x: Any, w: Any, *, stride: Window, pad: Window) -> Any:
+        """Sum over window and input channels."""
+        batch, *windows, out = k.index
+        padded = [p > 0 for p in pad]
+
+        def term(*index: Expr) -> Expr:
+            *offsets, channel = index
+            at = [i * s + r - p for i, s, r, p in zip(windows, stride, offsets, pad)]
+            mask = inside(at, x.shape[1:-1], padded, padded)
+            data = read(x, mask, 0, batch, *at, channel)
+            weight: Expr = w.at(*index, out)
+            return data * weight
+
+        return k.reduce("add", w.shape[:-1], term)
+
+    def reference(self, x: Array, w: Array, *, stride: Window, pad: Window) -> Array:
+        """Multiply a matrix of patches by the weights."""
+        found = _patches(x, w.shape[:-2], stride, pad)
+        turned = np.moveaxis(w, -2, 0).reshape(-1, w.shape[-1])
+        rows = found.reshape(*found.shape[: len(stride) + 1], len(turned))
+        result: Array = rows @ turned
+        return result
+
+
+class DepthwiseLast(Last):
+    """Convolution of each channel by weights of its own: ``(N, *spatial, C)`` by ``(*window, C)``.
+
+    A kernel reads a few neighbours of what it writes, as a pool does, so to fusion it is movement.
+    """
+
+    name, kind = "depthwise_last", Kind.MOVEMENT
+    samples = (
+        sample((2, 5, 6, 3), (3, 2, 3), kernel=(3, 2), stride=(1, 1), pad=(0, 0)),
+        sample((1, 7, 6, 18), (3, 3, 18), kernel=(3, 3), stride=(2, 2), pad=(1, 1)),
+        sample((2, 5, 9, 16), (3, 3, 16), kernel=(3, 3), stride=(1, 1), pad=(1, 1)),
+        sample((1, 6, 7, 5), (5, 5, 5), kernel=(5, 5), stride=(1, 2), pad=(2, 2)),
+    )
+
+    def __call__(self, x: Any, w: Any, kernel: Window, stride: Window, pad: Window) -> Any:
+        """Convolve ``x`` with ``w``, a window of ``kernel`` sizes."""
+        return apply(self, (x, w), _window(kernel, stride, pad))
+
+    def infer(
+        self, x: TensorType, w: TensorType, *, kernel: Window, stride: Window, pad: Window
+    ) -> TensorType:
+        """Return ``(N, *counts, C)``."""
+        _check_channels("depthwise_last", x, w, -1)
+        if any(unify(a, b) is None for a, b in zip(w.shape, kernel)):
+            raise ShapeError(f"depthwise_last over {kernel} got weights {shape_text(w.shape)}")
+        counts = _counts("depthwise_last", x, kernel, stride, pad)
+        return x.with_shape((x.shape[0], *counts, x.shape[-1]))
+
+    def lower(
+        self, k: Any, x: Any, w: Any, *, kernel: Window, stride: Window, pad: Window
+    ) -> Any:
+        """Add up the window, tap by tap."""
+        total: Expr | None = None
+        taps = _taps(x, k.index, kernel, stride, pad, 0)
+        for offsets, tap in zip(places(*map(range, kernel)), taps, strict=True):
+            weight = w.at(*offsets, k.index[-1])
+            total = tap * weight if total is None else k.apply("fma", tap, weight, total)
+        return total
+
+    def reference(
+        self, x: Array, w: Array, *, kernel: Window, stride: Window, pad: Window
+    ) -> Array:
+        """Multiply patches by the weights and add."""
+        axes = len(kernel)
+        found = _patches(x, kernel, stride, pad) * np.moveaxis(w, -1, 0)
+        total: Array = found.sum(axis=tuple(range(-axes, 0)))
+        return total.astype(x.dtype)
+
+
+class MaxPoolLast(Last):
+    """Largest element of each window, channels last; NaN if the window has one."""
+
+    name, kind = "max_pool_last", Kind.MOVEMENT
+    tolerance = {}
+    samples = (
+        sample((2, 4, 6, 3), kernel=(2, 2), stride=(2, 2), pad=(0, 0)),
+        sample((2, 6, 5, 17), kernel=(3, 3), stride=(2, 1), pad=(1, 1)),
+        sample((0, 4, 4, 2), kernel=(2, 2), stride=(2, 2), pad=(0, 0)),
+    )
+
+    def __call__(self, x: Any, kernel: Window, stride: Window, pad: Window) -> Any:
+        """Look for the largest element of each window; the settings are those of `max_pool`."""
+        return apply(self, (x,), _window(kernel, stride, pad))
+
+    def infer(self, x: TensorType, *, kernel: Window, stride: Window, pad: Window) -> TensorType:
+        """Return ``(N, *counts, C)``."""
+        counts = _counts("max_pool_last", x, kernel, stride, pad)
+        return x.with_shape((x.shape[0], *counts, x.shape[-1]))
+
+    def lower(self, k: Any, x: Any, *, kernel: Window, stride: Window, pad: Window) -> Any:
+        """Compare the window's elements; padding reads as the smallest value."""
+        first, *rest = _taps(x, k.index, kernel, stride, pad, lowest(x.dtype))
+        for tap in rest:
+            first = k.maximum(first, tap)
+        return first
+
+    def reference(self, x: Array, *, kernel: Window, stride: Window, pad: Window) -> Array:
+        """Take the maximum with NumPy."""
+        found = _patches(x, kernel, stride, pad, lowest(as_dtype(x.dtype)))
+        largest: Array = found.max(axis=tuple(range(-len(kernel), 0)))
+        return largest
+
+
+class WinogradDataLast(Transform):
+    """Overlapping 6x6 tiles of images, 4 apart, at the 36 points: ``(6, 6, N, *tiles, C)``."""
+
+    name = "winograd_data_last"
+    samples = (
+        sample((1, 6, 6, 2), tiles=(1, 1)),
+        sample((2, 10, 14, 19), tiles=(2, 3)),
+        sample((0, 6, 6, 2), tiles=(1, 1)),
+    )
+
+    def __call__(self, x: Any, tiles: tuple[Dim, Dim]) -> Any:
+        """Transform ``x``, padded to ``4 * tiles + 2``."""
+        return apply(self, (x,), {"tiles": tuple(tiles)})
+
+    def infer(self, x: TensorType, *, tiles: tuple[Dim, Dim]) -> TensorType:
+        """Return ``(6, 6, N, *tiles, C)``."""
+        if x.ndim != 4:
+            raise ShapeError(f"winograd_data_last takes (N, H, W, C), got {shape_text(x.shape)}")
+        return x.with_shape((POINTS, POINTS, x.shape[0], *tiles, x.shape[3]))
+
+    def lower(self, k: Any, x: Any, *, tiles: tuple[Dim, Dim]) -> Any:
+        """Combine the 36 elements of a tile."""
+        _, _, batch, i, j, channel = k.index
+        return at_points(
+            k, DATA, k.index[:2],
+            lambda r, s: x.at(batch, i * TILE + r, j * TILE + s, channel),
+        )  # fmt: skip
+
+    def reference(self, x: Array, *, tiles: tuple[int, int]) -> Array:
+        """Compute with NumPy."""
+        views = np.lib.stride_tricks.sliding_window_view(x, (POINTS, POINTS), axis=(1, 2))
+        return apply_matrix(DATA, views[:, ::TILE, ::TILE].transpose(4, 5, 0, 1, 2, 3))
+
+
+class UntileLast(Last):
+    """Images of tiles: ``(4, 4, N, *tiles, C)`` to ``(N, *spatial, C)``."""
+
+    name, kind, scattered = "untile_last", Kind.MOVEMENT, True
+    tolerance = {}
+    samples = (
+        sample((4, 4, 3, 2, 2, 2), spatial=(8, 8)),
+        sample((4, 4, 1, 2, 5, 18), spatial=(5, 18)),
+        sample((4, 4, 0, 1, 1, 1), spatial=(4, 4)),
+    )
+
+    def __call__(self, x: Any, spatial: tuple[Dim, Dim]) -> Any:
+        """Put the tiles side by side and cut off what is beyond ``spatial``."""
+        return apply(self, (x,), {"spatial": tuple(spatial)})
+
+    def infer(self, x: TensorType, *, spatial: tuple[Dim, Dim]) -> TensorType:
+        """Return ``(N, *spatial, C)``."""
+        if x.ndim != 6 or not begins_with(x, TILE):
+            raise ShapeError(f"untile_last takes (4, 4, N, *tiles, C), got {shape_text(x.shape)}")
+        return x.with_shape((x.shape[2], *spatial, x.shape[5]))
+
+    def lower(self, k: Any, x: Any, *, spatial: tuple[Dim, Dim]) -> Any:
+        """Read a tile's element."""
+        batch, i, j, channel = k.index
+        return x.at(i % TILE, j % TILE, batch, i // TILE, j // TILE, channel)
+
+    def reference(self, x: Array, *, spatial: tuple[int, int]) -> Array:
+        """Transpose with NumPy."""
+        _, _, batch, high, wide, channels = x.shape
+        whole = x.transpose(2, 3, 0, 4, 1, 5).reshape(batch, high * TILE, wide * TILE, channels)
+        return np.ascontiguousarray(whole[:, : spatial[0], : spatial[1]])
+
+
+conv_last = register(ConvLast())
+depthwise_last = register(DepthwiseLast())
+max_pool_last = register(MaxPoolLast())
+winograd_data_last = register(WinogradDataLast())
+untile_last = register(UntileLast())
