@@ -23,19 +23,22 @@ Row = tuple[Buffer, Dim]
 """Memory that rows read, and the offset of an element of the next row, `_PLACE` its number."""
 
 
-def next_rows(items: Sequence[Nest], outer: Axis, known: Sequence[Reduce]) -> list[Row]:
+def next_rows(items: Sequence[Nest], kept: Sequence[Axis], known: Sequence[Reduce]) -> list[Row]:
     """Return what the loops of a row read that lies elsewhere for the next one.
 
     Parameters
     ----------
     items : sequence of Nest
-    outer : Axis
-        The axis of rows.
+    kept : sequence of Axis
+        The axes outside rows, the last one from row to row.
     known : sequence of Reduce
         All reductions of the items.
     """
     inside = [(r.axes[-1].name, r.body) for r in known if len(r.axes) == 1]
-    inside += [(n.axes[-1].name, n.store.value) for n in items if n.axes and n.axes[-1] != outer]
+    for item in items:
+        axes = [a for a in item.axes if a not in kept]
+        inside += [(axes[0].name, item.store.value)] if len(axes) == 1 else []
+    outer = kept[-1]
     found: dict[Row, None] = {}
     for name, value in inside:
         for node in E.walk(value):

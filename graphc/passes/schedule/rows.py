@@ -68,7 +68,7 @@ class _Row:
         found = [reduce for group in plan.groups for reduce in group]
         self.asking = self._busiest(found)
         last = self.asking is not None and plan.kept
-        self.ahead = next_rows(plan.items, plan.kept[-1], found) if last else []
+        self.ahead = next_rows(plan.items, plan.kept, found) if last else []
 
     def _busiest(self, found: Sequence[Reduce]) -> object:
         """Return the loop behind the first that computes most, or None."""
