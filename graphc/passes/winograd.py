@@ -130,16 +130,13 @@ def convolved_last(x: Value, weights: Value, pad: Sequence[int], spatial: Sequen
     kernels = _transformed(weights, (2, 3, 1, 0), "weights")
     batch, *_, channels = x.shape
     tiles = tuple(ceil_div(size, TILE) for size in spatial)
-    shape = (batch, *(TILE * count + 2 for count in tiles), channels)
-    padded = REGISTRY["unslice"](x, (0, *pad, 0), shape, (1, 1, 1, 1))
-    data = REGISTRY["winograd_data_last"](padded, tiles)
+    data = REGISTRY["winograd_tiles"](x, tiles, tuple(pad), "data")
     points = POINTS * POINTS
     rows = REGISTRY["reshape"](data, (points, product((batch, *tiles)), channels))
     sums = _products(rows, REGISTRY["reshape"](kernels, (points, *kernels.shape[2:])))
     parts = REGISTRY["reshape"](sums, (POINTS, POINTS, batch, *tiles, kernels.shape[3]))
-    results = REGISTRY["winograd_transform"](parts, "sums")
-    whole: Value = REGISTRY["untile_last"](results, tuple(spatial))
-    return whole
+    images: Value = REGISTRY["winograd_images"](parts, tuple(spatial))
+    return images
 
 
 def _products(rows: Value, columns: Value) -> Value:

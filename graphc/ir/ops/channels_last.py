@@ -19,15 +19,6 @@ from graphc.ir.op import Kind, OpDef, register, sample
 from graphc.ir.operand import apply
 from graphc.ir.operations import lowest
 from graphc.ir.ops.windows import Array, count_windows, inside, patches, read
-from graphc.ir.ops.winograd import (
-    DATA,
-    POINTS,
-    TILE,
-    Transform,
-    apply_matrix,
-    at_points,
-    begins_with,
-)
 from graphc.ir.sizes import unify
 from graphc.ir.types import TensorType, as_dtype, float32, float64, shape_text
 
@@ -264,76 +255,6 @@ class MaxPoolLast(Last):
         return largest
 
 
-class WinogradDataLast(Transform):
-    """Overlapping 6x6 tiles of images, 4 apart, at the 36 points: ``(6, 6, N, *tiles, C)``."""
-
-    name = "winograd_data_last"
-    samples = (
-        sample((1, 6, 6, 2), tiles=(1, 1)),
-        sample((2, 10, 14, 19), tiles=(2, 3)),
-        sample((0, 6, 6, 2), tiles=(1, 1)),
-    )
-
-    def __call__(self, x: Any, tiles: tuple[Dim, Dim]) -> Any:
-        """Transform ``x``, padded to ``4 * tiles + 2``."""
-        return apply(self, (x,), {"tiles": tuple(tiles)})
-
-    def infer(self, x: TensorType, *, tiles: tuple[Dim, Dim]) -> TensorType:
-        """Return ``(6, 6, N, *tiles, C)``."""
-        if x.ndim != 4:
-            raise ShapeError(f"winograd_data_last takes (N, H, W, C), got {shape_text(x.shape)}")
-        return x.with_shape((POINTS, POINTS, x.shape[0], *tiles, x.shape[3]))
-
-    def lower(self, k: Any, x: Any, *, tiles: tuple[Dim, Dim]) -> Any:
-        """Combine the 36 elements of a tile."""
-        _, _, batch, i, j, channel = k.index
-        return at_points(
-            k, DATA, k.index[:2],
-            lambda r, s: x.at(batch, i * TILE + r, j * TILE + s, channel),
-        )  # fmt: skip
-
-    def reference(self, x: Array, *, tiles: tuple[int, int]) -> Array:
-        """Compute with NumPy."""
-        views = np.lib.stride_tricks.sliding_window_view(x, (POINTS, POINTS), axis=(1, 2))
-        return apply_matrix(DATA, views[:, ::TILE, ::TILE].transpose(4, 5, 0, 1, 2, 3))
-
-
-class UntileLast(Last):
-    """Images of tiles: ``(4, 4, N, *tiles, C)`` to ``(N, *spatial, C)``."""
-
-    name, kind, scattered = "untile_last", Kind.MOVEMENT, True
-    tolerance = {}
-    samples = (
-        sample((4, 4, 3, 2, 2, 2), spatial=(8, 8)),
-        sample((4, 4, 1, 2, 5, 18), spatial=(5, 18)),
-        sample((4, 4, 0, 1, 1, 1), spatial=(4, 4)),
-    )
-
-    def __call__(self, x: Any, spatial: tuple[Dim, Dim]) -> Any:
-        """Put the tiles side by side and cut off what is beyond ``spatial``."""
-        return apply(self, (x,), {"spatial": tuple(spatial)})
-
-    def infer(self, x: TensorType, *, spatial: tuple[Dim, Dim]) -> TensorType:
-        """Return ``(N, *spatial, C)``."""
-        if x.ndim != 6 or not begins_with(x, TILE):
-            raise ShapeError(f"untile_last takes (4, 4, N, *tiles, C), got {shape_text(x.shape)}")
-        return x.with_shape((x.shape[2], *spatial, x.shape[5]))
-
-    def lower(self, k: Any, x: Any, *, spatial: tuple[Dim, Dim]) -> Any:
-        """Read a tile's element."""
-        batch, i, j, channel = k.index
-        return x.at(i % TILE, j % TILE, batch, i // TILE, j // TILE, channel)
-
-    def reference(self, x: Array, *, spatial: tuple[int, int]) -> Array:
-        """Transpose with NumPy."""
-        _, _, batch, high, wide, channels = x.shape
-        whole = x.transpose(2, 3, 0, 4, 1, 5).reshape(batch, high * TILE, wide * TILE, channels)
-        return np.ascontiguousarray(whole[:, : spatial[0], : spatial[1]])
-
-
-panel_matmul = register(PanelMatmul())
 conv_last = register(ConvLast())
 depthwise_last = register(DepthwiseLast())
 max_pool_last = register(MaxPoolLast())
-winograd_data_last = register(WinogradDataLast())
-untile_last = register(UntileLast())
