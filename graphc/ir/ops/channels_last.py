@@ -255,6 +255,7 @@ class MaxPoolLast(Last):
         return largest
 
 
+panel_matmul = register(PanelMatmul())
 conv_last = register(ConvLast())
 depthwise_last = register(DepthwiseLast())
 max_pool_last = register(MaxPoolLast())

@@ -4,9 +4,9 @@ With channels last a vector holds one position of neighbouring channels, so a tr
 arithmetic on every lane: no element is gathered, whatever the size of an image or of a tile. The
 points are those of `graphc.ir.ops.winograd`.
 
-In training the gradient in the weights is Winograd's too. With ``y = A' ((G w G') * (B' x B)) A`` for a tile,
-it is ``G' (sum over tiles of (A g A') * (B' x B)) G`` for the gradient ``g`` of ``y``: 36 products
-of matrices, summed over the tiles.
+In training the gradient in the weights is Winograd's too. With ``y = A' ((G w G') * (B' x B)) A``
+for a tile, it is ``G' (sum over tiles of (A g A') * (B' x B)) G`` for the gradient ``g`` of ``y``:
+36 products of matrices, summed over the tiles.
 """
 
 from __future__ import annotations
