@@ -21,11 +21,11 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from benchmarks.machine import KERNEL, peak_flops_per_s  # noqa: E402
 from graphc import config  # noqa: E402
 from graphc.codegen import compiler  # noqa: E402
 from graphc.codegen.compiler import compile_kernels  # noqa: E402
 from graphc.codegen.cpu import host_target  # noqa: E402
+from graphc.codegen.dispatch import KERNEL_TYPE  # noqa: E402
 from graphc.ir.dim import Dim, evaluate, symbol  # noqa: E402
 from graphc.ir.graph import Graph, placeholder  # noqa: E402
 from graphc.ir.loop import Kernel  # noqa: E402
@@ -34,6 +34,7 @@ from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad  # 
 from graphc.ir.types import TensorType, float32  # noqa: E402
 from graphc.passes.lower import lower  # noqa: E402
 from graphc.passes.schedule.cpu import schedule  # noqa: E402
+from graphc.runtime.limits import peak_flops_per_s  # noqa: E402
 
 TARGET = host_target()
 SECONDS = 0.3
@@ -130,7 +131,7 @@ def runner(
 ) -> Callable[[], int]:
     """Return a call of the compiled kernel over all its iterations."""
     (compiled,) = compile_kernels([kernel], TARGET)
-    native = KERNEL(compiled.address)
+    native = KERNEL_TYPE(compiled.address)
     pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
     numbers = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
     kept = list(arrays)

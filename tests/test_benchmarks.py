@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,3 +146,11 @@ def test_the_first_batch_is_trained_in_graphc(capsys: pytest.CaptureFixture[str]
     assert row.name == "MLP training step, sgd, batch 64"
     first_batch.train(row, "graphc", 1)
     assert first_batch.peak_bytes() > 10e6
+
+
+def test_scripts_beside_the_suite_find_what_they_import() -> None:
+    scripts = "compile_time contraction dispatch mnist_accuracy peak_memory start_up".split()
+    code = "; ".join(f"import benchmarks.{name}" for name in scripts)
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
