@@ -76,6 +76,8 @@ def panels(
     if found is None or along is None or symbols(along[0]) & {column.name, inner.name}:
         return None
     apart = found[0]
+    if apart == PANEL:  # panels side by side are a plain matrix, whose last one may be a part
+        return None
     if offset != first + axis // PANEL * apart + axis % PANEL or inner.name in symbols(apart):
         return None
     origin = substitute(first, {inner.name: symbol("depth0")})

@@ -11,53 +11,60 @@ start2:
   %v9 = icmp slt i64 %a2, %a3
   br i1 %v9, label %b7, label %b8
 b7:
-  %v10 = phi i64 [ %a2, %start2 ], [ %v41, %b25 ]
-  br label %b12
+  %v10 = phi i64 [ %a2, %start2 ], [ %v44, %b29 ]
+  %v12 = mul i64 %v10, 64
+  %v13 = getelementptr float, ptr %v6, i64 %v12
+  call void @llvm.prefetch.p0(ptr %v13, i32 0, i32 3, i32 1)
+  br label %b14
 b8:
   call void @llvm.x86.sse.sfence()
   ret i32 0
-b12:
-  %v14 = phi i64 [ 0, %b7 ], [ %v22, %b12 ]
-  %v15 = mul i64 %v14, 18446744073709551615
-  %v16 = add i64 63, %v15
-  %v17 = mul i64 %v10, 64
-  %v18 = add i64 %v17, %v14
+b14:
+  %v16 = phi i64 [ 0, %b7 ], [ %v26, %b14 ]
+  %v17 = add i64 64, %v12
+  %v18 = add i64 %v17, %v16
   %v19 = getelementptr float, ptr %v4, i64 %v18
-  %v20 = load float, ptr %v19, align 4
-  %v21 = getelementptr float, ptr %v11, i64 %v16
-  store float %v20, ptr %v21, align 4
-  %v22 = add nsw i64 %v14, 1
-  %v23 = icmp slt i64 %v22, 64
-  br i1 %v23, label %b12, label %b13
-b13:
-  br label %b24
-b24:
-  %v26 = phi i64 [ 0, %b13 ], [ %v39, %b38 ]
-  %v27 = mul i64 %v10, 64
-  %v28 = add i64 %v27, %v26
-  %v29 = getelementptr float, ptr %v11, i64 %v26
-  %v30 = load <16 x float>, ptr %v29, align 4
-  %v31 = fmul <16 x float> %v30, splat (float 0x4008000000000000)
-  %v32 = getelementptr float, ptr %v6, i64 %v28
-  %v33 = ptrtoint ptr %v32 to i64
-  %v34 = and i64 %v33, 63
-  %v35 = icmp eq i64 %v34, 0
-  br i1 %v35, label %b36, label %b37
-b25:
-  %v41 = add nsw i64 %v10, 1
-  %v42 = icmp slt i64 %v41, %a3
-  br i1 %v42, label %b7, label %b8
-b36:
-  store <16 x float> %v31, ptr %v32, align 64, !nontemporal !0
-  br label %b38
-b37:
-  store <16 x float> %v31, ptr %v32, align 4
-  br label %b38
-b38:
-  %v39 = add nsw i64 %v26, 16
-  %v40 = icmp slt i64 %v39, 64
-  br i1 %v40, label %b24, label %b25
+  call void @llvm.prefetch.p0(ptr %v19, i32 0, i32 3, i32 1)
+  %v20 = mul i64 %v16, 18446744073709551615
+  %v21 = add i64 63, %v20
+  %v22 = add i64 %v12, %v16
+  %v23 = getelementptr float, ptr %v4, i64 %v22
+  %v24 = load float, ptr %v23, align 4
+  %v25 = getelementptr float, ptr %v11, i64 %v21
+  store float %v24, ptr %v25, align 4
+  %v26 = add nsw i64 %v16, 1
+  %v27 = icmp slt i64 %v26, 64
+  br i1 %v27, label %b14, label %b15
+b15:
+  br label %b28
+b28:
+  %v30 = phi i64 [ 0, %b15 ], [ %v42, %b41 ]
+  %v31 = add i64 %v12, %v30
+  %v32 = getelementptr float, ptr %v11, i64 %v30
+  %v33 = load <16 x float>, ptr %v32, align 4
+  %v34 = fmul <16 x float> %v33, splat (float 0x4008000000000000)
+  %v35 = getelementptr float, ptr %v6, i64 %v31
+  %v36 = ptrtoint ptr %v6 to i64
+  %v37 = and i64 %v36, 63
+  %v38 = icmp eq i64 %v37, 0
+  br i1 %v38, label %b39, label %b40
+b29:
+  %v44 = add nsw i64 %v10, 1
+  %v45 = icmp slt i64 %v44, %a3
+  br i1 %v45, label %b7, label %b8
+b39:
+  store <16 x float> %v34, ptr %v35, align 64, !nontemporal !0
+  br label %b41
+b40:
+  store <16 x float> %v34, ptr %v35, align 4
+  br label %b41
+b41:
+  %v42 = add nsw i64 %v30, 16
+  %v43 = icmp slt i64 %v42, 64
+  br i1 %v43, label %b28, label %b29
 }
+
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32) 
 
 declare void @llvm.x86.sse.sfence() 
 
