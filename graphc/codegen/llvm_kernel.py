@@ -50,6 +50,7 @@ class KernelEmitter(Memory):
         self.entry = Builder(self.function, self.function.block("entry"))
         self.start = self.function.block("start")
         self.mask_bits = 8 if target.vector_bytes == 64 else 32
+        self.scale_bits = 512 if target.vector_bytes == 64 else 0
         super().__init__(self.module, Builder(self.function, self.start))
         self.buffers, self.sizes, begin, end, self.error = self.function.arguments
         self.begin, self.end = self.scalar(begin), self.scalar(end)

@@ -19,6 +19,7 @@ from graphc.codegen.llvm_builder import (
     DOUBLE,
     FLOAT,
     I1,
+    I32,
     I64,
     Builder,
     Constant,
@@ -71,9 +72,12 @@ class Arithmetic:
         Where instructions go; its block may change between calls.
     mask_bits : int
         Integers that masks of leading lanes are compared in.
+    scale_bits : int
+        Width of vectors that one instruction multiplies by powers of two, 0 if there is none.
     """
 
     mask_bits = 32
+    scale_bits = 0
 
     def __init__(self, module: Module, builder: Builder):
         self.module = module
@@ -265,6 +269,30 @@ class Arithmetic:
         product = self.builder.mul(self.builder.zext(a, wide), self.builder.zext(b, wide))
         return self.builder.trunc(self.builder.lshr(product, self.like(product, 32)), a.type)
 
+    def _scale_f(self, a: Row, power: Row) -> Row:
+        kind = a.type
+        width = _float_bits(kind)
+        if isinstance(kind, VectorType) and kind.count * width == self.scale_bits:
+            mask, name = integer(kind.count), f"llvm.x86.avx512.mask.scalef.{_PACKED[width]}.512"
+            callee = self.module.declare(name, kind, [kind, kind, kind, mask, I32])
+            arguments = [a, power, a, Constant(mask, -1), Constant(I32, _AS_ROUNDED)]
+            return self.builder.call(callee, arguments, pure=True)
+        return self._scaled_twice(a, power)
+
+    def _scaled_twice(self, a: Row, power: Row) -> Row:
+        """Multiply by halves of the power, which do not overflow: the first product is exact."""
+        fraction, one = _FRACTIONS[_float_bits(a.type)]
+        build, whole = self.builder, self.like(power, 1.5 * 2.0**fraction)
+        bits: Any = integer(_float_bits(a.type))
+        bits = vector(bits, a.type.count) if isinstance(a.type, VectorType) else bits
+        number = build.bitcast(build.fadd(power, whole), bits)
+        half = build.ashr(number, self.like(number, 1))
+        for part in (half, build.sub(number, half)):
+            shifted = build.shl(part, self.like(part, fraction))
+            factor = build.bitcast(build.add(shifted, self.like(part, one)), a.type)
+            a = build.fmul(a, factor)
+        return a
+
     # A shift by the width or more is poison in LLVM; here all bits leave, as in NumPy.
 
     def _shl_i(self, a: Row, b: Row) -> Row:
@@ -358,6 +386,11 @@ class Arithmetic:
 
 
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+_FRACTIONS = {32: (23, 127 << 23), 64: (52, 1023 << 52)}
+"""Bits of a float -> those of its fraction, and 1.0 as an integer."""
+_PACKED = {32: "ps", 64: "pd"}
+_AS_ROUNDED = 4
+"""Operand of an instruction of AVX-512: round as all others do."""
 _FLOAT_RULES = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _BITS = {"and": "and_", "or": "or_", "xor": "xor"}
 _INTEGER_RULES = {"add": "add", "sub": "sub", "mul": "mul", **_BITS}
@@ -374,6 +407,10 @@ def _is_iota(value: Value) -> bool:
 def bit_width(kind: Any) -> int:
     """Return the bits of an integer type, or of a vector's elements."""
     return int(getattr(kind, "element", kind).width)
+
+
+def _float_bits(kind: Any) -> int:
+    return 32 if getattr(kind, "element", kind) is FLOAT else 64
 
 
 def suffix(kind: Any) -> str:

@@ -134,6 +134,10 @@ def _mulhi(a: Array, b: Array) -> Array:
     return scalar_math.multiply_high(*_typed(a, b))[()]
 
 
+def _scale(a: Array, n: Array) -> Array:
+    return scalar_math.times_power(*_typed(a, n))[()]
+
+
 def _on_floats(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return lambda a: function(a)[()] if np.asarray(a).dtype.kind == "f" else a
 
@@ -268,6 +272,7 @@ def _names() -> dict[str, Any]:
         "bitcast": lambda value, dtype: scalar_math.reinterpret(value, dtype.dtype)[()],
         "minimum": _extremum(False), "maximum": _extremum(True), "absolute": np.abs,
         "invert": _invert, "rem": lambda a, b: np.fmod(*_typed(a, b))[()], "mulhi": _mulhi,
+        "scale": _scale,
         "fma": _fma, "select": _select, "sqrt": np.sqrt, "floor": _on_floats(np.floor),
         "ceil": _on_floats(np.ceil), "trunc": _on_floats(np.trunc), "rint": _on_floats(np.rint),
     }  # fmt: skip

@@ -62,7 +62,9 @@ FUNCTIONS = {
     "abs": "absolute",
     "not": "invert",
     "round": "rint",
-    **{n: n for n in ("rem", "mulhi", "sqrt", "floor", "ceil", "trunc", "fma", "select")},
+    **{n: n for n in (
+        "rem", "mulhi", "scale", "sqrt", "floor", "ceil", "trunc", "fma", "select",
+    )},
 }
 """Operation -> name of its function in the text."""
 

@@ -29,7 +29,7 @@ def _named(names: str, operation: Operation) -> dict[str, Operation]:
 OPERATIONS: dict[str, Operation] = {
     **_named("neg abs not sqrt floor ceil trunc round", Operation(1)),
     **_named("add sub mul div floordiv mod rem min max", Operation(2)),
-    **_named("and or xor shl shr mulhi", Operation(2)),
+    **_named("and or xor shl shr mulhi scale", Operation(2)),
     **_named("fma select", Operation(3)),
     **_named("lt le gt ge eq ne", Operation(2, "bool")),
     **_named("cast bitcast", Operation(1, "cast")),
@@ -43,7 +43,8 @@ OPERATIONS: dict[str, Operation] = {
 ``floordiv``, ``mod``: Python's rule; a zero divisor is the record's business. ``mod`` on floats is
 not a machine operation; ``rem`` is C's fmod on floats. ``min``, ``max``: NaN if either is NaN.
 ``cast`` from float to integer truncates and saturates. ``shr`` is logical on unsigned types.
-``mulhi``: the upper half of a u32 product.
+``mulhi``: the upper half of a u32 product. ``scale``: a float times two to a whole power, rounded
+once; the power is a float, of at most twice the exponents of the type, and NaN only beside NaN.
 """
 
 

@@ -107,6 +107,12 @@ def multiply_high(a: Array, b: Array) -> Array:
     return ((a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
 
 
+def times_power(a: Array, n: Array) -> Array:
+    """Return ``a * 2**n``, rounded once, for whole numbers ``n``; NaN if ``a`` is."""
+    power = np.where(np.isnan(a), 0, n).astype(np.int32)
+    return np.asarray(np.ldexp(a, power))
+
+
 def erf(x: Array) -> Array:
     """Return the error function."""
     values = [math.erf(v) for v in np.asarray(x, np.float64).ravel()]
@@ -139,6 +145,7 @@ _MACHINE: dict[str, Callable[..., Any]] = {
     "eq": np.equal, "ne": np.not_equal,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
     "shl": np.left_shift, "shr": np.right_shift, "mulhi": multiply_high,
+    "scale": times_power,
     "cast": convert, "bitcast": reinterpret,
 }  # fmt: skip
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

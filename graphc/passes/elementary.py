@@ -200,8 +200,7 @@ def power_of_two(t: Expr, form: Format, shift: int = 0) -> Expr:
 def scaled(p: Expr, t: Expr) -> Expr:
     """Return ``p * 2**n``, where the power alone may overflow or underflow."""
     form = format_of(p)
-    half = t >> 1
-    return p * power_of_two(half, form) * power_of_two(t - half, form)
+    return E.apply("scale", p, E.bitcast(t, form.dtype) - form.magic)
 
 
 def exp_kernel(r: Expr) -> Expr:

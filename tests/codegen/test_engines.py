@@ -149,7 +149,7 @@ DEFINED = {
     **{op: NUMBERS for op in ("sub", "floordiv", "rem", "neg", "abs", "floor", "ceil", "trunc")},
     **{op: [*INTEGERS, bool_] for op in ("and", "or", "xor", "not")},
     **{op: INTEGERS for op in ("mod", "shl", "shr")},
-    **{op: FLOATS for op in ("div", "sqrt", "fma")},
+    **{op: FLOATS for op in ("div", "sqrt", "fma", "scale")},
     # NumPy rounds 64-bit integers as float64, which has too few bits
     "round": [d for d in NUMBERS if d.floating or d.item_bytes < 8],
     "mulhi": [uint32], "select": DTYPES,
@@ -212,6 +212,10 @@ def test_operation(op: str, dtype: DType) -> None:
         columns, dtypes = [condition, *columns], (bool_, dtype, dtype)
     else:
         columns, dtypes = pairs(dtype, rule.arity), (dtype,) * rule.arity
+    if op == "scale":  # by whole numbers, also where results are denormal, zero or infinite
+        most = 2 * np.finfo(dtype.numpy).maxexp - 4
+        columns[1] = np.rint(np.clip(np.nan_to_num(columns[1]), -most / 7, most / 7) * 7)
+        columns[1] = np.where(np.isnan(columns[0]), columns[0], columns[1]).astype(dtype.numpy)
     found = evaluate(lambda *xs: E.apply(op, *xs), columns, dtypes, result)
     expected = reference(op, columns, result)
     same_bits(found + 0, expected + 0)  # NumPy leaves the sign of min(0.0, -0.0) open
