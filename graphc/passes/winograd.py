@@ -110,7 +110,7 @@ def _convolved(
     spatial: Sequence[Dim],
 ) -> Value:  # fmt: skip
     """Return the convolution with the weights that ``kernels`` are the transform of."""
-    tiles = tuple(ceil_div(size, TILE) for size in spatial)
+    tiles = _tiles(spatial)
     shape = (*x.shape[:2], *(TILE * count + 2 for count in tiles))
     padded = REGISTRY["unslice"](x, (0, 0, *pad), shape, (1, 1, 1, 1))
     data = REGISTRY["winograd_data"](padded, tiles)
@@ -128,15 +128,32 @@ def convolved_last(x: Value, weights: Value, pad: Sequence[int], spatial: Sequen
     Tiles are the rows of the products, channels their columns, whatever the numbers.
     """
     kernels = _transformed(weights, (2, 3, 1, 0), "weights")
-    batch, *_, channels = x.shape
-    tiles = tuple(ceil_div(size, TILE) for size in spatial)
-    data = REGISTRY["winograd_tiles"](x, tiles, tuple(pad), "data")
-    points = POINTS * POINTS
-    rows = REGISTRY["reshape"](data, (points, product((batch, *tiles)), channels))
-    sums = _products(rows, REGISTRY["reshape"](kernels, (points, *kernels.shape[2:])))
-    parts = REGISTRY["reshape"](sums, (POINTS, POINTS, batch, *tiles, kernels.shape[3]))
-    images: Value = REGISTRY["winograd_images"](parts, tuple(spatial))
+    rows = tiles_at_points(x, spatial, pad, "data")
+    columns = REGISTRY["reshape"](kernels, (POINTS * POINTS, *kernels.shape[2:]))
+    return images_of_sums(_products(rows, columns), x.shape[0], spatial)
+
+
+def tiles_at_points(x: Value, counts: Sequence[Dim], pad: Sequence[int], matrix: str) -> Value:
+    """Return a matrix of tiles by channels for each point, of data ``(N, H, W, C)``.
+
+    There are ``counts`` results; ``pad`` and ``matrix`` are as of `winograd_tiles`.
+    """
+    tiles = _tiles(counts)
+    points = REGISTRY["winograd_tiles"](x, tiles, tuple(pad), matrix)
+    shape = (POINTS * POINTS, product((x.shape[0], *tiles)), x.shape[3])
+    matrices: Value = REGISTRY["reshape"](points, shape)
+    return matrices
+
+
+def images_of_sums(sums: Value, batch: Dim, counts: Sequence[Dim]) -> Value:
+    """Return ``counts`` results, ``(N, H, W, C)``, of a matrix of sums for each point."""
+    shape = (POINTS, POINTS, batch, *_tiles(counts), sums.shape[2])
+    images: Value = REGISTRY["winograd_images"](REGISTRY["reshape"](sums, shape), tuple(counts))
     return images
+
+
+def _tiles(counts: Sequence[Dim]) -> tuple[Dim, ...]:
+    return tuple(ceil_div(count, TILE) for count in counts)
 
 
 def _products(rows: Value, columns: Value) -> Value:

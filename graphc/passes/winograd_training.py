@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc import config
-from graphc.ir.dim import Dim, ceil_div, product
+from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value, rewrite
 from graphc.ir.operand import REGISTRY
-from graphc.ir.ops.winograd import POINTS, TILE
-from graphc.passes.winograd import least_channels, pays
+from graphc.ir.ops.winograd import POINTS
+from graphc.passes.winograd import images_of_sums, least_channels, pays, tiles_at_points
 
 TRAINED_CHANNELS = 64
 """On either side: with fewer, a batch's transforms take longer than the products that are saved."""
@@ -71,20 +71,14 @@ class _Replacing:
         """Return a matrix of tiles by channels for each point; there are ``counts`` results."""
         if x not in self.turned:
             self.turned[x] = REGISTRY["transpose"](x, CHANNELS_LAST)
-        tiles = _tiles(counts)
-        points = REGISTRY["winograd_tiles"](self.turned[x], tiles, tuple(pad), matrix)
-        shape = (POINTS * POINTS, x.shape[0] * product(tiles), x.shape[1])
-        matrices: Value = REGISTRY["reshape"](points, shape)
-        return matrices
+        return tiles_at_points(self.turned[x], counts, pad, matrix)
 
     def convolved(
         self, x: Value, kernels: Value, pad: Sequence[int], counts: Sequence[Dim]
     ) -> Value:
         """Return the convolution with the weights that ``kernels`` are the transform of."""
         sums = REGISTRY["matmul"](self.points(x, counts, pad, "data"), kernels)
-        shape = (POINTS, POINTS, x.shape[0], *_tiles(counts), kernels.shape[2])
-        images = REGISTRY["winograd_images"](REGISTRY["reshape"](sums, shape), tuple(counts))
-        found: Value = REGISTRY["channels_first"](images)
+        found: Value = REGISTRY["channels_first"](images_of_sums(sums, x.shape[0], counts))
         return found
 
 
@@ -93,10 +87,6 @@ _REPLACEMENTS = {
     "conv_data_grad": _Replacing.data_gradient,
     "conv_weight_grad": _Replacing.weight_gradient,
 }
-
-
-def _tiles(counts: Sequence[Dim]) -> tuple[Dim, ...]:
-    return tuple(ceil_div(count, TILE) for count in counts)
 
 
 def _transformed(weights: Value, axes: tuple[int, ...], matrix: str) -> Value:
