@@ -13,10 +13,9 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, linear, substitute, symbol
 from graphc.ir.expr import Axis, Buffer, Index, Load, Reduce
 from graphc.ir.loop import Prefetch
+from graphc.passes.schedule.loops import LINE_BYTES
 from graphc.passes.schedule.nest import Nest
 
-LINE_BYTES = 64
-"""Bytes that one request brings."""
 _PLACE = "place"
 
 Row = tuple[Buffer, Dim]

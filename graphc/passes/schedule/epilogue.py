@@ -10,13 +10,10 @@ from graphc.ir.dim import Dim, linear, symbol
 from graphc.ir.expr import Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, Prefetch, Store
 from graphc.passes.schedule.contraction_match import Match, merged
-from graphc.passes.schedule.loops import Body, operations, values_first, vector_loop
+from graphc.passes.schedule.loops import LINE_BYTES, Body, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.packing import Names, Stretch, over, over_runs, touched
 from graphc.passes.schedule.vectorize import vector_store
-
-LINE_BYTES = 64
-"""A cache line, on every processor that matters here or half of one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from graphc.ir.operations import OPERATIONS
 from graphc.passes.schedule.nest import Nest, free_names, reductions
 
 Body = tuple[Stmt, ...]
+LINE_BYTES = 64
+"""Bytes that memory and caches move at once."""
 HEAVY = 48
 """Bodies of more operations than this get one masked loop instead of a main loop and a tail."""
 

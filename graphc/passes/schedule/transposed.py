@@ -20,7 +20,14 @@ from graphc.ir.expr import Axis, Expr, Index, Load
 from graphc.ir.loop import For, If, Kernel, Store
 from graphc.ir.target import Target
 from graphc.passes.schedule import streaming
-from graphc.passes.schedule.loops import Body, flat_loop, operations, values_first, vector_loop
+from graphc.passes.schedule.loops import (
+    LINE_BYTES,
+    Body,
+    flat_loop,
+    operations,
+    values_first,
+    vector_loop,
+)
 from graphc.passes.schedule.nest import Nest, all_expressions, stride
 
 BLOCK = 256
@@ -29,8 +36,6 @@ NEAR = 64
 """Columns that are read before the next rows where results go by the caches: their lines, used in
 part, are still there for the next square.
 """
-LINE_BYTES = 64
-"""A streaming store of less would be read back and completed by memory."""
 
 
 def find_axis(items: Sequence[Nest], vector: Axis, lanes: int) -> Axis | None:
@@ -151,6 +156,7 @@ def _squares(
     near: Body = (_loop(row.name, left, right, body, lanes),)
     near = (_loop(column.name, start, column.extent, near, lanes),)
     near = (_loop("left", first, row.extent, near, NEAR),)
+    # A streaming store of less than a line would be read back and completed by memory.
     lines = all(lanes * n.store.buffer.dtype.item_bytes >= LINE_BYTES for n in items)
     places = [(item, column.name) for item in items] if lines else []
     streams = streaming.condition(kernel, places, lanes, target)
