@@ -28,6 +28,21 @@ class Mode(threading.local):
 mode = Mode()
 
 
+class Writes:
+    """The last write to memory that prepared values depend on, as an object of its own.
+
+    Where it is the one that was there before, nobody wrote since: that need not be asked of each
+    parameter, none of which is in the caches when a program has run.
+    """
+
+    last = object()
+
+    @classmethod
+    def note(cls) -> None:
+        """Note such a write, or that a parameter got another array."""
+        cls.last = object()
+
+
 class Storage:
     """Memory that handles share.
 
@@ -39,17 +54,33 @@ class Storage:
         The line of the last in-place write.
     exposed : bool
         Whether others have the memory too and may write to it unseen.
+    watched : bool
+        Whether values that are kept were computed from it.
     """
 
     # Defaults of the class: every result of every operation makes a Storage, few are written to.
     version = 0
     written: Location | None = None
     exposed = False
+    watched = False
 
     def touch(self, where: Location | None = None) -> None:
         """Note an in-place write, by default by the user's current line."""
         self.version += 1
         self.written = where or user_location()
+        if self.watched:
+            Writes.note()
+
+    def expose(self) -> None:
+        """Note that others get the memory."""
+        self.exposed = True
+        if self.watched:
+            Writes.note()
+
+    def watch(self) -> int:
+        """Have writes noted from now on; return the version."""
+        self.watched = True
+        return self.version
 
 
 class Entry:

@@ -182,5 +182,4 @@ def touch(written: Sequence[Storage]) -> None:
     """Note that a call wrote to arrays in place."""
     where = user_location()
     for storage in written:
-        storage.version += 1
-        storage.written = where
+        storage.touch(where)

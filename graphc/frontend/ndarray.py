@@ -166,12 +166,12 @@ class NDArray(NDMethods, Array):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            self._storage.exposed = True
+            self._storage.expose()
             return self._array if dtype is None else self._array.astype(dtype, copy=False)
         return np.array(self._array, dtype=dtype, copy=True)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
-        self._storage.exposed = True
+        self._storage.expose()
         return self._array.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:

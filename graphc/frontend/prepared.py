@@ -57,7 +57,7 @@ class Prepared:
             kept = self.kept
             if kept is None or not _of(kept, sources) or not kept.fresh():
                 # Versions are read first: what is written meanwhile is seen by the next call.
-                stamps = tuple((source, source.version) for source in sources)
+                stamps = tuple((source, source.watch()) for source in sources)
                 self.kept = None
                 values = self.parts.prepare([arrays[place] for place in self.parts.given])
                 self.kept = kept = Kept(stamps, tuple(values))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import GraphcError, Location, user_location
-from graphc.frontend.array import Array
+from graphc.frontend.array import Array, Writes
 from graphc.frontend.compiled import Compiled, call, touch
 from graphc.frontend.prepared import Kept, Prepared
 from graphc.frontend.tree import LEAF, unflatten
@@ -134,6 +134,11 @@ def _reader(source: Any) -> Callable[[], Array]:
     return (lambda: source) if isinstance(source, Array) else source.current_array
 
 
+def _same(captured: Sequence[tuple[Callable[[], Array], np.ndarray]]) -> bool:
+    """Return whether sources have the arrays that they had."""
+    return all(current()._array is array for current, array in captured)
+
+
 PREPARED = -1
 """Stands for the place of an input that is prepared, in the order of a program's inputs."""
 STALE = object()
@@ -149,8 +154,8 @@ class Ready:
     """
 
     __slots__ = (
-        "_binding", "_captured", "_given", "_kept", "_places", "_program", "_single", "_spans",
-        "_targets", "_template", "_written", "traced",
+        "_binding", "_captured", "_given", "_kept", "_places", "_prepared", "_program", "_seen",
+        "_single", "_spans", "_targets", "_template", "_written", "traced",
     )  # fmt: skip
 
     def __init__(
@@ -162,7 +167,12 @@ class Ready:
         self._template = [id(array) for array in arrays]
         self._places = places = {place: i for i, place in enumerate(order)}
         self._given = [(places[place], number) for place, number in traced.given]
-        self._captured = [(current, current()._array) for _, current, *_ in traced.captured]
+        captured = [(place, c, c()._array) for place, c, *_ in traced.captured]
+        whole = traced.compiled.program
+        prepared = whole.parts.given if isinstance(whole, Prepared) else ()
+        self._captured = [(c, array) for place, c, array in captured if place not in prepared]
+        self._prepared = [(c, array) for place, c, array in captured if place in prepared]
+        self._seen: object = None
         sources = {place: current for place, current, *_ in traced.captured}
         self._written = [sources[order[i]] for i in program.updated]
         self._targets = [address(arrays[i]) for i in program.updated]
@@ -199,11 +209,10 @@ class Ready:
 
     def __call__(self, arguments: Sequence[Array]) -> Any:
         """Run the program; return what the function returns, or STALE, having done nothing."""
-        for current, array in self._captured:
-            if current()._array is not array:
-                return STALE
-        kept = None if self._kept is None else self._kept()
-        if self._kept is not None and (kept is None or not kept.fresh()):
+        if not _same(self._captured):
+            return STALE
+        kept = None if self._kept is None else self._kept()  # while the program runs
+        if self._kept is not None and (kept is None or not self._fresh(kept)):
             return STALE
         traced, arrays = self.traced, self._template.copy()
         for place, number in self._given:
@@ -225,6 +234,15 @@ class Ready:
         if self._single:
             return traced.classes[0](results[0])
         return traced.returned([cls(r) for cls, r in zip(traced.classes, results)])
+
+    def _fresh(self, kept: Kept) -> bool:
+        """Return whether prepared values are of the parameters as they are now."""
+        last = Writes.last  # before the look: a write meanwhile is seen by the next call
+        if self._seen is not last:
+            if not (_same(self._prepared) and kept.fresh()):
+                return False
+            self._seen = last
+        return True
 
     def _update(self, arrays: list[int]) -> list[np.ndarray]:
         with alone(self._targets):

@@ -22,7 +22,7 @@ from graphc.errors import (
 )
 from graphc.frontend import context as devices
 from graphc.frontend import initializer as initializers
-from graphc.frontend.array import Array
+from graphc.frontend.array import Array, Writes
 from graphc.frontend.autograd import pause
 from graphc.frontend.context import Context
 from graphc.frontend.gluon.completions import Completed
@@ -211,6 +211,7 @@ class Parameter:
             self._make(pending)
         elif self.allow_deferred_init:
             self._data, self._pending = None, pending
+            Writes.note()
         else:
             raise ArgumentError(
                 f"parameter {self.name} cannot be initialized: its shape is {self._shape}",
@@ -229,6 +230,7 @@ class Parameter:
     def defer_again(self, pending: _Pending) -> None:
         """Go back to waiting for a shape: what told it was a mistake."""
         self._data, self._pending, self._shape = None, pending, pending.shape
+        Writes.note()
 
     def _make(self, pending: _Pending) -> None:
         assert self._shape is not None
@@ -245,6 +247,7 @@ class Parameter:
     def _hold(self, array: NDArray) -> None:
         """Take an array for good."""
         self._data, self._pending = array, None
+        Writes.note()
         self._shape = array.shape
         self._attach_grad()
 
