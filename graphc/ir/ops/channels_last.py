@@ -203,13 +203,17 @@ class DepthwiseLast(Last):
     def lower(
         self, k: Any, x: Any, w: Any, *, kernel: Window, stride: Window, pad: Window
     ) -> Any:
-        """Add up the window, tap by tap."""
-        total: Expr | None = None
-        taps = _taps(x, k.index, kernel, stride, pad, 0)
-        for offsets, tap in zip(places(*map(range, kernel)), taps, strict=True):
-            weight = w.at(*offsets, k.index[-1])
-            total = tap * weight if total is None else k.apply("fma", tap, weight, total)
-        return total
+        """Sum over the window."""
+        batch, *windows, channel = k.index
+        padded = [p > 0 for p in pad]
+
+        def term(*offsets: Expr) -> Expr:
+            at = [i * s + r - p for i, s, r, p in zip(windows, stride, offsets, pad)]
+            mask = inside(at, x.shape[1:-1], padded, padded)
+            weight: Expr = w.at(*offsets, channel)
+            return read(x, mask, 0, batch, *at, channel) * weight
+
+        return k.reduce("add", kernel, term)
 
     def reference(
         self, x: Array, w: Array, *, kernel: Window, stride: Window, pad: Window

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
-from graphc.passes.schedule import contraction, overlaps, phases, sliding, weight_gradient
+from graphc.passes.schedule import (
+    channel_windows,
+    contraction,
+    overlaps,
+    phases,
+    sliding,
+    weight_gradient,
+)
 from graphc.passes.schedule.nest import Nest
 
 
@@ -34,6 +41,9 @@ def schedule(
     split = phases.split(items, found) if found else items
     matched = contraction.match(split)
     if matched is None:
+        windows = channel_windows.match(plain)
+        if windows is not None:
+            return channel_windows.schedule(kernel, plain, windows, target)
         window = sliding.match(plain)
         return None if window is None else sliding.schedule(kernel, plain, window, target)
     gradient = weight_gradient.match(matched)
