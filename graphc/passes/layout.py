@@ -6,7 +6,8 @@ vectors also where images are 7 wide, depthwise convolutions and pools read whol
 Winograd's transforms need no shuffles.
 
 Every op that can work on the other layout becomes one that does, between a transpose of its
-operand and one of its result; two that meet are none.
+operand and one of its result; two that meet are none. The convolution of an image with a few
+channels reads them first and leaves its own last.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MULTIPLE = 8
 REPAY = 2
 """Convolutions to each transpose that stays, at least."""
 FEW = 16
-"""Data with fewer channels is padded ahead, so that windows read rows of it in one run."""
+"""Data with fewer channels is read where it lies, padded ahead."""
 
 Settled = Callable[[Value], bool]
 
@@ -175,12 +176,19 @@ def _convolved(node: Node, inputs: tuple[Value, ...], settled: Settled) -> Value
         return found
     if _is_product(node):
         return _product(data, weights)
-    if any(pad) and isinstance(x.shape[1], int) and x.shape[1] < FEW:
-        batch, high, wide, channels = data.shape
-        shape = (batch, high + 2 * pad[0], wide + 2 * pad[1], channels)
-        data = REGISTRY["unslice"](data, (0, *pad, 0), shape, (1, 1, 1, 1))
-        pad = (0, 0)
+    if isinstance(x.shape[1], int) and x.shape[1] < FEW and not _is_turned(x):
+        return _turning(x, weights, stride, pad)
     found = REGISTRY["conv_last"](data, _panels(weights), stride, pad)
+    return found
+
+
+def _turning(x: Value, weights: Value, stride: Sequence[int], pad: Sequence[int]) -> Value:
+    """Return a convolution that takes channels first and leaves them last."""
+    if any(pad):
+        batch, channels, high, wide = x.shape
+        shape = (batch, channels, high + 2 * pad[0], wide + 2 * pad[1])
+        x = REGISTRY["unslice"](x, (0, 0, *pad), shape, (1, 1, 1, 1))
+    found: Value = REGISTRY["conv_turning"](x, _panels(weights), stride, (0, 0))
     return found
 
 

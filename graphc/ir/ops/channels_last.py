@@ -172,6 +172,47 @@ class ConvLast(Last):
         return result
 
 
+class ConvTurning(ConvLast):
+    """Convolution of data with channels first to channels last, by panels ``(P, *window, C, 16)``.
+
+    Data of few channels, ``(N, C, *spatial)``, needs no transpose ahead of it.
+    """
+
+    name = "conv_turning"
+    samples = (
+        sample((2, 3, 5, 6), (1, 3, 2, 3, PANEL), stride=(1, 1), pad=(0, 0)),
+        sample((1, 2, 9, 20), (2, 3, 3, 2, PANEL), stride=(2, 2), pad=(0, 0)),
+        sample((1, 2, 7, 6), (3, 3, 3, 2, PANEL), stride=(2, 3), pad=(1, 2)),
+        sample((0, 2, 4, 4), (1, 3, 3, 2, PANEL), stride=(1, 1), pad=(0, 0)),
+    )
+
+    def infer(self, x: TensorType, w: TensorType, *, stride: Window, pad: Window) -> TensorType:
+        """Return ``(N, *counts, 16 * P)``."""
+        if x.ndim < 3:
+            _differ(self.name, x, w)
+        turned = x.with_shape((x.shape[0], *x.shape[2:], x.shape[1]))
+        return super().infer(turned, w, stride=stride, pad=pad)
+
+    def lower(self, k: Any, x: Any, w: Any, *, stride: Window, pad: Window) -> Any:
+        """Sum over window and input channels."""
+        batch, *windows, out = k.index
+        padded = [p > 0 for p in pad]
+
+        def term(*index: Expr) -> Expr:
+            *offsets, channel = index
+            at = [i * s + r - p for i, s, r, p in zip(windows, stride, offsets, pad)]
+            mask = inside(at, x.shape[2:], padded, padded)
+            data = read(x, mask, 0, batch, channel, *at)
+            weight: Expr = w.at(out // PANEL, *index, out % PANEL)
+            return data * weight
+
+        return k.reduce("add", w.shape[1:-1], term)
+
+    def reference(self, x: Array, w: Array, *, stride: Window, pad: Window) -> Array:
+        """Turn the data and convolve."""
+        return super().reference(np.moveaxis(x, 1, -1), w, stride=stride, pad=pad)
+
+
 class DepthwiseLast(Last):
     """Convolution of each channel by weights of its own: ``(N, *spatial, C)`` by ``(*window, C)``.
 
@@ -261,5 +302,6 @@ class MaxPoolLast(Last):
 
 panel_matmul = register(PanelMatmul())
 conv_last = register(ConvLast())
+conv_turning = register(ConvTurning())
 depthwise_last = register(DepthwiseLast())
 max_pool_last = register(MaxPoolLast())

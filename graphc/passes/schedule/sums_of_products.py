@@ -9,6 +9,7 @@ from graphc.ir.target import Target
 from graphc.passes.schedule import (
     channel_windows,
     contraction,
+    direct,
     overlaps,
     phases,
     sliding,
@@ -52,5 +53,8 @@ def schedule(
     overlapping = overlaps.match(matched, target)
     if overlapping is not None:
         return overlaps.schedule(kernel, split, overlapping, target)
+    in_place = direct.match(matched, target)
+    if in_place is not None:
+        return direct.schedule(kernel, split, in_place, target)
     blocks = contraction.schedule(kernel, split, matched, target)
     return phases.in_turn(kernel, found, blocks) if found else blocks
