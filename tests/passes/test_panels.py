@@ -50,6 +50,25 @@ def test_products(dtype: DType, residual: bool) -> None:
         check(case, shapes + [(m, 16 * p)] * residual, dtype, M=m, K=k, P=p)
 
 
+@pytest.mark.parametrize("target", [TARGET, *NARROW], ids=["own", "256 bits", "128 bits"])
+def test_stores_of_whole_tiles_come_from_registers(target: Target) -> None:
+    shapes: dict[str, tuple[Dim, ...]] = {"a": (M, K), "b": (P, K, 16), "c": (16 * P,), "s": ()}
+    a, b, c, s = (placeholder(n, TensorType(float32, shape)) for n, shape in shapes.items())
+    sums = REGISTRY["panel_matmul"](a, b) * s + c
+    results = REGISTRY["clip"](sums, low=0.0, high=6.0), sums
+    case = GroupKernel(Graph("g", (a, b, c, s), results), target)
+    for m, k, p in SIZES:
+        arrays = [
+            np.random.standard_normal(shape).astype(np.float32)
+            for shape in ((m, k), (p, k, 16), (16 * p,), ())
+        ]
+        found = case.run(arrays, M=m, K=k, P=p)
+        apart = case.run(arrays, alone=True, M=m, K=k, P=p)
+        for want, one, other in zip(interpret(case.graph, arrays), found, apart, strict=True):
+            np.testing.assert_allclose(one, want, rtol=1e-4, atol=1e-3)
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.skipif(TARGET.vector_bytes == 16, reason="no wider than the narrowest")
 @pytest.mark.parametrize("target", NARROW, ids=["256 bits", "128 bits"])
 def test_narrower_vectors(target: Target) -> None:
@@ -62,6 +81,7 @@ def test_narrower_vectors(target: Target) -> None:
 def test_what_lies_in_panels_is_not_copied() -> None:
     text = print_kernel(product().kernel)
     assert "b_block" not in text
+    assert text.count("o0[") > 1  # by tiles, and for the last rows from scratch
     assert "prefetch p1[" in text
     copied = print_kernel(product(dtype=float64).kernel)
     assert "b_block" in copied

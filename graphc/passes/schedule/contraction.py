@@ -36,7 +36,15 @@ from graphc.ir.ops.channels_last import PANEL
 from graphc.ir.target import Target
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.contraction_match import Match, match, merged
-from graphc.passes.schedule.epilogue import Sums, epilogue, is_plain, reads_ahead, turn
+from graphc.passes.schedule.epilogue import (
+    Finished,
+    Sums,
+    epilogue,
+    from_registers,
+    is_plain,
+    reads_ahead,
+    turn,
+)
 from graphc.passes.schedule.few_rows import FEW, few_rows
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import Nest
@@ -264,13 +272,17 @@ def _block(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
     The latter repays its code where one store reads an operand of the output's shape: the update
     of a weight. Several stores need more addresses than there are registers, and gain nothing.
     """
-    ahead = _ahead(plan, items)
-    sums, rows = _either(plan, names, ahead), plan.output_rows
-    parts = (*sums, *_results(plan, items, names))
+    ahead, rows = _ahead(plan, items), plan.output_rows
+    if plan.panels and plan.in_place and not _is_update(items):
+        finished = from_registers(plan.original, items)
+        if finished is not None:
+            sums = _sums(plan, names, ahead, finished=finished)
+            return (*sums, *_results(plan, items, names, plan.whole_rows))
+    parts = (*_either(plan, names, ahead), *_results(plan, items, names))
     few = isinstance(rows, int) and rows <= FEW
     if few or plan.strip is not None or not _is_update(items) or not is_plain(plan.original, items):
         return parts
-    beside = _sums(plan, names, ahead, _finish(plan, items, names))
+    beside = _sums(plan, names, ahead, finish=_finish(plan, items, names))
     return beside if isinstance(rows, int) else (If(E.index(rows) <= FEW, parts, beside),)
 
 
@@ -322,7 +334,10 @@ def _either(plan: Plan, names: Names, ahead: Finish | None) -> Body:
     return (If(E.index(count) <= FEW, few, _sums(plan, names, ahead)),)
 
 
-def _sums(plan: Plan, names: Names, ahead: Finish | None, finish: Finish | None = None) -> Body:
+def _sums(
+    plan: Plan, names: Names, ahead: Finish | None, finish: Finish | None = None,
+    finished: Finished | None = None,
+) -> Body:  # fmt: skip
     """Return the loop over depth that leaves a block's sums in scratch, or finishes them."""
     step, total = symbol("depth_step"), product(a.extent for a in plan.matched.depth)
     body = (
@@ -330,7 +345,7 @@ def _sums(plan: Plan, names: Names, ahead: Finish | None, finish: Finish | None 
         Let("depth", E.index(dim_min(total - symbol("depth_block") * step, step))),
         *_pack_a(plan, names),
         *(() if plan.panels else _pack_b(plan, names)),
-        *_tiles(plan, ahead, finish),
+        *_tiles(plan, ahead, finish, finished),
     )
     return (For("depth_block", E.index(0), E.index(symbol("depth_blocks")), body),)
 
@@ -363,7 +378,9 @@ def _pack_b(plan: Plan, names: Names) -> Body:
     return turned or pack(scratch, depth, columns, plan.b, lanes, names)
 
 
-def _tiles(plan: Plan, ahead: Finish | None, finish: Finish | None) -> Body:
+def _tiles(
+    plan: Plan, ahead: Finish | None, finish: Finish | None, finished: Finished | None
+) -> Body:
     """Return loops over the register tiles of a block."""
     blocks, a_pitch = plan.blocks, plan.a_scratch.shape[1]
     steps = (a_pitch, 1) if plan.a_by_depth else (1, a_pitch)
@@ -373,15 +390,20 @@ def _tiles(plan: Plan, ahead: Finish | None, finish: Finish | None) -> Body:
         main, whole = plan.in_place, plan.whole_rows
         rest = replace(rest, origin=-whole * steps[0])
     b = plan.panels or plan.b_scratch
-    return Tiles(blocks, b, plan.c_scratch, main, rest, whole, finish, ahead).loops()
+    return Tiles(blocks, b, plan.c_scratch, main, rest, whole, finish, ahead, finished).loops()
 
 
-def _results(plan: Plan, items: Sequence[Nest], names: Names) -> Body:
-    """Return loops that apply the stores to the sums of a block, turned back if they lie turned."""
-    rows, columns = (symbol("row0"), symbol("rows")), (symbol("column0"), symbol("columns"))
-    lanes = plan.blocks.lanes
+def _results(plan: Plan, items: Sequence[Nest], names: Names, done: Dim = 0) -> Body:
+    """Return loops that apply the stores to the sums of a block, turned back if they lie turned.
+
+    The first ``done`` rows have been stored.
+    """
+    rows = symbol("row0") + done, symbol("rows") - done
+    columns = symbol("column0"), symbol("columns")
+    lanes, c = plan.blocks.lanes, plan.c_scratch
     if plan.strip is None:
-        return epilogue(plan.original, items, Sums(plan.c_scratch, rows, columns), lanes, names)
+        sums = Sums(c, rows, columns, done * c.shape[1])
+        return epilogue(plan.original, items, sums, lanes, names)
     strip = symbol("strip")
     down = columns[0] + strip, dim_min(columns[1] - strip, lanes)
     loops = epilogue(plan.original, items, Sums(plan.strip, down, rows), lanes, names)

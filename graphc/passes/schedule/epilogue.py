@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, linear, symbol
+from graphc.ir.dim import Dim, linear, symbol, symbols
 from graphc.ir.expr import Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, Prefetch, Store
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.loops import LINE_BYTES, Body, operations, values_first, vector_loop
-from graphc.passes.schedule.nest import Nest
+from graphc.passes.schedule.nest import Nest, stride, substituted
 from graphc.passes.schedule.packing import Names, Stretch, over, over_runs, touched
 from graphc.passes.schedule.vectorize import vector_store
 
@@ -53,6 +53,76 @@ def epilogue(matched: Match, items: Sequence[Nest], sums: Sums, lanes: int, name
     before, down = touched(Stretch(rows, *sums.rows), names)
     more, runs = touched(Stretch(columns, *sums.columns), names)
     return (*before, *more, *over(down, names, row))
+
+
+Finished = Callable[[Dim, Dim, Expr], Body]
+"""``finished(row, column, sums)`` stores what a register tile of sums gives, from there on."""
+
+
+def from_registers(matched: Match, items: Sequence[Nest]) -> Finished | None:
+    """Return what applies the stores to whole register tiles, rows by vectors by lanes, or None.
+
+    That takes operands that are read by rows and columns as tiles are: a bias, a residual.
+    """
+    holder = E.use("sum", matched.reduce)
+    down, across, stores = _merged_stores(matched, items, holder)
+    if len(down) > 1 or len(across) > 1:
+        return None
+    row, column = down[0].name, across[0].name
+    if not all(_by_tiles(store, {row, column}) for store in stores):
+        return None
+
+    def finished(first: Dim, left: Dim, sums: Expr) -> Body:
+        place, memo = {row: first, column: left}, dict[Expr, Expr]()
+        found = []
+        for store in stores:
+            steps = {id(e): _steps(e, row, column) for e in _accesses(store)}
+
+            def visit(node: Expr, steps: dict[int, tuple[Dim, Dim]] = steps) -> Expr | None:
+                return _tile_load(node, steps[id(node)], sums.tile) if id(node) in steps else None
+
+            value = E.rebuild(store.value, visit, {holder: sums})
+            by_row, by_column = steps[id(store)]
+            strides = (by_row, by_column * sums.tile[2], by_column)
+            value, offset = (substituted(e, place, memo) for e in (value, store.offset))
+            found.append(Store(store.buffer, offset, value, strides))
+        return values_first(found)
+
+    return finished
+
+
+def _accesses(store: Store) -> list[Load | Store]:
+    return [*(e for e in E.walk(store.value) if isinstance(e, Load)), store]
+
+
+def _by_tiles(store: Store, names: set[str]) -> bool:
+    """Return whether loop variables are in offsets only, each a constant step there."""
+    accesses = _accesses(store)
+    if any(e.mask is not None or not isinstance(e.offset, Index) for e in accesses):
+        return False
+    offsets = {id(e.offset) for e in accesses}
+    for expr in E.walk(store.value):
+        if isinstance(expr, Index) and id(expr) not in offsets and names & symbols(expr.dim):
+            return False
+    found = [stride(e, name) for e in accesses for name in names]
+    return all(step is not None and not names & symbols(step) for step in found)
+
+
+def _steps(access: Load | Store, row: str, column: str) -> tuple[Dim, Dim]:
+    steps = stride(access, row), stride(access, column)
+    assert steps[0] is not None and steps[1] is not None  # `_by_tiles` looked
+    return steps[0], steps[1]
+
+
+def _tile_load(load: Expr, steps: tuple[Dim, Dim], tile: tuple[int, ...]) -> Expr:
+    """Return a load of what a tile of the output reads."""
+    assert isinstance(load, Load)
+    (by_row, by_column), (rows, vectors, lanes) = steps, tile
+    if by_row == 0 and by_column == 0:
+        return load
+    across = (1, 1) if by_column == 0 else (vectors, lanes)
+    shape = (1 if by_row == 0 else rows, *across)
+    return E.load(load.buffer, load.offset, shape, (by_row, by_column * lanes, by_column))
 
 
 def reads_ahead(

@@ -82,6 +82,9 @@ class Tiles:
     ahead : callable, optional
         ``ahead(start, count)`` returns what asks for the memory that the stores will read for these
         rows of the columns at hand, beside the last products of a tile.
+    finished : callable, optional
+        ``finished(row, column, tile)`` stores what the whole sums of a tile of full height give,
+        straight from its registers; ``sums`` gets none of them.
     """
 
     blocks: Blocking
@@ -92,6 +95,7 @@ class Tiles:
     whole_rows: Dim
     finish: Finish | None = None
     ahead: Finish | None = None
+    finished: Callable[[Dim, Dim, Expr], Body] | None = None
 
     def loops(self) -> Body:
         """Return the loops: columns in strips, down each strip from tile to tile."""
@@ -104,7 +108,7 @@ class Tiles:
         whole = E.index(tile) < E.index(many)
         count: Dim = many + ceil_div(rows - many * full, small)
         sizes = {"wides": wides, "tiles": count}
-        if self.finish is not None or self.ahead is not None:
+        if self.finish is not None or self.ahead is not None or self.finished is not None:
             sizes["last"] = dim_max(symbol("depth_block") + 2 - symbol("depth_blocks"), 0)
         body: Body = (Let("i", E.index(place)), *self._panel(), *self._products(whole))
         if self.finish is not None:
@@ -182,8 +186,16 @@ class Tiles:
             Declare(register, start),
             If(E.index(symbol("depth_block")) > 0, (Assign(register, before),)),
             loop,
-            Store(sums, place, holder, strides),
+            *self._kept(Store(sums, place, holder, strides), full),
         )
+
+    def _kept(self, store: Store, full: bool) -> Body:
+        """Return what becomes of a tile's sums."""
+        if self.finished is None or not full:
+            return (store,)
+        row, column = symbol("row0") + symbol("i"), symbol("column0") + symbol("j")
+        last = E.index(symbol("last")) > E.index(0)
+        return (If(last, self.finished(row, column, store.value), (store,)),)
 
     def _next(self, strips: Dim) -> Body:
         """Return statements that find the strip behind the one at hand, of this block's depth.
