@@ -27,7 +27,8 @@ ORDER = {
     "ir": (
         "polynomial size_expr size_bounds dim "
         "sizes types operand graph operations scalar_math expr loop lowering target op pattern "
-        "evaluate ops plan table verify text printer kernel_printer scanner parser interp"
+        "scalar_text scalar_slope evaluate ops plan table verify text printer kernel_printer "
+        "scanner parser interp"
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training layout hoist differentiate "
@@ -43,8 +44,8 @@ ORDER = {
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
-        "sampling files autograd symbol functional numeric initializer lr_scheduler optimizer "
-        "metric_base metric gluon"
+        "scalar_source scalar sampling files autograd symbol functional numeric initializer "
+        "lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

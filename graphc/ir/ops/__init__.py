@@ -85,6 +85,9 @@ from graphc.ir.ops import (
     rows as rows,
 )
 from graphc.ir.ops import (
+    scalar as scalar,
+)
+from graphc.ir.ops import (
     slice_bounds as slice_bounds,
 )
 from graphc.ir.ops import (
