@@ -24,8 +24,8 @@ SPARSE = 4
 """Elements for each window of the pool from which on the rest is worth leaving out."""
 WINDOWS = 1024
 """Windows of an image, and channel, that one list holds."""
-IMAGE = 1 << 14
-"""Elements of an image whose gradient is kept at hand while it is added to."""
+IMAGE_BYTES = 1 << 18
+"""Of an image whose gradient is kept at hand while it is added to: it fits a second-level cache."""
 LEAST_RUN = 16
 """Weights of a window that repay finding their place."""
 CROSSING = 1.5
@@ -55,7 +55,8 @@ def _fits(node: Node, inputs: tuple[Value, ...]) -> bool:
     known = all(isinstance(n, int) for n in (*window, *counts, channels, *spatial))
     if not known or pays_trained(node):
         return False
-    if node.op.name == "conv_data_grad" and product((*spatial, channels)) > IMAGE:
+    image_bytes = product((*spatial, channels)) * node.types[0].dtype.item_bytes
+    if node.op.name == "conv_data_grad" and image_bytes > IMAGE_BYTES:
         return False
     run = product((*window, channels))
     assert isinstance(run, int)

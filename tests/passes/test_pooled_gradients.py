@@ -111,7 +111,7 @@ def test_winograds_are_taken_where_it_is_off() -> None:
 
 
 def test_a_large_image_is_not_kept_at_hand() -> None:
-    graph = pooled_gradients(trained((32, 40, 40), (8, 32, 5, 5), TWO))
+    graph = pooled_gradients(trained((64, 40, 40), (8, 64, 5, 5), TWO))
     assert {"conv_data_grad", "pooled_weight_grad"} <= names(graph)
 
 

@@ -29,7 +29,7 @@ CHAINS = 8
 LONG = 16
 """Vectors of a channel's weights from which on looking for gradients of zero is repaid."""
 CHANNELS = 8
-"""Output channels of a block."""
+"""Output channels of a block at most; blocks come in pairs of one size, for two cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class WeightGradient:
     def blocks(self) -> Body:
         """Return the loop over blocks of output channels."""
         walk = self.walk
-        block, count = symbol(walk.names()), ceil_div(walk.outs, CHANNELS)
+        block, count = symbol(walk.names()), 2 * ceil_div(walk.outs, 2 * CHANNELS)
         first, stop = block * walk.outs // count, (block + 1) * walk.outs // count
         size = walk.rows * walk.run
         return (
