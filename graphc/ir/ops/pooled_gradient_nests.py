@@ -22,8 +22,8 @@ Body = tuple[Stmt, ...]
 
 LANES = 8
 """Elements of a vector: runs start at multiples of it if channels are, and cross no line then."""
-VECTORS = 16
-"""Vectors of a tile."""
+VECTORS = 15
+"""Vectors of a tile: with the one that they are multiplied by they are the registers of AVX2."""
 CHAINS = 8
 """Vectors that multiply-adds need at least to follow each other without waiting."""
 LONG = 16
