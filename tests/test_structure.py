@@ -31,9 +31,9 @@ ORDER = {
         "scanner parser interp"
     ),
     "passes": (
-        "canonicalize row_updates fold winograd winograd_training layout hoist differentiate "
-        "partition fuse lower likeness schedule polynomials elementary trigonometry expand memory "
-        "manager"
+        "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
+        "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
+        "expand memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
