@@ -25,10 +25,9 @@ import pytest
 ORDER = {
     "base": "errors config lazy",
     "ir": (
-        "polynomial size_expr size_bounds dim "
-        "sizes types operand graph operations scalar_math expr loop lowering target op pattern "
-        "scalar_text scalar_slope evaluate ops plan table verify text printer kernel_printer "
-        "scanner parser interp"
+        "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
+        "expr loop lowering target op pattern scalar_text scalar_slope evaluate ops plan table "
+        "verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
