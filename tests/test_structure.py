@@ -25,14 +25,14 @@ import pytest
 ORDER = {
     "base": "errors config lazy",
     "ir": (
-        "polynomial size_expr size_bounds dim "
-        "sizes types operand graph operations scalar_math expr loop lowering target op pattern "
-        "evaluate ops plan table verify text printer kernel_printer scanner parser interp"
+        "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
+        "expr loop lowering target op pattern scalar_text scalar_slope evaluate ops plan table "
+        "verify text printer kernel_printer scanner parser interp"
     ),
     "passes": (
-        "canonicalize row_updates fold winograd winograd_training layout hoist differentiate "
-        "partition fuse lower likeness schedule polynomials elementary trigonometry expand memory "
-        "manager"
+        "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
+        "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
+        "expand memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
@@ -43,8 +43,8 @@ ORDER = {
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
-        "sampling files autograd symbol functional numeric initializer lr_scheduler optimizer "
-        "metric_base metric gluon"
+        "scalar_source scalar sampling files autograd symbol functional numeric initializer "
+        "lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

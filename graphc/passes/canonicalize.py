@@ -350,6 +350,29 @@ def _joined_scatters(c: Mapping[str, Value]) -> Value | None:
     return build(one.node.op, operands, attrs, one.node.where)[0]
 
 
+def _masked_in_windows(c: Mapping[str, Value]) -> Value | None:
+    """Mask the gradients of a pool's windows, rather than of the elements that they go to.
+
+    What an element is compared by is the largest of its window, where the gradient arrives.
+    """
+    index, spread, mask = c["index"].node, c["spread"].node, c["mask"].node
+    if c["spread"].shape != c["self"].shape or c["mask"].shape != c["self"].shape:
+        return None
+    largest = build(REGISTRY["max_pool"], index.inputs, index.attrs, index.where)[0]
+    kept = build(mask.op, (largest, c["limit"]), mask.attrs, mask.where)[0]
+    masked = build(c["self"].node.op, (kept, c["x"], c["zero"]), {}, c["self"].node.where)[0]
+    return build(spread.op, (masked, c["index"]), spread.attrs, spread.where)[0]
+
+
+def _sum_of_windows(c: Mapping[str, Value]) -> Value | None:
+    """Sum the gradients of a pool's windows before they are spread: each lands somewhere."""
+    node, spread = c["self"].node, c["spread"].node
+    spatial = range(2, c["spread"].ndim)
+    if not set(spatial) <= {a % c["spread"].ndim for a in node.attrs["axis"]}:
+        return None
+    return build(node.op, (spread.inputs[0],), node.attrs, node.where)[0]
+
+
 def _scatter(name: str, indices: str, rows: Capture) -> Pattern:
     return Pattern("scatter_add", (Capture(indices), rows), name=name)
 
@@ -357,6 +380,10 @@ def _scatter(name: str, indices: str, rows: Capture) -> Pattern:
 def _inner(op: str) -> Pattern:
     return Pattern(op, (X,), name="inner")
 
+
+_MASK = Pattern("greater", (Y, Capture("limit", lambda c: True)), name="mask")
+_INDEX = Pattern("max_pool_index", (Y,), name="index")
+_SPREAD = Pattern("max_pool_grad", (X, _INDEX), name="spread")
 
 _RULES = (
     Rule("x * 1", Pattern("multiply", (X, ONE), commutes=True), _as_self),
@@ -384,6 +411,9 @@ _RULES = (
     Rule("matmul of B'", Pattern("matmul", (Y, _inner("transpose"))), _matmul_transpose(1)),
     Rule("scatters added", Pattern("add", (_scatter("one", "i", X), _scatter("other", "j", Y))),
          _joined_scatters),
+    Rule("mask of a pool's gradient", Pattern("where", (_MASK, _SPREAD, ZERO)),
+         _masked_in_windows),
+    Rule("sum of a pool's gradient", Pattern("sum", (_SPREAD,)), _sum_of_windows),
     Rule("conv of points", Pattern("conv", (X, Y)), _strided_points(0)),
     Rule("conv_data_grad of points", Pattern("conv_data_grad", (X, Y)), _spread_points),
     Rule("conv_weight_grad of points", Pattern("conv_weight_grad", (X, Y)), _strided_points(1)),

@@ -18,6 +18,7 @@ from graphc.passes.fuse import fuse
 from graphc.passes.likeness import Arguments, likeness
 from graphc.passes.lower import Lowered, lower
 from graphc.passes.memory import lifetimes, storage
+from graphc.passes.pooled_gradients import pooled_gradients
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
@@ -28,6 +29,7 @@ GraphPass = Callable[[Graph], Graph]
 GRAPH_PASSES: tuple[GraphPass, ...] = (
     canonicalize,
     row_updates,
+    pooled_gradients,
     winograd,
     fuse,
 )

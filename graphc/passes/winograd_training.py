@@ -32,6 +32,12 @@ def winograd(graph: Graph) -> Graph:
     return rewrite(graph, _Replacing())
 
 
+def pays_trained(node: Node) -> bool:
+    """Return whether a convolution, or a gradient of one, is replaced where it is trained."""
+    wide = pays(node) and least_channels(node) >= TRAINED_CHANNELS
+    return config.current().winograd and wide
+
+
 class _Replacing:
     """What `rewrite` asks of each node; an array that two convolutions read is turned once."""
 
@@ -41,7 +47,7 @@ class _Replacing:
     def __call__(self, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         """Return the replacement of a convolution, None for what stays."""
         replacement = _REPLACEMENTS.get(node.op.name)
-        if replacement is None or not pays(node) or least_channels(node) < TRAINED_CHANNELS:
+        if replacement is None or not pays_trained(node):
             return None
         return (replacement(self, node, *inputs),)
 

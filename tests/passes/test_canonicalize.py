@@ -56,6 +56,14 @@ def spread(x: Value, *shape: int) -> Value:
     return node("broadcast_to", x, shape=shape)[0]
 
 
+def pool_gradient() -> Value:
+    """Return the gradient of a pool over the images, given a one for each window."""
+    settings = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0)}
+    index = op("max_pool_index", IMAGES, *settings.values())
+    arriving = node("full", shape=index.shape, value=1.0, dtype=float32)[0]
+    return node("max_pool_grad", arriving, index, spatial=IMAGES.shape[2:], **settings)[0]
+
+
 # Name of the rule, what it rewrites, and what comes out: a value, or names of the ops.
 CASES: list[tuple[str, Value, object]] = [
     ("x * 1", X * 1.0, X),
@@ -108,6 +116,16 @@ CASES: list[tuple[str, Value, object]] = [
         ["slice", "conv_weight_grad"],
     ),
     (
+        "mask of a pool's gradient",
+        op("where", op("greater", IMAGES, c(0.0)), pool_gradient(), c(0.0)),
+        ["max_pool", "constant", "greater", "full", "where", "max_pool_index", "max_pool_grad"],
+    ),
+    (
+        "sum of a pool's gradient",
+        node("sum", pool_gradient(), axis=(0, 2, 3), keepdims=True, dtype=None)[0],
+        ["full", "sum"],
+    ),
+    (
         "scatters added",
         op("scatter_add", PLACES, A, (9, 4)) + op("scatter_add", PLACES, A * A, (9, 4)),
         ["concat", "multiply", "concat", "scatter_add"],
@@ -136,6 +154,9 @@ def test_every_rule_has_a_case() -> None:
         X * 0.0,  # nan and inf times 0 are nan
         X - c(-0.0),
         X * 2.0,
+        op("where", op("greater", IMAGES + IMAGES, S), pool_gradient(), c(0.0)),
+        op("where", op("greater", IMAGES, c(0.0)), pool_gradient(), c(1.0)),
+        node("sum", pool_gradient(), axis=(0, 3), keepdims=True, dtype=None)[0],
         op("matmul", A, A),
         node("cast", node("cast", X, dtype=int32)[0], dtype=float32)[0],
         node("cast", node("cast", L, dtype=float64)[0], dtype=int64)[0],  # of 2 ** 53 + 1

@@ -241,7 +241,12 @@ def test_updates_run_beside_the_products_of_the_next_tile(rows):
         check(case, [random(float32, *s) for s in shapes], B=depth, K=columns)
 
 
-def test_what_stores_read_at_their_own_place_is_asked_for_beside_the_products():
+def requests(text: str, name: str) -> int:
+    """Return at how many places of a kernel lines of a buffer are asked for."""
+    return text.count(f"prefetch {name}[")
+
+
+def test_what_stores_touch_at_their_own_place_is_asked_for_beside_the_products():
     shapes = (N, K), (N, K), (B, K), (B, N), (K,)
     kinds = [TensorType(float32, s) for s in shapes]
 
@@ -250,8 +255,17 @@ def test_what_stores_read_at_their_own_place_is_asked_for_beside_the_products():
         return w - moved, moved
 
     text = print_kernel(Case(step, kinds).kernel)
-    assert all(text.count(f"prefetch p{k}[") == places for k, places in enumerate((2, 2, 0, 0, 0)))
-    assert "prefetch" not in print_kernel(matrices(True, False).kernel)
+    assert [requests(text, name) for name in ("p0", "p1", "o0", "o1", "p4")] == [2, 2, 2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("ta", "tb", "asked"),
+    [(False, False, "p1"), (False, True, "p0"), (True, False, "p0 p1"), (True, True, "p0 p1")],
+)
+def test_what_the_next_stretch_of_the_depth_copies_is_asked_for(ta, tb, asked):
+    text = print_kernel(matrices(ta, tb).kernel)
+    expected = [2 if name in asked else 0 for name in ("p0", "p1")]
+    assert [requests(text, name) for name in ("p0", "p1")] == expected
 
 
 @pytest.mark.parametrize("sizes", [(50, 37, 90), (3, 37, 90)])

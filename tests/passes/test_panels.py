@@ -85,4 +85,4 @@ def test_what_lies_in_panels_is_not_copied() -> None:
     assert "prefetch p1[" in text
     copied = print_kernel(product(dtype=float64).kernel)
     assert "b_block" in copied
-    assert "prefetch" not in copied
+    assert "prefetch p1" not in copied

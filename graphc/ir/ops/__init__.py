@@ -64,6 +64,12 @@ from graphc.ir.ops import (
     philox as philox,
 )
 from graphc.ir.ops import (
+    pooled_gradient_nests as pooled_gradient_nests,
+)
+from graphc.ir.ops import (
+    pooled_gradients as pooled_gradients,
+)
+from graphc.ir.ops import (
     pooling as pooling,
 )
 from graphc.ir.ops import (
@@ -83,6 +89,9 @@ from graphc.ir.ops import (
 )
 from graphc.ir.ops import (
     rows as rows,
+)
+from graphc.ir.ops import (
+    scalar as scalar,
 )
 from graphc.ir.ops import (
     slice_bounds as slice_bounds,

@@ -18,8 +18,6 @@ from graphc.passes.schedule.loops import Body, over_axes, vector_loop
 
 COLUMNS = 2048
 """Most columns of a block: prefetchers start anew with each row, so runs of memory are long."""
-FEWEST = 256
-"""Columns of a block at the least, where there are as many."""
 LINE = 64
 """Blocks have a multiple of so many columns, for vectors and lines of any type."""
 ROWS = 8
@@ -49,7 +47,7 @@ def width(vector: Axis, outer: Sequence[Axis], cores: int) -> Dim:
     others = dim_max(product(a.extent for a in outer), 1)
     whole = ceil_div(dim_max(vector.extent, 1) * others, COLUMNS * cores) * cores
     blocks = ceil_div(whole, others)
-    return dim_max(ceil_div(vector.extent, blocks * LINE) * LINE, FEWEST)
+    return dim_max(ceil_div(vector.extent, blocks * LINE), 1) * LINE
 
 
 def scratch(reduce: Reduce, position: int) -> Buffer:

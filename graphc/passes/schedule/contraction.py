@@ -36,13 +36,14 @@ from graphc.ir.ops.channels_last import PANEL
 from graphc.ir.target import Target
 from graphc.passes.schedule.blocking import blocking
 from graphc.passes.schedule.contraction_match import Match, match, merged
+from graphc.passes.schedule.copied_ahead import Requests, matrix
 from graphc.passes.schedule.epilogue import (
     Finished,
     Sums,
     epilogue,
     from_registers,
     is_plain,
-    reads_ahead,
+    lines_ahead,
     turn,
 )
 from graphc.passes.schedule.few_rows import FEW, few_rows
@@ -304,10 +305,10 @@ def _finish(plan: Plan, items: Sequence[Nest], names: Names) -> Finish:
 
 
 def _ahead(plan: Plan, items: Sequence[Nest]) -> Finish | None:
-    """Return what asks for the operands of the stores at some rows of a strip, if they have any."""
+    """Return what asks for the memory that the stores touch at some rows of a strip."""
 
     def ahead(start: Dim, count: Dim) -> Body:
-        return reads_ahead(plan.original, items, *_in_output(start, count))
+        return lines_ahead(plan.original, items, *_in_output(start, count))
 
     return ahead if plan.strip is None and ahead(0, 1) else None
 
@@ -390,7 +391,23 @@ def _tiles(
         main, whole = plan.in_place, plan.whole_rows
         rest = replace(rest, origin=-whole * steps[0])
     b = plan.panels or plan.b_scratch
-    return Tiles(blocks, b, plan.c_scratch, main, rest, whole, finish, ahead, finished).loops()
+    copied = _copied_next(plan)
+    c = plan.c_scratch
+    return Tiles(blocks, b, c, main, rest, whole, copied, finish, ahead, finished).loops()
+
+
+def _copied_next(plan: Plan) -> Requests:
+    """Return the requests for what the next stretch of the depth copies."""
+    step, total = symbol("depth_step"), product(a.extent for a in plan.matched.depth)
+    start = symbol("depth0") + step
+    count = dim_max(dim_min(total - start, step), 0)
+    columns = Stretch(plan.b_columns, symbol("column0"), symbol("columns"))
+    found = []
+    if plan.panels is None:
+        found.append(matrix(plan.b, Stretch(plan.b_depth, start, count), columns))
+    if plan.in_place is None:
+        found.append(matrix(plan.a, Stretch(plan.a_depth, start, count), plan.row_stretch))
+    return Requests([m for m in found if m is not None])
 
 
 def _results(plan: Plan, items: Sequence[Nest], names: Names, done: Dim = 0) -> Body:

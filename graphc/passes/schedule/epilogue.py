@@ -125,10 +125,10 @@ def _tile_load(load: Expr, steps: tuple[Dim, Dim], tile: tuple[int, ...]) -> Exp
     return E.load(load.buffer, load.offset, shape, (by_row, by_column * lanes, by_column))
 
 
-def reads_ahead(
+def lines_ahead(
     matched: Match, items: Sequence[Nest], rows: tuple[Dim, Dim], columns: tuple[Dim, Dim]
 ) -> Body:
-    """Return loops that ask for what the stores read at their own place: weights, a residual.
+    """Return loops that ask for what the stores touch at their own place: results, a residual.
 
     Stores that walk their rows or columns as several axes get none.
     """
@@ -136,23 +136,24 @@ def reads_ahead(
     if len(down) > 1 or len(across) > 1:
         return ()
     row, column = down[0].name, across[0].name
-    loads = (e for s in stores for e in E.walk(s.value) if isinstance(e, Load))
-    found = {e.buffer: e for e in loads if _is_own(e, row, column)}
+    loads = [e for s in stores for e in E.walk(s.value) if isinstance(e, Load) and e.mask is None]
+    places = [(e.buffer, e.offset) for e in loads] + [(s.buffer, s.offset) for s in stores]
+    found = {buffer: offset for buffer, offset in places if _is_own(offset, row, column)}
     asks = tuple(
         For(
             column, E.index(columns[0]), E.index(columns[0] + columns[1]),
-            (Prefetch(buffer, load.offset),), step=LINE_BYTES // buffer.dtype.item_bytes,
+            (Prefetch(buffer, offset, level=2),), step=LINE_BYTES // buffer.dtype.item_bytes,
         )
-        for buffer, load in found.items()
+        for buffer, offset in found.items()
     )  # fmt: skip
     return (For(row, E.index(rows[0]), E.index(rows[0] + rows[1]), asks),) if asks else ()
 
 
-def _is_own(load: Load, row: str, column: str) -> bool:
-    """Return whether other elements are read for each row, and neighbours along columns."""
-    if load.mask is not None or not isinstance(load.offset, Index):
+def _is_own(offset: Expr, row: str, column: str) -> bool:
+    """Return whether a place differs from row to row, and neighbours lie along columns."""
+    if not isinstance(offset, Index):
         return False
-    along, across = linear(load.offset.dim, row), linear(load.offset.dim, column)
+    along, across = linear(offset.dim, row), linear(offset.dim, column)
     return along is not None and along[0] != 0 and across is not None and across[0] == 1
 
 

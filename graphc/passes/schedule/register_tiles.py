@@ -10,6 +10,7 @@ from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, substitute, s
 from graphc.ir.expr import Buffer, Expr, Index, Load
 from graphc.ir.loop import Assign, Declare, For, If, Let, Store
 from graphc.passes.schedule.blocking import Blocking
+from graphc.passes.schedule.copied_ahead import Requests
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.packing import Stretch
 from graphc.passes.schedule.panels import Panels
@@ -76,6 +77,8 @@ class Tiles:
         behind the last row is zero.
     whole_rows : Dim
         Rows that tiles of full height cover.
+    copied : Requests
+        For what is copied next; each tile asks for its share.
     finish : callable, optional
         What to do with sums that are whole. A tile's are finished row by row between stretches of
         the next one's depth, so that divisions and waits for memory run beside multiply-adds.
@@ -93,6 +96,7 @@ class Tiles:
     main: Factor
     rest: Factor
     whole_rows: Dim
+    copied: Requests
     finish: Finish | None = None
     ahead: Finish | None = None
     finished: Callable[[Dim, Dim, Expr], Body] | None = None
@@ -107,17 +111,23 @@ class Tiles:
         place = dim_min(tile, many) * full + dim_max(tile - many, 0) * small
         whole = E.index(tile) < E.index(many)
         count: Dim = many + ceil_div(rows - many * full, small)
-        sizes = {"wides": wides, "tiles": count}
+        sizes = {"wides": wides, "tiles": count, "strips": strips}
         if self.finish is not None or self.ahead is not None or self.finished is not None:
             sizes["last"] = dim_max(symbol("depth_block") + 2 - symbol("depth_blocks"), 0)
-        body: Body = (Let("i", E.index(place)), *self._panel(), *self._products(whole))
+        body: Body = (*self._tile(place), *self._products(whole))
         if self.finish is not None:
             body = self._pipelined(place, whole, self.finish)
             count = count + 1
         down = For("tile", E.index(0), E.index(count), body)
         strip = (Let("j", E.index(j)), Let("wide", E.index(wide)), *self._next(strips), down)
         lets = tuple(Let(name, E.index(size)) for name, size in sizes.items())
-        return (*lets, For("strip", E.index(0), E.index(strips), strip))
+        return (*lets, For("strip", E.index(0), E.index(symbol("strips")), strip))
+
+    def _tile(self, place: Dim) -> Body:
+        """Return statements that name where the tile at hand lies, reads and asks."""
+        number = symbol("strip") * symbol("tiles") + symbol("tile")
+        shares = self.copied.shares(number, symbol("strips") * symbol("tiles"))
+        return (Let("i", E.index(place)), *self._panel(), *shares)
 
     def _pipelined(self, place: Dim, whole: Expr, finish: Finish) -> Body:
         """Return the step that multiplies one tile and finishes the tile before."""
@@ -126,8 +136,7 @@ class Tiles:
         pending = (dim_min(symbol("i"), symbol("rows")) - before) * symbol("last")
         beside = whole & self._wider(self.blocks.tile_vectors - 1)
         return (
-            Let("i", E.index(place)),
-            *self._panel(),
+            *self._tile(place),
             Let("before", E.index(earlier)),
             Let("pending", E.index(pending)),
             If(beside, (), finish(before, symbol("pending"))),
@@ -155,7 +164,7 @@ class Tiles:
             body += self.finish(symbol("before") + row, one)
         if self.ahead is not None:
             body += self.ahead(symbol("i") + row, symbol("last"))
-        return body
+        return body + self.copied.beside(row, self.blocks.tile_rows)
 
     def _wider(self, vectors: int) -> Expr:
         return E.index(symbol("wide")) > E.index(vectors * self.blocks.lanes)

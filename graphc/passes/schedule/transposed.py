@@ -32,6 +32,8 @@ from graphc.passes.schedule.nest import Nest, all_expressions, stride
 
 BLOCK = 256
 """Rows and columns of a block, which one iteration of the parallel axis writes."""
+NARROW = 4
+"""Columns that fill no square are taken by as many as a square has, divided by this."""
 NEAR = 64
 """Columns that are read before the next rows where results go by the caches: their lines, used in
 part, are still there for the next square.
@@ -116,10 +118,14 @@ def schedule(
     columns = start + (stop - start) // lanes * lanes
     rows = first + (last - first) // lanes * lanes
     within = (Axis(across.name, rows), first), (Axis(vector.name, columns), start)
+    narrow = max(lanes // NARROW, 1)
+    left = columns + (stop - columns) // narrow * narrow
     rest = E.iota(lanes) < E.index(vector.extent - symbol(vector.name))
-    margin = _loop(vector.name, columns, stop, emit(lanes, rest), lanes)
+    margin = _loop(vector.name, left, stop, emit(lanes, rest), lanes)
+    beside = (Axis(across.name, rows), first), (Axis(vector.name, left), columns)
     body = (
         *_squares(kernel, items, within, target),
+        *_strips(items, beside, lanes),
         _loop(across.name, first, rows, (margin,)),
         _loop(across.name, rows, last, vector_loop(vector.name, start, stop, lanes, emit)),
     )
@@ -136,6 +142,17 @@ def schedule(
     )
 
 
+def _strips(
+    items: Sequence[Nest], within: tuple[tuple[Axis, Dim], tuple[Axis, Dim]], lanes: int
+) -> Body:
+    """Return the loops over a few columns at once of those that fill no square."""
+    (row, first), (column, start) = within
+    narrow = max(lanes // NARROW, 1)
+    body = values_first([_square(n.store, row.name, column.name, (lanes, narrow)) for n in items])
+    along = _loop(row.name, first, row.extent, body, lanes)
+    return (_loop(column.name, start, column.extent, (along,), narrow),)
+
+
 def side(target: Target) -> int:
     """Return the rows and columns of a square."""
     return target.vector_bytes // 4
@@ -150,7 +167,7 @@ def _squares(
     """Return the loops over the whole squares of a block: of axes up to their ends."""
     lanes = side(target)
     (row, first), (column, start) = within
-    stores = [_square(n.store, row.name, column.name, lanes) for n in items]
+    stores = [_square(n.store, row.name, column.name, (lanes, lanes)) for n in items]
     left, right = symbol("left"), dim_min(row.extent, symbol("left") + NEAR)
     body = values_first(stores)
     near: Body = (_loop(row.name, left, right, body, lanes),)
@@ -171,14 +188,14 @@ def _loop(name: str, start: Dim, stop: Dim, body: Body, step: int = 1) -> For:
     return For(name, E.index(start), E.index(stop), body, step)
 
 
-def _square(store: Store, row: str, column: str, lanes: int) -> Store:
-    """Return the store of a square, ``row`` and ``column`` its first ones."""
+def _square(store: Store, row: str, column: str, size: tuple[int, int]) -> Store:
+    """Return the store of some rows and columns, ``row`` and ``column`` the first ones."""
 
     def visit(node: Expr) -> Expr | None:
         if not isinstance(node, Load):
             return None
         by_row, by_column = _steps(node, row, column)
-        tile = (1 if by_row == 0 else lanes, 1 if by_column == 0 else lanes)
+        tile = (1 if by_row == 0 else size[0], 1 if by_column == 0 else size[1])
         if tile == (1, 1):
             return node
         return E.load(node.buffer, node.offset, tile, (by_row, by_column))
