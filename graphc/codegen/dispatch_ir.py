@@ -1,12 +1,13 @@
 """The dispatcher's structures and its LLVM IR: a walker of launch tables and a worker's loop.
 
 How a parallel step runs. The caller writes the step into the pool and then publishes a *ticket*,
-one 64-bit word: the number of the step in the upper 40 bits, the chunks nobody has claimed yet in
-the lower 24. A thread claims a chunk by a compare-and-swap that takes one from the ticket. The
-word holds the step's number, so a thread that was preempted between reading the ticket and
-claiming can never take a chunk of another step. Who holds a claim *pins* the step: the caller
-leaves it only when the chunks run by workers (reported once per worker and step in ``finished``)
-and its own add up to all of them. Hence
+one 64-bit word: the number of the step in the upper 40 bits, below it the first chunk that nobody
+has claimed yet and how many there are. A thread claims a chunk by a compare-and-swap of the ticket:
+the caller the first, the next thread the last, so that in program after program each works on the
+same end, which its caches have. The word holds the step's number, so a thread that was preempted
+between reading it and claiming can never take a chunk of another step. Who holds a claim *pins* the
+step: the caller leaves it only when the chunks run by workers (reported once per worker and step in
+``finished``) and its own add up to all of them. Hence
 
 - a worker touches table, buffers and errors only between a claim and its report, so when
   ``graphc_run`` returns, nothing of the program is in use;
@@ -41,8 +42,8 @@ from graphc.codegen.llvm_builder import (
     zeroed,
 )
 
-TICKET_CHUNK_BITS = 24
-"""Bits of a ticket that count unclaimed chunks; a step of more chunks is run by its caller."""
+TICKET_CHUNK_BITS = 12
+"""Bits of a ticket that count chunks, twice; a step of more chunks is run by its caller."""
 
 _SPINS_BEFORE_YIELD = 1024
 _SPINS_PER_YIELD = 16
@@ -271,25 +272,29 @@ def _chunk(module: Module, fail: Function) -> Function:
 
 
 def _work(module: Module, chunk: Function) -> Function:
-    """``i64 work(Pool *)``: claim and run chunks until none is left; return how many it ran.
+    """``i64 work(Pool *, i64 last)``: run chunks from one end till none is left; return how many.
 
     All of them belong to one step: the first claim pins it until the caller of this function
     has reported them.
     """
-    body = _Body(module, "graphc_work", "q", "p")
-    builder, (pool,) = body.builder, body.arguments
-    ran = body.variable(body.constant(0))
+    body = _Body(module, "graphc_work", "q", "pq")
+    builder, (pool, last) = body.builder, body.arguments
+    ran, zero, one = body.variable(body.constant(0)), body.constant(0), body.constant(1)
     word, _ = body.at(pool, PoolState, "ticket")
+    bits, mask = body.constant(TICKET_CHUNK_BITS), body.constant(2**TICKET_CHUNK_BITS - 1)
+    from_front = builder.icmp_signed("==", last, zero)
+    moved = builder.select(from_front, body.constant(2**TICKET_CHUNK_BITS), zero)
     with body.loop() as (again, leave):
         ticket = body.load_atomic(pool, "ticket", "acquire")
-        left = builder.and_(ticket, body.constant(2**TICKET_CHUNK_BITS - 1))
-        body.go_if(builder.icmp_unsigned("==", left, body.constant(0)), leave)
-        fewer = builder.sub(ticket, body.constant(1))
+        left = builder.and_(ticket, mask)
+        body.go_if(builder.icmp_unsigned("==", left, zero), leave)
+        fewer = builder.sub(builder.add(ticket, moved), one)
         taken = builder.compare_and_swap(word, ticket, fewer, "acquire")
         body.go_if(_not(builder, taken), again)
-        number = builder.sub(body.load(pool, PoolState, "chunks"), left)
+        first = builder.and_(builder.lshr(ticket, bits), mask)
+        ahead = builder.select(from_front, zero, builder.sub(left, one))
         launch, failure = (body.load(pool, PoolState, name) for name in ("launch", "failure"))
-        builder.call(chunk, [launch, failure, number])
+        builder.call(chunk, [launch, failure, builder.add(first, ahead)])
         body.increase(ran)
     return body.returns(body.get(ran))
 
@@ -300,12 +305,11 @@ def _share(module: Module, work: Function, backoff: Function) -> Function:
     builder, (pool, launch, failure, chunks) = body.builder, body.arguments
     body.store(launch, pool, PoolState, "launch")
     body.store(failure, pool, PoolState, "failure")
-    body.store(chunks, pool, PoolState, "chunks")
     reported = body.load_atomic(pool, "finished")
-    bits = body.constant(TICKET_CHUNK_BITS)
+    bits = body.constant(2 * TICKET_CHUNK_BITS)
     step = builder.add(builder.lshr(body.load_atomic(pool, "ticket"), bits), body.constant(1))
     body.store_atomic(builder.or_(builder.shl(step, bits), chunks), pool, "ticket", "release")
-    ran = builder.call(work, [pool])
+    ran = builder.call(work, [pool, body.constant(0)])
     expected = builder.add(reported, builder.sub(chunks, ran))
     spins = body.variable(body.constant(0))
     with body.loop() as (_, leave):
@@ -457,7 +461,7 @@ def _worker(module: Module, work: Function, now: Function, backoff: Function) ->
         # a width just out of date lets in one thread too many or too few, which does no harm
         invited = builder.icmp_signed("<", index, body.load_atomic(pool, "width"))
         body.go_if(_not(builder, invited), idle)
-        ran = builder.call(work, [pool])
+        ran = builder.call(work, [pool, builder.and_(index, one)])
         body.go_if(builder.icmp_signed("==", ran, zero), idle)
         body.add_atomic(pool, "finished", ran, "release")
         builder.store(zero, since)

@@ -130,7 +130,7 @@ class PoolState(ctypes.Structure):
         Set to 1 to make every worker leave.
     awake : int
         Workers inside ``graphc_worker``.
-    ticket, launch, chunks, failure : int
+    ticket, launch, failure : int
         The step in progress, see the module's description.
     finished : int
         Chunks that workers have run since the pool was made.
@@ -145,9 +145,8 @@ class PoolState(ctypes.Structure):
         ("_awake_padding", _padding(2)),
         ("ticket", ctypes.c_int64),
         ("launch", ctypes.c_void_p),
-        ("chunks", ctypes.c_int64),
         ("failure", ctypes.c_void_p),
-        ("_ticket_padding", _padding(4)),
+        ("_ticket_padding", _padding(3)),
         ("finished", ctypes.c_int64),
         ("_finished_padding", _padding(1)),
     ]
