@@ -30,6 +30,7 @@ from graphc.frontend.context import num_gpus as num_gpus
 from graphc.frontend.functional import grad as grad
 from graphc.frontend.functional import value_and_grad as value_and_grad
 from graphc.frontend.jit import compile as compile
+from graphc.frontend.kernel import kernel as kernel
 from graphc.frontend.scalar import scalar as scalar
 from graphc.runtime.profile import profile as profile
 

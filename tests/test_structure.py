@@ -26,8 +26,8 @@ ORDER = {
     "base": "errors config lazy",
     "ir": (
         "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
-        "expr loop lowering target op pattern scalar_text scalar_slope evaluate ops plan table "
-        "verify text printer kernel_printer scanner parser interp"
+        "expr loop lowering target op pattern scanner signature scalar_text scalar_slope evaluate "
+        "ops plan table verify text printer kernel_printer parser interp"
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
@@ -37,14 +37,14 @@ ORDER = {
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
         "llvm_conversions llvm_memory llvm_kernel llvm_compile numba_lowering numba_engine "
-        "llvm_engine cache counters dispatch_layout dispatch_ir dispatch compiler"
+        "llvm_engine python_kernels cache counters dispatch_layout dispatch_ir dispatch compiler"
     ),
     "runtime": "random threads locks limits profile blocks program saved",
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
-        "scalar_source scalar sampling files autograd symbol functional numeric initializer "
-        "lr_scheduler optimizer metric_base metric gluon"
+        "scalar_source scalar kernel_source kernel sampling files autograd symbol functional "
+        "numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from graphc.cli.target import Subject
-from graphc.codegen import compiler, python_text
+from graphc.codegen import compiler
 from graphc.codegen.cpu import host_target
 from graphc.errors import ArgumentError, nearest
 from graphc.ir.dim import symbols
@@ -167,7 +167,7 @@ class Stages:
         sign = COMMENT.get(stage, "#")
         for launch in self.chosen():
             title = f"{launch.kernel.name} {launch.label}"
-            code = python_text.source(launch.kernel)
+            code = compiler.source_of(launch.kernel, self.target)
             if code in first:
                 parts.append(f"{sign} {title}: the same code as {first[code]}\n")
                 continue
@@ -190,7 +190,7 @@ def _lowered(launch: LaunchSpec, target: Target) -> str:
 _WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {
     "lower": _lowered,
     "kernel": lambda launch, target: print_kernel(launch.kernel, launch.label),
-    "source": lambda launch, target: python_text.source(launch.kernel),
+    "source": lambda launch, target: compiler.source_of(launch.kernel, target),
     "llvm": lambda launch, target: compiler.llvm_ir(launch.kernel, target),
     "asm": lambda launch, target: compiler.assembly(launch.kernel, target),
 }

@@ -16,14 +16,24 @@ from types import ModuleType
 from typing import Any
 
 from graphc import config, lazy
-from graphc.codegen import cache, counters, llvm_compile, llvm_engine, numba_engine
+from graphc.codegen import (
+    cache,
+    counters,
+    llvm_compile,
+    llvm_engine,
+    numba_engine,
+    python_kernels,
+)
 from graphc.codegen.llvm_kernel import SYMBOL
-from graphc.ir.loop import Kernel
+from graphc.ir.loop import Kernel, python_of
 from graphc.ir.target import Target
 
 ENGINES: dict[str, ModuleType] = {engine.NAME: engine for engine in (llvm_engine, numba_engine)}
 """Each offers ``source(kernel, target)``, what kernels are told apart by, and ``llvm_text(source,
 target)``; ``PASSES`` that LLVM shall run on it, and ``FILES`` that it is made of."""
+
+_BY_NAME = ENGINES | {python_kernels.NAME: python_kernels}
+"""The engines that an option chooses, and the one of kernels that are Python already."""
 
 # What object code depends on beside its source; a change of one of them makes new keys.
 _SHARED_FILES = (
@@ -59,6 +69,11 @@ def current_engine() -> Any:
     return ENGINES[config.current().engine]
 
 
+def engine_of(kernel: Kernel) -> Any:
+    """Return the engine that compiles a kernel."""
+    return current_engine() if python_of(kernel) is None else python_kernels
+
+
 def compile_kernels(kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
     """Return native code for scheduled kernels; equal ones are compiled once.
 
@@ -92,7 +107,7 @@ class Compilation:
     """
 
     def __init__(self, target: Target) -> None:
-        self._target, self._engine = target, current_engine()
+        self._target = target
         self._pool = ThreadPoolExecutor(config.current().compile_threads, "graphc-compile")
         self._collecting, self._interval_s = gc.isenabled(), sys.getswitchinterval()
         self._known: dict[Kernel, str] = {}
@@ -116,12 +131,15 @@ class Compilation:
         """Begin with a kernel, unless it is known already."""
         nameless = replace(kernel, name="")
         if nameless not in self._known:
-            text = self._engine.source(kernel, self._target)
-            key = self._known[nameless] = kernel_key(text, self._target)
+            engine = engine_of(kernel)
+            text = engine.source(kernel, self._target)
+            key = self._known[nameless] = kernel_key(text, self._target, engine.NAME)
             if key not in self._jobs and load_cached(key, self._target) is None:
                 # LLVM, where most of the time goes, runs without Python's lock.
                 run = copy_context().run
-                self._jobs[key] = self._pool.submit(run, object_code, text, self._target)
+                self._jobs[key] = self._pool.submit(
+                    run, object_code, text, self._target, engine.NAME
+                )
         self._keys.append(self._known[nameless])
 
     def finish(self) -> list[CompiledKernel]:
@@ -136,7 +154,7 @@ class Compilation:
         return [_loaded[key] for key in self._keys]
 
 
-def object_code(source: str, target: Target) -> bytes:
+def object_code(source: str, target: Target, engine: str = "") -> bytes:
     """Return the object file of a kernel's source; its only symbol is `SYMBOL`.
 
     Raises
@@ -144,27 +162,34 @@ def object_code(source: str, target: Target) -> bytes:
     CompileError
         If the target lacks an instruction that the kernel needs.
     """
-    engine = current_engine()
-    return llvm_compile.object_code(engine.llvm_text(source, target), target, engine.PASSES)
+    writer: Any = _BY_NAME[engine or config.current().engine]
+    text, library = writer.llvm_text(source, target), getattr(writer, "LIBRARY", ())
+    return llvm_compile.object_code(text, target, writer.PASSES, library)
+
+
+def source_of(kernel: Kernel, target: Target) -> str:
+    """Return a kernel as Python text."""
+    writer = numba_engine if python_of(kernel) is None else python_kernels
+    return writer.source(kernel, target)
 
 
 def llvm_ir(kernel: Kernel, target: Target) -> str:
     """Return a kernel's optimized LLVM IR."""
-    engine = current_engine()
+    engine = engine_of(kernel)
     text = engine.llvm_text(engine.source(kernel, target), target)
     return str(llvm_compile.optimized(text, target, engine.PASSES))
 
 
 def assembly(kernel: Kernel, target: Target) -> str:
     """Return a kernel's machine code as assembly."""
-    engine = current_engine()
+    engine = engine_of(kernel)
     text = engine.llvm_text(engine.source(kernel, target), target)
     return llvm_compile.assembly(text, target, engine.PASSES)
 
 
-def kernel_key(text: str, target: Target) -> str:
+def kernel_key(text: str, target: Target, engine: str = "") -> str:
     """Return the key of a kernel's source on a target."""
-    engine, width = config.current().engine, str(target.vector_bytes)
+    engine, width = engine or config.current().engine, str(target.vector_bytes)
     return cache.key_of(
         text, engine, target.triple, target.cpu, target.features, width, versions(engine)
     )
@@ -190,11 +215,11 @@ def load_cached(key: str, target: Target) -> CompiledKernel | None:
 @remember
 def versions(engine: str) -> str:
     """Return what the code of an unchanged source depends on: packages, Python, the engine."""
-    packages = ("llvmlite", *(["numba"] if engine == "numba" else []))
+    packages = ("llvmlite", *(["numba"] if engine != "llvm" else []))
     found = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"
     folder = Path(__file__).parent
-    files = (*_SHARED_FILES, *ENGINES[engine].FILES)
+    files = (*_SHARED_FILES, *_BY_NAME[engine].FILES)
     return cache.key_of(
         *found, python, *((folder / name).read_text(encoding="utf-8") for name in files)
     )
@@ -214,12 +239,10 @@ def _load(key: str, code: bytes, target: Target) -> CompiledKernel:
     if linker is None:
         made = binding.create_lljit_compiler(llvm_compile.new_machine(target))
         linker = _linkers.setdefault(target, made)
-    library = (
-        binding.JITLibraryBuilder()
-        .add_object_img(code)
-        .export_symbol(SYMBOL)
-        .link(linker, f"{key}-{next(_numbers)}")
-    )
+    builder = binding.JITLibraryBuilder().add_object_img(code).export_symbol(SYMBOL)
+    if llvm_compile.undefined_symbols(code):  # functions of the C library
+        builder = builder.add_current_process()
+    library = builder.link(linker, f"{key}-{next(_numbers)}")
     compiled = CompiledKernel(key, library[SYMBOL])
     _libraries.append(library)
     return _loaded.setdefault(key, compiled)

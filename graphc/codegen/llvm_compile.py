@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -92,22 +92,45 @@ def _emitted(module: Any, target: Target) -> bytes:
         ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
-def object_code(text: str, target: Target, passes: Sequence[str]) -> bytes:
-    """Return the object file of LLVM IR text.
+def object_code(
+    text: str, target: Target, passes: Sequence[str], library: Collection[str] = ()
+) -> bytes:
+    """Return the object file of LLVM IR text, which may call functions of a library.
 
     Raises
     ------
     CompileError
-        If the code would call anything outside itself.
+        If the code would call anything else outside itself.
     """
     code = _emitted(optimized(text, target, passes), target)
-    missing = undefined_symbols(code)
+    missing = [name for name in undefined_symbols(code) if name not in library]
+    if missing and library:
+        raise CompileError(
+            f"a kernel calls {', '.join(missing)[:200]}, which only Python has",
+            remedy="It cannot make arrays or other objects, print, or catch exceptions: take "
+            "scratch memory as one more output.",
+        )
     if missing:
         raise CompileError(
             f"kernel code calls {', '.join(missing)}, which {target.cpu} has no instruction for",
             remedy="graphc needs fused multiply-add and rounding: x86-64-v3 or 64-bit ARM.",
         )
     return code
+
+
+def only_last(text: str, target: Target) -> str:
+    """Return a module's text with its last function and what that needs."""
+    binding = lazy.llvmlite_binding()
+    module = binding.parse_assembly(text, binding.create_context())
+    for function in [f for f in module.functions if not f.is_declaration][:-1]:
+        function.linkage = "internal"
+    builder = binding.create_pass_builder(
+        machine(target), binding.create_pipeline_tuning_options(speed_level=2)
+    )
+    manager = binding.create_new_module_pass_manager()
+    manager.add_global_dead_code_eliminate_pass()
+    manager.run(module, builder)
+    return str(module)
 
 
 def assembly(text: str, target: Target, passes: Sequence[str]) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 
 from graphc.codegen.python_text import DTYPE_NAMES, FOLDS, source
 from graphc.ir import scalar_math
-from graphc.ir.loop import Kernel
+from graphc.ir.dim import evaluate
+from graphc.ir.loop import Kernel, Python, python_of
 from graphc.ir.types import DType
 
 Array = Any
@@ -58,7 +59,25 @@ def run_python(
     ValueError
         If a buffer is not C-contiguous or has another dtype than its parameter.
     """
+    call = python_of(kernel)
+    if call is not None:
+        return _run_call(kernel, call, buffers, sizes)
     return run_source(source(kernel), buffers, sizes, begin, end, error)
+
+
+def _run_call(
+    kernel: Kernel, call: Python, buffers: Sequence[np.ndarray], sizes: Sequence[int]
+) -> int:
+    """Run a kernel that is Python already."""
+    known = dict(zip(kernel.sizes, sizes, strict=True))
+    arrays = {
+        parameter.name: buffer.reshape([evaluate(d, known) for d in parameter.shape])
+        for parameter, buffer in zip(kernel.params, buffers, strict=True)
+    }
+    scope: dict[str, Any] = {}
+    exec(compile(call.source, f"<kernel {call.function}>", "exec"), scope)
+    scope[call.function](*(arrays[buffer.name] for buffer in call.buffers))
+    return 0
 
 
 def run_source(

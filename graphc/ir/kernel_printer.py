@@ -48,6 +48,7 @@ from graphc.ir.loop import (
     Kernel,
     Let,
     Prefetch,
+    Python,
     Stmt,
     Store,
 )
@@ -154,6 +155,8 @@ class _Writer:
                 self.lines.append(f"{_INDENT * indent}alloc {buffer} in {buffer.space}")
             case Fail():
                 self.simple(indent, lambda: self.fail(statement), *statement.details)
+            case Python():
+                self.lines += self.python(statement, _INDENT * indent)
 
     def simple(self, indent: int, write: object, *roots: Expr) -> None:
         """Write one line, behind the lines that name what it shares."""
@@ -183,6 +186,11 @@ class _Writer:
     def prefetch(self, ahead: Prefetch) -> str:
         far = "" if ahead.level == 1 else f" into level {ahead.level}"
         return f"prefetch {ahead.buffer.name}[{self.place(ahead.offset, (), ())}]{far}"
+
+    def python(self, call: Python, indent: str) -> list[str]:
+        names = ", ".join(buffer.name for buffer in call.buffers)
+        source = (f"{indent}{_INDENT}| {line}".rstrip() for line in call.source.splitlines())
+        return [f"{indent}python {call.function}({names})", *source]
 
     def fail(self, fail: Fail) -> str:
         return f"fail({', '.join([str(fail.code), *map(self.text, fail.details)])})"

@@ -120,6 +120,19 @@ class Fail(Stmt):
 
 
 @dataclass(frozen=True, slots=True)
+class Python(Stmt):
+    """Call a function of Python text on whole arrays, inputs and then outputs.
+
+    ``source`` is a module's text that defines ``function``. It is the only statement of its kernel,
+    which Numba compiles.
+    """
+
+    function: str
+    source: str
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """A kernel: parameters, sizes, body.
 
@@ -152,6 +165,12 @@ class Kernel:
     work: Dim = 1
     ordered: bool = False
     where: Location | None = field(default=None, compare=False)
+
+
+def python_of(kernel: Kernel) -> Python | None:
+    """Return the call that is all of a kernel, if it is one in Python."""
+    first = kernel.body[0] if len(kernel.body) == 1 else None
+    return first if isinstance(first, Python) else None
 
 
 BEGIN = "begin"

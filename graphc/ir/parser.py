@@ -11,17 +11,16 @@ from typing import Any
 
 import graphc.ir.ops  # noqa: F401  (registers the records that a text may name)
 from graphc.errors import GraphcError, nearest
-from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value, placeholder
 from graphc.ir.op import Pointwise
 from graphc.ir.operand import REGISTRY
 from graphc.ir.scanner import Scanner, shown
+from graphc.ir.signature import DTYPE_OF, scan_shape, scan_type
 from graphc.ir.sizes import Constraint
-from graphc.ir.types import DTYPES, DType, TensorType
+from graphc.ir.types import DType, TensorType
 
 MAX_GRAPH_DEPTH = 16
 MAX_TUPLE_DEPTH = 32
-_DTYPES = {dtype.short: dtype for dtype in DTYPES}
 _WORDS = {"None": None, "True": True, "False": False, "inf": float("inf"), "nan": float("nan")}
 
 
@@ -89,7 +88,7 @@ class _GraphParser:
             scan.take("%")
             name = scan.name("the name of an input")
             scan.take(":")
-            value = placeholder(name, self.type())
+            value = placeholder(name, scan_type(self.scan))
             if name in self.inputs:
                 raise scan.error(f"two inputs are called {shown(name)}", start)
             self.inputs[name] = value
@@ -121,9 +120,9 @@ class _GraphParser:
         operands = tuple(self.operands())
         attrs = self.attributes() if scan.looking_at("{") else {}
         scan.take(":")
-        types = [self.type()]
+        types = [scan_type(self.scan)]
         while scan.accept(","):
-            types.append(self.type())
+            types.append(scan_type(self.scan))
         where = scan.location()
         while (key := scan.nested_key()) is not None:
             attrs[key] = self.nested()
@@ -232,32 +231,7 @@ class _GraphParser:
                 start,
             )
 
-    # -- types and attributes ----------------------------------------------------------------
-
-    def type(self) -> TensorType:
-        scan = self.scan
-        scan.skip()
-        start = scan.position
-        name = scan.identifier("a type such as f32[2, 3]")
-        if name not in _DTYPES:
-            raise scan.error(f"there is no dtype {shown(name)}.{nearest(name, _DTYPES)}", start)
-        return TensorType(_DTYPES[name], self.shape())
-
-    def shape(self) -> tuple[Dim, ...]:
-        scan = self.scan
-        scan.take("[")
-        sizes: list[Dim] = []
-        while not scan.looking_at("]"):
-            scan.skip()
-            start = scan.position
-            size = scan.dim(",]")
-            if isinstance(size, int) and size < 0:
-                raise scan.error("a size is not negative", start)
-            sizes.append(size)
-            if not scan.accept(","):
-                break
-        scan.take("]", "',' or ']'")
-        return tuple(sizes)
+    # -- attributes --------------------------------------------------------------------------
 
     def attributes(self) -> dict[str, Any]:
         scan = self.scan
@@ -306,9 +280,9 @@ class _GraphParser:
         word = scan.whole_word()
         if word in _WORDS:
             return _WORDS[word]
-        if word in _DTYPES:
-            dtype: DType = _DTYPES[word]
-            return TensorType(dtype, self.shape()) if scan.here("[") else dtype
+        if word in DTYPE_OF:
+            dtype: DType = DTYPE_OF[word]
+            return TensorType(dtype, scan_shape(self.scan)) if scan.here("[") else dtype
         if word == "size" and scan.accept("("):
             dim = scan.dim(")")
             scan.take(")")

@@ -21,6 +21,7 @@ from graphc.ir.loop import (
     Kernel,
     Let,
     Prefetch,
+    Python,
     Stmt,
     Store,
 )
@@ -122,6 +123,10 @@ def _verify_body(
             case Fail():
                 for expr in statement.details:
                     _verify_expr(kernel, expr, names, buffers)
+            case Python():
+                for buffer in statement.buffers:
+                    if buffer.name not in buffers:
+                        raise VerifyError(f"{kernel.name}: calls Python on unknown {buffer}")
 
 
 def _verify_expr(kernel: Kernel, root: Expr, names: set[str], buffers: set[str]) -> None:

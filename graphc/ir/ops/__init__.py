@@ -73,6 +73,9 @@ from graphc.ir.ops import (
     pooling as pooling,
 )
 from graphc.ir.ops import (
+    python_kernel as python_kernel,
+)
+from graphc.ir.ops import (
     random as random,
 )
 from graphc.ir.ops import (

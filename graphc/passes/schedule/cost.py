@@ -1,7 +1,8 @@
 """What a kernel computes and moves, read off its plain loop nest: the least that any schedule does.
 
 Counted are floating-point operations (one each, transcendental functions too; a multiply-add is
-two) and the bytes of operands and results, each element once however often it is used. Both
+two) and the bytes of operands and results, each element once however often it is used; of a call of
+Python the bytes alone. Both
 branches of a condition count, and so do multiplications by padding. Explicit loops may work on
 tiles: each element counts.
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_min, product, substitute, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load, Reduce
-from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Python, Stmt, Store
 from graphc.ir.plan import Cost
 from graphc.passes.schedule.nest import free_names
 
@@ -37,6 +38,9 @@ def cost(kernel: Kernel) -> Cost:
             accesses.setdefault(node.buffer, []).append(times * _elements_of(node))
         elif node.dtype.floating and (isinstance(node, Reduce) or node.op not in _FREE):
             flops = flops + times * _elements_of(node) * _operations(node)
+    for statement in kernel.body:
+        if isinstance(statement, Python):
+            accesses |= {buffer: [product(buffer.shape)] for buffer in statement.buffers}
     moved: Dim = 0
     for buffer in kernel.params:
         moved = moved + _elements(buffer, accesses.get(buffer, [])) * buffer.dtype.item_bytes
