@@ -43,8 +43,8 @@ ORDER = {
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
-        "scalar_source scalar kernel_source kernel sampling files autograd symbol functional "
-        "numeric initializer lr_scheduler optimizer metric_base metric gluon"
+        "source scalar_source scalar kernel_source kernel sampling files autograd symbol "
+        "functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
 }

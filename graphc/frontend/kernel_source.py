@@ -6,7 +6,6 @@ import ast
 import builtins
 import inspect
 import math
-import textwrap
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, Location
+from graphc.frontend.source import definition
 
 _MODULES = ("numpy", "math")
 
@@ -27,14 +27,16 @@ def module_of(function: Callable[..., Any]) -> str:
         With the line, where it uses what has no form in text, or has no source.
     """
     parts: dict[str, str] = {}
-    _add(function, parts)
+    _add(function, parts, {function})
     return "\n\n".join(parts.values()) + "\n"
 
 
-def _add(function: Callable[..., Any], parts: dict[str, str]) -> None:
-    """Add a function's text behind that of what it uses."""
-    tree, first = _definition(function)
-    file = inspect.getsourcefile(function) or ""
+def _add(
+    function: Callable[..., Any], parts: dict[str, str], known: set[Callable[..., Any]]
+) -> None:
+    """Add a function's text behind that of what it uses; ``known`` ones are there or to come."""
+    tree, file, first = definition(function)
+    tree.decorator_list = []
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
            and isinstance(node.ctx, ast.Store)}  # fmt: skip
     own |= {a.arg for a in ast.walk(tree) if isinstance(a, ast.arg)}
@@ -48,37 +50,17 @@ def _add(function: Callable[..., Any], parts: dict[str, str]) -> None:
                 continue
             raise _error(function, file, first + node.lineno - 1, f"{node.id}, which is undefined")
         value = around[node.id]
-        if value is function:
-            continue
         text = _text(node.id, value)
         if text is None and isinstance(value, FunctionType):
-            parts[node.id] = ""  # ahead of what it uses, should that use it
-            del parts[node.id]
-            _add(value, parts)
+            if value not in known:
+                known.add(value)
+                _add(value, parts, known)
         elif text is None:
             what = f"{node.id}, which is a {type(value).__name__}"
             raise _error(function, file, first + node.lineno - 1, what)
         else:
             parts[node.id] = text
     parts[function.__name__] = ast.unparse(tree)
-
-
-def _definition(function: Callable[..., Any]) -> tuple[ast.FunctionDef, int]:
-    """Return a function's syntax tree without decorators, and the line that is its first."""
-    try:
-        lines, first = inspect.getsourcelines(function)
-        found = ast.parse(textwrap.dedent("".join(lines))).body[0]
-    except (OSError, TypeError, SyntaxError, IndexError):
-        found, first = ast.Pass(), 0
-    if not isinstance(found, ast.FunctionDef):
-        code = function.__code__
-        raise ArgumentError(
-            f"the source of {function.__name__} cannot be read",
-            remedy="Define it with def, in a file or a notebook's cell.",
-            where=Location(code.co_filename, code.co_firstlineno),
-        )
-    found.decorator_list = []
-    return found, first
 
 
 def _text(name: str, value: Any) -> str | None:

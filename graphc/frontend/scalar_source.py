@@ -10,7 +10,6 @@ import ast
 import inspect
 import math
 import operator
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, Location
+from graphc.frontend.source import definition
 from graphc.ir.scalar_text import OPERATORS, elementwise
 
 FUNCTIONS: Mapping[str, str] = {
@@ -78,18 +78,18 @@ def read(function: Callable[..., Any], results: int = 1) -> Source:
     ArgumentError
         With the line, for what has no meaning element by element.
     """
-    definition, file, first = _definition(function)
+    tree, file, first = definition(function)
     reader = _Reader(function, file, first)
-    parameters, defaults = reader.signature(definition)
-    found = reader.block(definition.body, {name: ast.Name(name) for name in parameters})
+    parameters, defaults = reader.signature(tree)
+    found = reader.block(tree.body, {name: ast.Name(name) for name in parameters})
     if found is None:
-        raise reader.error(definition, "does not return a number on every path")
+        raise reader.error(tree, "does not return a number on every path")
     parts = found.elts if isinstance(found, ast.Tuple) else [found]
     if len(parts) != results:
-        raise reader.error(definition, f"returns {len(parts)} numbers, {results} are expected")
-    text = _text(definition.name, parameters, reader.lines, parts)
-    where = Location(file, first + definition.lineno - 1)
-    return Source(definition.name, parameters, defaults, text, where)
+        raise reader.error(tree, f"returns {len(parts)} numbers, {results} are expected")
+    text = _text(tree.name, parameters, reader.lines, parts)
+    where = Location(file, first + tree.lineno - 1)
+    return Source(tree.name, parameters, defaults, text, where)
 
 
 def _text(
@@ -99,30 +99,6 @@ def _text(
     steps = [f"{target} = {ast.unparse(value)}" for target, value in lines]
     returned = ", ".join(map(ast.unparse, results))
     return f"def {name}({', '.join(parameters)}): " + "; ".join([*steps, f"return {returned}"])
-
-
-def _definition(function: Callable[..., Any]) -> tuple[ast.FunctionDef, str, int]:
-    """Return a function's syntax tree, its file and the line that the tree's line 1 is."""
-    name = getattr(function, "__name__", type(function).__name__)
-    code = getattr(function, "__code__", None)
-    where = None if code is None else Location(code.co_filename, code.co_firstlineno)
-    try:
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):
-        raise ArgumentError(
-            f"the source of {name} cannot be read",
-            remedy="Define it with def, in a file or a notebook's cell.",
-            where=where,
-        ) from None
-    found = tree.body[0]
-    if not isinstance(found, ast.FunctionDef):
-        raise ArgumentError(
-            f"{name} is not a function defined with def",
-            remedy="Write def name(x): return ...",
-            where=where,
-        )
-    return found, inspect.getsourcefile(function) or "", first
 
 
 Environment = dict[str, Any]
@@ -410,10 +386,10 @@ class _Reader:
             raise self.error(node, f"calls {inner.name} with {len(parts)} arguments, "
                              f"it takes {len(names)}")  # fmt: skip
         known = {name: self.named(name, part) for name, part in zip(names, parts, strict=True)}
-        definition, file, first = _definition(inner.__wrapped__)
+        tree, file, first = definition(inner.__wrapped__)
         reader = _Reader(inner.__wrapped__, file, first)
         reader.lines, reader.used = self.lines, self.used
-        found = reader.block(definition.body, known)
+        found = reader.block(tree.body, known)
         assert found is not None, "it was read before"
         return found
 
