@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
@@ -63,12 +64,15 @@ class Lowering:
         Output index, one i64 scalar for each output axis.
     types : tuple of TensorType
         Output types, over the kernel's size variables.
+    memo : dict
+        What a node's lowering at one index may leave for those at others.
     """
 
     index: tuple[Expr, ...]
     types: tuple[TensorType, ...]
     axis_names: Callable[[], str]
     sizes: Callable[[Dim], Dim] = field(default=lambda dim: dim)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def dtype(self) -> DType:

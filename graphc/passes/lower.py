@@ -197,6 +197,7 @@ class _Scalars:
         self.sizes, self.buffers = sizes, buffers
         self.memo: dict[tuple[Node, tuple[Expr, ...]], tuple[Expr, ...]] = {}
         self.names = _Names("r")
+        self.left: dict[Node, dict[Any, Any]] = {}
 
     def at(self, value: Value, index: tuple[Expr, ...]) -> Expr:
         """Return the scalar of ``value`` at ``index``."""
@@ -230,7 +231,8 @@ class _Scalars:
                 operands=[v.type for v in node.inputs],
             )
         types = tuple(map(self.sizes.type, node.types))
-        k = Lowering(index, types, self.names, self.sizes.abstract)
+        left = self.left.setdefault(node, {})
+        k = Lowering(index, types, self.names, self.sizes.abstract, left)
         operands: list[Any] = [self._operand(v) for v in node.inputs]
         if node.op.kind is Kind.POINTWISE:
             operands = [operand.broadcast(index) for operand in operands]

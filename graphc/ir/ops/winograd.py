@@ -107,15 +107,25 @@ def _by_pairs(k: Any, row: Row, values: Sequence[Expr]) -> Expr:
 
 
 def at_points(
-    k: Any, matrix: Sequence[Row], place: Sequence[Any], at: Callable[[int, int], Expr]
+    k: Any,
+    matrix: Sequence[Row],
+    place: Sequence[Any],
+    tile: tuple[Expr, ...],
+    at: Callable[[int, int], Expr],
 ) -> Expr:
-    """Return ``matrix @ values @ matrix'`` at ``place``, two indices that are constants."""
+    """Return ``matrix @ values @ matrix'`` at ``place``, two indices that are constants.
+
+    ``at`` gives the values of a tile; those, and sums of them, are made once for all places.
+    """
     by_pairs = len(matrix[0]) == POINTS and matrix is not DATA
     combine = _by_pairs if by_pairs else _by_parity
     row, column = (index.dim for index in place)
     size = range(len(matrix[0]))
-    inner = [combine(k, matrix[row], [at(r, s) for r in size]) for s in size]
-    return combine(k, matrix[column], inner)
+    if tile not in k.memo:
+        k.memo[tile] = [[at(r, s) for r in size] for s in size]
+    if (tile, row) not in k.memo:
+        k.memo[tile, row] = [combine(k, matrix[row], values) for values in k.memo[tile]]
+    return combine(k, matrix[column], k.memo[tile, row])
 
 
 def begins_with(x: TensorType, size: int) -> bool:
@@ -166,9 +176,9 @@ class WinogradData(Transform):
 
     def lower(self, k: Any, x: Any, *, tiles: tuple[Dim, Dim]) -> Any:
         """Combine the 36 elements of a tile."""
-        _, _, channel, batch, i, j = k.index
+        channel, batch, i, j = tile = k.index[2:]
         return at_points(
-            k, DATA, k.index[:2],
+            k, DATA, k.index[:2], tile,
             lambda r, s: x.at(batch, channel, i * TILE + r, j * TILE + s),
         )  # fmt: skip
 
@@ -206,7 +216,8 @@ class WinogradTransform(Transform):
     def lower(self, k: Any, x: Any, *, matrix: str) -> Any:
         """Combine the elements of a tile."""
         rest = k.index[2:]
-        return at_points(k, MATRICES[matrix], k.index[:2], lambda r, s: x.at(r, s, *rest))
+        place = k.index[:2]
+        return at_points(k, MATRICES[matrix], place, rest, lambda r, s: x.at(r, s, *rest))
 
     def reference(self, x: Array, *, matrix: str) -> Array:
         """Compute with NumPy."""

@@ -82,7 +82,7 @@ class WinogradTiles(Transform):
             mask = inside(place, x.shape[1:3], [r < pad[0], s < pad[1]], [True, True])
             return read(x, mask, 0, batch, *place, channel)
 
-        return at_points(k, TILES[matrix], (row, column), at)
+        return at_points(k, TILES[matrix], (row, column), (batch, i, j, channel), at)
 
     def reference(
         self, x: Array, *, tiles: tuple[int, int], pad: tuple[int, int], matrix: str
@@ -124,8 +124,8 @@ class WinogradImages(Transform):
     def lower(self, k: Any, x: Any, *, spatial: tuple[Dim, Dim]) -> Any:
         """Combine the sums of a tile."""
         batch, row, column, channel = k.index
-        tile, place = (row // TILE, column // TILE), (row % TILE, column % TILE)
-        return at_points(k, SUMS, place, lambda r, s: x.at(r, s, batch, *tile, channel))
+        place, tile = (row % TILE, column % TILE), (batch, row // TILE, column // TILE, channel)
+        return at_points(k, SUMS, place, tile, lambda r, s: x.at(r, s, *tile))
 
     def reference(self, x: Array, *, spatial: tuple[int, int]) -> Array:
         """Compute with NumPy."""
