@@ -169,6 +169,10 @@ class OpDef:
         known = [d for d in dtypes if d is not None]
         return next((d for d in known if d.floating), known[0] if known else None)
 
+    def label(self, **attrs: Any) -> str:
+        """Return what a kernel is called after an application of the op."""
+        return self.name
+
     def infer(self, *types: TensorType, **attrs: Any) -> TensorType | tuple[TensorType, ...]:
         """Return the result type(s), or raise ShapeError or DTypeError."""
         raise NotImplementedError

@@ -381,7 +381,8 @@ class _Rebuilder:
             v for n in nodes for v in n.outputs if v in self.wanted or v == value or n.op.nests
         ]  # explicit loops write all of their results
         body, sources = self._body(nodes, outputs)
-        label = "_".join([n.op.name for n in nodes if n.op.name != "cast"][:LABEL_OPS]) or "cast"
+        names = [n.op.label(**n.attrs) for n in nodes if n.op.name != "cast"]
+        label = "_".join(names[:LABEL_OPS]) or "cast"
         inputs = tuple(map(self.available, sources))
         attrs = {"body": body, "label": label}
         made = build(REGISTRY["fused"], inputs, attrs, nodes[0].where)

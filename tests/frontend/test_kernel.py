@@ -143,6 +143,7 @@ def test_the_dump_shows_its_text() -> None:
     jit(nd.ones((2, 3)))
     plan = compile_graph(jit.traces[0].compiled.graph, host_target())
     text = print_kernel(plan.launches[0].kernel)
+    assert plan.launches[0].label == "running_sum"
     assert "python running_sum(p0, o0)" in text
     assert "| def running_sum(x, y):" in text
 

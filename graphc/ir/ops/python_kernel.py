@@ -48,6 +48,10 @@ class PythonKernel(OpDef):
         """Call the function on operands."""
         return apply(self, operands, attrs)
 
+    def label(self, **attrs: Any) -> str:
+        """Return the function's name."""
+        return str(attrs["function"])
+
     def infer(self, *types: TensorType, **attrs: Any) -> TensorType | tuple[TensorType, ...]:
         """Return the declared types of the outputs, at the sizes of the operands."""
         function, signature = attrs["function"], parse_signature(attrs["signature"])
