@@ -19,7 +19,15 @@ from graphc.ir.expr import Apply, Axis, Expr, Index, Load, Reduce
 from graphc.ir.loop import For, If, Kernel, Let, Store
 from graphc.ir.target import Target
 from graphc.passes.schedule.loops import Body, flat_loop, operations, values_first, vector_loop
-from graphc.passes.schedule.nest import Nest, free_names, reductions, stride, substituted
+from graphc.passes.schedule.nest import (
+    Nest,
+    free_names,
+    moved,
+    over_sums,
+    reductions,
+    stride,
+    substituted,
+)
 from graphc.passes.schedule.packing import conjuncts
 from graphc.passes.schedule.vectorize import vector_store
 
@@ -184,11 +192,7 @@ class _Emitter:
     def __init__(self, windows: Windows, items: Sequence[Nest], lanes: int, width: Dim) -> None:
         self.windows, self.lanes, self.width = windows, lanes, width
         self.sum = E.use("sum", windows.reduce)
-        memo: dict[Expr, Expr] = {windows.reduce: self.sum}
-        self.stores = [
-            replace(item.store, value=E.rebuild(item.store.value, lambda e: None, memo))
-            for item in items
-        ]
+        self.stores = over_sums(items, windows.reduce, self.sum)
 
     def strip(self, high: int) -> Body:
         """Return the loops over the columns of ``high`` rows, tiles and what is beside them."""
@@ -220,9 +224,8 @@ class _Emitter:
         masks: dict[int, Expr] = {}
         parts = [p for p in conjuncts(self.windows.data.mask) if tap.name in free_names(p)]
         for place in range(count) if parts else ():
-            test, *more = (substituted(part, {tap.name: place}, {}) for part in parts)
-            for other in more:
-                test = test & other
+            test = _both([substituted(part, {tap.name: place}, {}) for part in parts])
+            assert test is not None, "there are parts"
             lets.append(Let(f"{prefix}{place}", E.splat(test, (self.lanes,))))
             masks[place] = E.use(lets[-1].name, lets[-1].value)
         return lets, masks
@@ -284,8 +287,8 @@ class _Emitter:
 
         def weight(y: int, x: int) -> Expr:
             if (y, x) not in weights:
-                moved = substituted(windows.weight, {down.name: y, across.name: x}, {})
-                weights[y, x] = name(f"w{y}_{x}", self._vector(moved, masks[2]))
+                own = substituted(windows.weight, {down.name: y, across.name: x}, {})
+                weights[y, x] = name(f"w{y}_{x}", self._vector(own, masks[2]))
             return weights[y, x]
 
         for y in range((high - 1) * windows.row_step + taps_down):
@@ -314,9 +317,8 @@ class _Emitter:
     ) -> Store:
         rows, columns = self.windows.rows.name, self.windows.columns.name
         place: dict[str, Dim] = {rows: symbol(rows) + row, columns: symbol(columns) + column}
-        value, offset = (substituted(e, place, {}) for e in (store.value, store.offset))
-        moved = replace(store, value=value, offset=offset)
-        return vector_store(moved, self.windows.channels.name, self.lanes, mask, known)
+        one = moved(store, place, {})
+        return vector_store(one, self.windows.channels.name, self.lanes, mask, known)
 
 
 def _users(place: int, step: int, taps: int, count: int) -> list[tuple[int, int]]:

@@ -41,7 +41,14 @@ from graphc.passes.schedule.loops import (
     over_axes,
     vector_loop,
 )
-from graphc.passes.schedule.nest import Nest, collapse, collapse_reductions, nests, substituted
+from graphc.passes.schedule.nest import (
+    Nest,
+    collapse,
+    collapse_reductions,
+    moved,
+    nests,
+    substituted,
+)
 from graphc.passes.schedule.plan import (
     Plan,
     accumulate,
@@ -227,15 +234,8 @@ def _column_step(
     (name, lanes), (variable, ahead) = vector, row
     place: dict[str, Dim] = {variable: symbol(variable) + ahead}
     local, memo = dict(known), dict[Expr, Expr]()
-    moved = [
-        replace(
-            store,
-            value=substituted(store.value, place, memo),
-            offset=substituted(store.offset, place, memo),
-        )
-        for store in along
-    ]
-    lets, stores = shared_stores(moved, name, lanes, mask, local, f"row{ahead}_")
+    own = [moved(store, place, memo) for store in along]
+    lets, stores = shared_stores(own, name, lanes, mask, local, f"row{ahead}_")
 
     def convert(e: Expr) -> Expr:
         return vectorize(e, name, lanes, mask, local, aligned=True)

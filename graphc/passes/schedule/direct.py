@@ -19,7 +19,7 @@ from graphc.ir.ops.channels_last import PANEL
 from graphc.ir.target import Target
 from graphc.passes.schedule.contraction_match import Match
 from graphc.passes.schedule.loops import Body, flat_loop, operations, over_axes, values_first
-from graphc.passes.schedule.nest import Nest, stride, substituted
+from graphc.passes.schedule.nest import Nest, moved, over_sums, stride, substituted
 from graphc.passes.schedule.panels import panels
 from graphc.passes.schedule.vectorize import vector_store
 
@@ -113,11 +113,7 @@ class _Emitter:
     ) -> None:
         self.direct, self.lanes, self.registers = direct, lanes, registers
         self.sum = E.use("sum", direct.matched.reduce)
-        memo: dict[Expr, Expr] = {direct.matched.reduce: self.sum}
-        self.stores = [
-            replace(item.store, value=E.rebuild(item.store.value, lambda e: None, memo))
-            for item in items
-        ]
+        self.stores = over_sums(items, direct.matched.reduce, self.sum)
 
     def strip(self, count: int) -> Body:
         """Return the loops over positions for ``count`` panels, from number ``first`` on."""
@@ -178,10 +174,7 @@ class _Emitter:
     ) -> Store:
         name, column = self.direct.positions.name, self.direct.columns.name
         panel, lane = place
-        moved: dict[str, Dim] = {
+        at: dict[str, Dim] = {
             name: symbol(name) + row, column: symbol(column) + panel * PANEL + lane,
         }  # fmt: skip
-        value, offset = (substituted(e, moved, {}) for e in (store.value, store.offset))
-        return vector_store(
-            replace(store, value=value, offset=offset), column, self.lanes, None, known
-        )
+        return vector_store(moved(store, at, {}), column, self.lanes, None, known)

@@ -11,7 +11,7 @@ from graphc.ir.expr import Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, Prefetch, Store
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.loops import LINE_BYTES, Body, operations, values_first, vector_loop
-from graphc.passes.schedule.nest import Nest, stride, substituted
+from graphc.passes.schedule.nest import Nest, over_sums, stride, substituted
 from graphc.passes.schedule.packing import Names, Stretch, over, over_runs, touched
 from graphc.passes.schedule.vectorize import vector_store
 
@@ -167,14 +167,13 @@ def _merged_stores(
     matched: Match, items: Sequence[Nest], holder: Expr
 ) -> tuple[tuple[Axis, ...], tuple[Axis, ...], list[Store]]:
     """Return the stores over the sums, with axes that they walk as one merged."""
-    memo: dict[Expr, Expr] = {matched.reduce: holder}
-    values = [E.rebuild(item.store.value, lambda e: None, memo) for item in items]
-    exprs = values + [item.store.offset for item in items]
+    own = over_sums(items, matched.reduce, holder)
+    exprs = [store.value for store in own] + [store.offset for store in own]
     rows, exprs = merged(matched.rows, exprs)
     columns, exprs = merged(matched.columns, exprs)
     stores = [
-        replace(item.store, value=value, offset=offset)
-        for item, value, offset in zip(items, exprs, exprs[len(items) :])
+        replace(store, value=value, offset=offset)
+        for store, value, offset in zip(own, exprs, exprs[len(own) :])
     ]
     return rows, columns, stores
 

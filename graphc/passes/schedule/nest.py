@@ -128,11 +128,21 @@ def _merge_nest(item: Nest, outer: Axis, inner: Axis) -> Nest:
         return item
     both = Axis(inner.name, outer.extent * inner.extent)
     axes = tuple(both if a == inner else a for a in item.axes if a != outer)
-    memo: dict[Expr, Expr] = {}
-    parts = [substituted(e, {outer.name: 0}, memo) for e in (item.store.value, item.store.offset)]
-    mask = item.store.mask
-    mask = None if mask is None else substituted(mask, {outer.name: 0}, memo)
-    return Nest(axes, replace(item.store, value=parts[0], offset=parts[1], mask=mask))
+    return Nest(axes, moved(item.store, {outer.name: 0}, {}))
+
+
+def moved(store: Store, place: dict[str, Dim], memo: dict[Expr, Expr]) -> Store:
+    """Return a store at other values of its loop variables; stores that share have one memo."""
+    value, offset = (substituted(e, place, memo) for e in (store.value, store.offset))
+    mask = None if store.mask is None else substituted(store.mask, place, memo)
+    return replace(store, value=value, offset=offset, mask=mask)
+
+
+def over_sums(items: Sequence[Nest], reduce: Reduce, holder: Expr) -> list[Store]:
+    """Return the stores of ``items`` with ``holder`` in place of a reduction."""
+    memo: dict[Expr, Expr] = {reduce: holder}
+    values = [E.rebuild(item.store.value, lambda e: None, memo) for item in items]
+    return [replace(item.store, value=v) for item, v in zip(items, values, strict=True)]
 
 
 def collapse_reductions(items: Sequence[Nest]) -> tuple[Nest, ...]:

@@ -19,7 +19,7 @@ from graphc.ir.loop import BEGIN, END, Alloc, Assign, Declare, For, Kernel, Let,
 from graphc.ir.target import Target
 from graphc.passes.schedule.contraction_match import Match
 from graphc.passes.schedule.loops import Body, values_first
-from graphc.passes.schedule.nest import Nest, free_names, substituted
+from graphc.passes.schedule.nest import Nest, free_names, over_sums, substituted
 from graphc.passes.schedule.packing import conjuncts, scratch
 from graphc.passes.schedule.vectorize import vector_store, vectorize
 
@@ -224,11 +224,7 @@ class _Plane:
         first = dim_max(row - self.found.plane[0] + 1, 0)
         behind = dim_min(row + 1, self.found.window[0])
         holder = E.use("sum", self.found.matched.reduce)
-        memo: dict[Expr, Expr] = {self.found.matched.reduce: holder}
-        stores = [
-            replace(item.store, value=E.rebuild(item.store.value, lambda e: None, memo))
-            for item in items
-        ]
+        stores = over_sums(items, self.found.matched.reduce, holder)
         kept = E.use("rest", rest.value)
         known: dict[Expr, Expr] = {holder: total}
         down = For(self.down.name, E.index(first), E.index(behind), self._added(masks, total))

@@ -13,7 +13,7 @@ from graphc.ir.operations import IDENTITY
 from graphc.passes.schedule import kept_values, streaming
 from graphc.passes.schedule.ahead import next_rows, requests
 from graphc.passes.schedule.loops import Body, operations, over_axes, values_first, vector_loop
-from graphc.passes.schedule.nest import Nest, reductions, substituted
+from graphc.passes.schedule.nest import Nest, moved, reductions
 from graphc.passes.schedule.plan import LIGHT, Plan, accumulate, body_over
 from graphc.passes.schedule.vectorize import vector_store, vectorize
 
@@ -199,12 +199,7 @@ def _store_over(store: Store, own: Sequence[Axis], axes: Sequence[Axis]) -> Stor
     renamed: dict[str, Dim] = {
         a.name: symbol(b.name) for a, b in zip(own, axes, strict=True) if a.name != b.name
     }
-    memo: dict[Expr, Expr] = {}
-    return replace(
-        store,
-        value=substituted(store.value, renamed, memo),
-        offset=substituted(store.offset, renamed, memo),
-    )
+    return moved(store, renamed, {})
 
 
 def _reduce_rows(

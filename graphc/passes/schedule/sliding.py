@@ -18,7 +18,14 @@ from graphc.ir.expr import Apply, Axis, Expr, Index, Load, Reduce
 from graphc.ir.loop import For, If, Kernel, Let, Store
 from graphc.ir.target import Target
 from graphc.passes.schedule.loops import Body, flat_loop, operations, settled, values_first
-from graphc.passes.schedule.nest import Nest, free_names, reductions, substituted
+from graphc.passes.schedule.nest import (
+    Nest,
+    free_names,
+    moved,
+    over_sums,
+    reductions,
+    substituted,
+)
 from graphc.passes.schedule.packing import conjuncts, run_lanes
 from graphc.passes.schedule.vectorize import vector_store, vectorize
 
@@ -146,14 +153,9 @@ class _Emitter:
         self.settled: list[Let] = [Let("rest", rest)]
         self.masked = [self._settle(read) for read in self.reads]
         self.sum = E.use("sum", window.reduce)
-        memo: dict[Expr, Expr] = {window.reduce: self.sum}
         stores = [
-            replace(
-                item.store,
-                value=E.rebuild(item.store.value, lambda e: None, memo),
-                offset=self._from_plane(item.store.offset, item.store.offset),
-            )
-            for item in items
+            replace(store, offset=self._from_plane(store.offset, store.offset))
+            for store in over_sums(items, window.reduce, self.sum)
         ]
         moving = {self.sum.name, *(axis.name for axis in window.plane)}
         self.shared, self.stores = settled(stores, moving, "shared")
@@ -276,6 +278,5 @@ class _Emitter:
         return E.load(read.buffer, place, (self.lanes,), (found[0],), mask, read.fill)
 
     def _store(self, store: Store, steps: dict[str, Dim], known: dict[Expr, Expr]) -> Store:
-        value, offset = (substituted(e, steps, {}) for e in (store.value, store.offset))
-        moved = replace(store, value=value, offset=offset)
-        return vector_store(moved, self.window.columns.name, self.lanes, self.rest, known)
+        one = moved(store, steps, {})
+        return vector_store(one, self.window.columns.name, self.lanes, self.rest, known)
