@@ -19,6 +19,7 @@ from graphc.codegen.python_text import DTYPE_NAMES, FOLDS, source
 from graphc.ir import scalar_math
 from graphc.ir.dim import evaluate
 from graphc.ir.loop import Kernel, Python, python_of
+from graphc.ir.ops.python_kernel import python_function
 from graphc.ir.types import DType
 
 Array = Any
@@ -74,9 +75,8 @@ def _run_call(
         parameter.name: buffer.reshape([evaluate(d, known) for d in parameter.shape])
         for parameter, buffer in zip(kernel.params, buffers, strict=True)
     }
-    scope: dict[str, Any] = {}
-    exec(compile(call.source, f"<kernel {call.function}>", "exec"), scope)
-    scope[call.function](*(arrays[buffer.name] for buffer in call.buffers))
+    run = python_function(call.source, call.function)
+    run(*(arrays[buffer.name] for buffer in call.buffers))
     return 0
 
 

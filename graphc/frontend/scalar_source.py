@@ -18,7 +18,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, Location
 from graphc.frontend.source import definition
-from graphc.ir.scalar_text import OPERATORS, elementwise
+from graphc.ir.scalar_text import OPERATORS, elementwise, function_text
 
 FUNCTIONS: Mapping[str, str] = {
     **{
@@ -87,18 +87,10 @@ def read(function: Callable[..., Any], results: int = 1) -> Source:
     parts = found.elts if isinstance(found, ast.Tuple) else [found]
     if len(parts) != results:
         raise reader.error(tree, f"returns {len(parts)} numbers, {results} are expected")
-    text = _text(tree.name, parameters, reader.lines, parts)
+    lines = [f"{name} = {ast.unparse(value)}" for name, value in reader.lines]
+    text = function_text(tree.name, parameters, lines, ", ".join(map(ast.unparse, parts)))
     where = Location(file, first + tree.lineno - 1)
     return Source(tree.name, parameters, defaults, text, where)
-
-
-def _text(
-    name: str, parameters: Sequence[str], lines: Sequence[tuple[str, ast.expr]],
-    results: Sequence[ast.expr],
-) -> str:  # fmt: skip
-    steps = [f"{target} = {ast.unparse(value)}" for target, value in lines]
-    returned = ", ".join(map(ast.unparse, results))
-    return f"def {name}({', '.join(parameters)}): " + "; ".join([*steps, f"return {returned}"])
 
 
 Environment = dict[str, Any]

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.ir.graph import Value
 from graphc.ir.operand import Operators, is_scalar
-from graphc.ir.scalar_text import ScalarText
+from graphc.ir.scalar_text import ScalarText, function_text
 from graphc.ir.types import DType, TensorType, as_dtype
 
 Apply = Callable[[Any, Sequence[Any]], Value]
@@ -60,11 +60,10 @@ class Writer:
 
     def write(self, op: Any, operands: Sequence[Any]) -> Term:
         """Add a line that applies an op, unless there is one like it."""
-        parts = [x if isinstance(x, Term) else x for x in operands]
-        plain = [x.what if isinstance(x, Term) and x.value is None else x for x in parts]
+        plain = [x.what if isinstance(x, Term) and x.value is None else x for x in operands]
         values = [x.value if isinstance(x, Term) else x for x in plain]
         if all(is_scalar(x) for x in values):
-            return self.number(op, parts)
+            return self.number(op, operands)
         shown = ", ".join(x.what if isinstance(x, Term) else number_text(x) for x in plain)
         line = f"{op.name}({shown})"
         found = self.known.get(line)
@@ -94,8 +93,7 @@ class Writer:
 
 def number_text(x: Any) -> str:
     """Return a number as `graphc.ir.scalar_text` reads it."""
-    plain = x.item() if isinstance(x, np.generic) else x
-    return repr(plain)
+    return repr(x.item() if isinstance(x, np.generic) else x)
 
 
 def slope(body: ScalarText, values: Sequence[Value], position: int, apply: Apply) -> str | None:
@@ -136,8 +134,8 @@ def slope(body: ScalarText, values: Sequence[Value], position: int, apply: Apply
         return None
     last = found.what if isinstance(found, Term) else found
     returned = last if isinstance(last, str) else number_text(last)
-    steps = "; ".join([*_needed(text.lines, returned), f"return {returned}"])
-    return f"def {body.name}_by_{body.parameters[position]}({', '.join(body.parameters)}): {steps}"
+    name = f"{body.name}_by_{body.parameters[position]}"
+    return function_text(name, body.parameters, _needed(text.lines, returned), returned)
 
 
 def _needed(lines: Sequence[str], result: str) -> list[str]:

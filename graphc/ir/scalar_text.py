@@ -67,9 +67,16 @@ class ScalarText:
 
     def only(self, position: int) -> str:
         """Return the text with one of the results."""
-        steps = [f"{name} = {ast.unparse(value)}" for name, value in self.lines]
-        steps.append(f"return {ast.unparse(self.results[position])}")
-        return f"def {self.name}({', '.join(self.parameters)}): {'; '.join(steps)}"
+        lines = [f"{name} = {ast.unparse(value)}" for name, value in self.lines]
+        result = ast.unparse(self.results[position])
+        return function_text(self.name, self.parameters, lines, result)
+
+
+def function_text(
+    name: str, parameters: Sequence[str], lines: Sequence[str], result: str
+) -> str:
+    """Return the text of a function of these assignments."""
+    return f"def {name}({', '.join(parameters)}): {'; '.join([*lines, f'return {result}'])}"
 
 
 def elementwise(name: str) -> bool:

@@ -54,7 +54,7 @@ class Scalar(OpDef):
 
     def decompose(self, *inputs: Any, body: str, pullback: str) -> Any:
         """Apply the text's ops, one after the other."""
-        own = _own([x.dtype for x in inputs])
+        own = promote(*(x.dtype for x in inputs))
         (result,) = parse_scalar(body)(inputs, partial(applied, own))
         result = constant(result, weak_dtype(result, own)) if is_scalar(result) else result
         shape = broadcast_shapes(*(x.shape for x in inputs))
@@ -75,20 +75,18 @@ class Scalar(OpDef):
 
     def reference(self, *arrays: np.ndarray, body: str, pullback: str) -> Any:
         """Compute with the NumPy references of the text's ops."""
-        own = _own([as_dtype(a.dtype) for a in arrays])
+        own = promote(*(as_dtype(a.dtype) for a in arrays))
         (result,) = parse_scalar(body)(arrays, partial(_referred, own))
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
         dtype = weak_dtype(result, own).numpy if is_scalar(result) else result.dtype
         return np.broadcast_to(np.asarray(result, dtype), shape)
 
 
-def _own(dtypes: Sequence[DType]) -> DType:
-    """Return the type that numbers take beside no operand: that of all operands together."""
-    return promote(*dtypes)
-
-
 def applied(own: DType, op: Any, operands: Sequence[Any]) -> Value:
-    """Apply an op to values of a graph and numbers; operands are promoted."""
+    """Apply an op to values of a graph and numbers; operands are promoted.
+
+    ``own`` is the type of all the function's operands together, see `_lifted`.
+    """
     dtypes = _lifted(own, op, operands)
     values = [
         constant(x, dtype) if is_scalar(x) else cast(x, dtype)
@@ -121,7 +119,7 @@ def _slope(body: str, dtypes: tuple[DType, ...], position: int) -> str | None:
     if not dtypes[position].floating:
         return None
     values = [placeholder(f"x{n}", TensorType(dtype, ())) for n, dtype in enumerate(dtypes)]
-    return slope(parse_scalar(body), values, position, partial(applied, _own(dtypes)))
+    return slope(parse_scalar(body), values, position, partial(applied, promote(*dtypes)))
 
 
 scalar = register(Scalar())
