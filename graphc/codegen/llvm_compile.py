@@ -28,6 +28,9 @@ def machine(target: Target) -> Any:
 def new_machine(target: Target) -> Any:
     """Return a code generator of its own, for a JIT that takes it over."""
     binding = lazy.llvmlite_binding()
+    if target.name != "cpu":
+        binding.initialize_all_targets()
+        binding.initialize_all_asmprinters()
     return binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
     )

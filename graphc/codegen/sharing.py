@@ -10,7 +10,20 @@ import numpy as np
 from graphc.errors import CompileError
 from graphc.ir.dim import symbols
 from graphc.ir.expr import Buffer, Expr, Index, Load, Use, children, walk
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.loop import (
+    Alloc,
+    Assign,
+    Declare,
+    Fail,
+    For,
+    If,
+    Intrinsic,
+    Kernel,
+    Let,
+    Prefetch,
+    Stmt,
+    Store,
+)
 
 Key = tuple[Expr, int]
 """An expression and its stamp: equal keys are equal values."""
@@ -42,6 +55,8 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
             return (stmt.offset, stmt.value, *masks)
         case Prefetch():
             return (stmt.offset,)
+        case Intrinsic():
+            return stmt.args
         case Fail():
             return stmt.details
     return ()
@@ -65,8 +80,6 @@ def used_names(kernel: Kernel) -> set[str]:
     used: set[str] = set()
     seen: set[int] = set()
     for stmt in statements(kernel.body):
-        if isinstance(stmt, Prefetch):
-            used.add(stmt.buffer.name)
         if isinstance(stmt, Store):
             used.add(stmt.buffer.name)
             used |= frozenset().union(*map(symbols, stmt.strides))

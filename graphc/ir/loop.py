@@ -13,10 +13,16 @@ from dataclasses import dataclass, field
 from graphc.errors import Location
 from graphc.ir.dim import Dim
 from graphc.ir.expr import Buffer, Expr
+from graphc.ir.intrinsics import INTRINSICS
 
 
 class Bind(enum.Enum):
-    """What runs a loop."""
+    """What runs a loop.
+
+    On CUDA the body of the one loop over blocks holds one loop over threads, from 0 to a constant:
+    a thread runs its body once, and `Barrier` and `Intrinsic` there are reached by all threads of
+    the block or of the warp.
+    """
 
     SERIAL = ""
     PARALLEL = "parallel"
@@ -106,9 +112,32 @@ class Prefetch(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Alloc(Stmt):
-    """Make scratch memory for the rest of this body; its shape is static."""
+    """Make scratch memory for the rest of this body; its shape is static.
+
+    In the space ``"shared"`` it is one for all threads of a block and stands in front of the loop
+    over them; in the space ``"stack"`` it is one for each thread.
+    """
 
     buffer: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier(Stmt):
+    """Wait for all threads of the block; each sees what the others wrote before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsic(Stmt):
+    """Name what the threads of a warp compute together, all of them; see `INTRINSICS`."""
+
+    name: str
+    operation: str
+    args: tuple[Expr, ...]
+
+    @property
+    def value(self) -> Expr:
+        """The argument whose type and tile the result has."""
+        return self.args[INTRINSICS[self.operation].like]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,19 @@ from dataclasses import replace
 from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.expr import Apply, Expr, Reduce
-from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.loop import (
+    Assign,
+    Declare,
+    Fail,
+    For,
+    If,
+    Intrinsic,
+    Kernel,
+    Let,
+    Prefetch,
+    Stmt,
+    Store,
+)
 from graphc.ir.operations import OPERATIONS
 from graphc.passes import elementary, trigonometry
 from graphc.passes.elementary import FORMATS
@@ -151,6 +163,8 @@ class _Expansion:
                 return replace(statement, offset=offset, value=value, mask=mask)
             case Prefetch():
                 return replace(statement, offset=self.expr(statement.offset))
+            case Intrinsic():
+                return replace(statement, args=tuple(map(self.expr, statement.args)))
             case Fail():
                 return replace(statement, details=tuple(map(self.expr, statement.details)))
         return statement

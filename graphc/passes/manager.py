@@ -22,6 +22,7 @@ from graphc.passes.pooled_gradients import pooled_gradients
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
+from graphc.passes.schedule.cuda import schedule as cuda
 from graphc.passes.winograd_training import winograd
 
 GraphPass = Callable[[Graph], Graph]
@@ -51,7 +52,7 @@ class Made:
     scheduled: dict[Kernel, tuple[Kernel, Cost]] = field(default_factory=dict)
 
 
-SCHEDULES = {"cpu": cpu.schedule}
+SCHEDULES = {"cpu": cpu.schedule, "cuda": cuda.schedule}
 """The schedule of each target, by the target's name."""
 
 

@@ -1,0 +1,35 @@
+"""The schedule of the CUDA target: which of the others fits a kernel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.ir.loop import Kernel
+from graphc.ir.target import Target
+from graphc.passes.schedule.cuda import elements
+from graphc.passes.schedule.loops import hoisted
+from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
+from graphc.passes.schedule.windows import write_out_windows
+
+
+def schedule(kernel: Kernel, target: Target) -> Kernel:
+    """Bind a plain kernel's loops to blocks and threads.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        As `graphc.passes.lower.lower` returns it.
+    target : Target
+
+    Returns
+    -------
+    Kernel
+        Its parallel axis are the blocks of a grid.
+    """
+    present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]
+    if not present:
+        return replace(kernel, body=(), extent=0)
+    items = collapse(collapse_reductions(write_out_windows(present)))
+    ahead, items = hoisted(items)
+    found = elements.schedule(kernel, items, target)
+    return replace(found, body=(*ahead, *found.body))
