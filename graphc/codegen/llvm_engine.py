@@ -21,7 +21,6 @@ from graphc.codegen.llvm_values import Value, Weak
 from graphc.codegen.sharing import (
     names_in,
     register_tiles,
-    statements,
     static_size,
     used_names,
 )
@@ -65,6 +64,7 @@ from graphc.ir.loop import (
     Prefetch,
     Stmt,
     Store,
+    statements,
 )
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.target import Target

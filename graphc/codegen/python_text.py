@@ -19,7 +19,6 @@ from graphc.codegen.sharing import (
     Key,
     register_tiles,
     shared_expressions,
-    statements,
     static_size,
     straight_runs,
     used_names,
@@ -27,7 +26,20 @@ from graphc.codegen.sharing import (
 from graphc.errors import CompileError
 from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
 from graphc.ir.expr import Apply, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.loop import (
+    Alloc,
+    Assign,
+    Declare,
+    Fail,
+    For,
+    If,
+    Kernel,
+    Let,
+    Prefetch,
+    Stmt,
+    Store,
+    statements,
+)
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
 

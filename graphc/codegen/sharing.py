@@ -14,52 +14,19 @@ from graphc.ir.loop import (
     Alloc,
     Assign,
     Declare,
-    Fail,
     For,
     If,
-    Intrinsic,
     Kernel,
     Let,
     Prefetch,
     Stmt,
     Store,
+    expressions,
+    statements,
 )
 
 Key = tuple[Expr, int]
 """An expression and its stamp: equal keys are equal values."""
-
-
-def statements(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
-    """Yield every statement, nested ones after the one that holds them."""
-    for stmt in stmts:
-        yield stmt
-        match stmt:
-            case For():
-                yield from statements(stmt.body)
-            case If():
-                yield from statements(stmt.body)
-                yield from statements(stmt.otherwise)
-
-
-def expressions(stmt: Stmt) -> tuple[Expr, ...]:
-    """Return the expressions a statement itself evaluates."""
-    match stmt:
-        case For():
-            return stmt.start, stmt.stop
-        case If():
-            return (stmt.condition,)
-        case Let() | Declare() | Assign():
-            return (stmt.value,)
-        case Store():
-            masks = () if stmt.mask is None else (stmt.mask,)
-            return (stmt.offset, stmt.value, *masks)
-        case Prefetch():
-            return (stmt.offset,)
-        case Intrinsic():
-            return stmt.args
-        case Fail():
-            return stmt.details
-    return ()
 
 
 def names_in(expr: Expr) -> Iterator[str]:
@@ -80,11 +47,10 @@ def used_names(kernel: Kernel) -> set[str]:
     used: set[str] = set()
     seen: set[int] = set()
     for stmt in statements(kernel.body):
+        if isinstance(stmt, Store | Prefetch):
+            used.add(stmt.buffer.name)
         if isinstance(stmt, Store):
-            used.add(stmt.buffer.name)
             used |= frozenset().union(*map(symbols, stmt.strides))
-        elif isinstance(stmt, Prefetch):
-            used.add(stmt.buffer.name)
         for root in expressions(stmt):
             for expr in walk(root, seen):
                 used.update(names_in(expr))

@@ -12,19 +12,7 @@ from dataclasses import replace
 from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.expr import Apply, Expr, Reduce
-from graphc.ir.loop import (
-    Assign,
-    Declare,
-    Fail,
-    For,
-    If,
-    Intrinsic,
-    Kernel,
-    Let,
-    Prefetch,
-    Stmt,
-    Store,
-)
+from graphc.ir.loop import Assign, Declare, If, Kernel, Let, Stmt, mapped
 from graphc.ir.operations import OPERATIONS
 from graphc.passes import elementary, trigonometry
 from graphc.passes.elementary import FORMATS
@@ -126,48 +114,16 @@ class _Expansion:
     def statement(self, statement: Stmt) -> tuple[Stmt, ...]:
         """Return a statement expanded, behind those that reduce its angles."""
         self.before = []
-        expanded = self.expressions(statement)
+        expanded = mapped(statement, self.expr)
         before = self.before
         if not isinstance(statement, Let):
             self.forget()
-        return (*before, self.nested(expanded))
+        return (*before, mapped(expanded, lambda expr: expr, self.body))
 
     def forget(self) -> None:
         """Use no register of an angle again."""
         if self.reduced:
             self.memo, self.reduced = {}, {}
-
-    def nested(self, statement: Stmt) -> Stmt:
-        """Return a loop or a branch with its bodies expanded."""
-        match statement:
-            case For():
-                return replace(statement, body=self.body(statement.body))
-            case If():
-                body, otherwise = self.body(statement.body), self.body(statement.otherwise)
-                return replace(statement, body=body, otherwise=otherwise)
-        return statement
-
-    def expressions(self, statement: Stmt) -> Stmt:
-        """Return a statement with the expressions that it evaluates itself expanded."""
-        match statement:
-            case For():
-                start, stop = self.expr(statement.start), self.expr(statement.stop)
-                return replace(statement, start=start, stop=stop)
-            case If():
-                return replace(statement, condition=self.expr(statement.condition))
-            case Let() | Declare() | Assign():
-                return replace(statement, value=self.expr(statement.value))
-            case Store():
-                mask = None if statement.mask is None else self.expr(statement.mask)
-                offset, value = self.expr(statement.offset), self.expr(statement.value)
-                return replace(statement, offset=offset, value=value, mask=mask)
-            case Prefetch():
-                return replace(statement, offset=self.expr(statement.offset))
-            case Intrinsic():
-                return replace(statement, args=tuple(map(self.expr, statement.args)))
-            case Fail():
-                return replace(statement, details=tuple(map(self.expr, statement.details)))
-        return statement
 
     def expr(self, expr: Expr) -> Expr:
         """Return one expression of the statement at hand expanded."""

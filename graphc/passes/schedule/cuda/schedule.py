@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
-from graphc.passes.schedule.cuda import elements
+from graphc.passes.schedule.cuda import elements, sums
+from graphc.passes.schedule.cuda import nests as explicit
 from graphc.passes.schedule.loops import hoisted
-from graphc.passes.schedule.nest import collapse, collapse_reductions, nests
+from graphc.passes.schedule.nest import collapse, collapse_reductions, nests, reductions
 from graphc.passes.schedule.windows import write_out_windows
 
 
@@ -26,10 +27,13 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     Kernel
         Its parallel axis are the blocks of a grid.
     """
+    if kernel.ordered:
+        return explicit.schedule(kernel)
     present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]
     if not present:
         return replace(kernel, body=(), extent=0)
     items = collapse(collapse_reductions(write_out_windows(present)))
     ahead, items = hoisted(items)
-    found = elements.schedule(kernel, items, target)
+    bind = sums.schedule if reductions(items) else elements.schedule
+    found = bind(kernel, items, target)
     return replace(found, body=(*ahead, *found.body))
