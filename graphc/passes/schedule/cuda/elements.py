@@ -15,7 +15,7 @@ from graphc.ir.dim import Dim, ceil_div, dim_max, product, symbol
 from graphc.ir.expr import Axis, Load
 from graphc.ir.loop import For, If, Kernel, Let, Store
 from graphc.ir.target import Target
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, below, in_blocks, placed
+from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, below, in_blocks, lone, placed
 from graphc.passes.schedule.loops import Body, values_first
 from graphc.passes.schedule.nest import Nest, expressions, moved, stride
 from graphc.passes.schedule.vectorize import vector_store
@@ -100,19 +100,13 @@ def _by_rows(part: _Part) -> Body:
     task = symbol(BLOCK) * THREADS + symbol(THREAD)
     axes = (*outer, Axis("task", vectors))
     sizes: dict[str, Dim] = {last.name: symbol("task") * part.width}
-    if (size := _lone(last.extent)) is not None:
+    if (size := lone(last.extent)) is not None:
         sizes[size] = vectors * part.width
     inside = (*placed(axes, task), *_vectors(part, sizes))
     named = Let(VECTORS, E.index(last.extent // part.width))
     fits = E.index(last.extent % part.width).eq(0)
     return (If(fits, (named, *below(task, product(a.extent for a in axes), inside)),
                _one_by_one(part)),)  # fmt: skip
-
-
-def _lone(extent: Dim) -> str | None:
-    """Return the name of a size that is one variable; alignment follows when it is replaced."""
-    text = str(extent)
-    return text if not isinstance(extent, int) and extent == symbol(text) else None
 
 
 def _vectors(part: _Part, place: dict[str, Dim]) -> Body:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Axis, Buffer
-from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let, Stmt
+from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let
 from graphc.passes.schedule.loops import Body
 
 THREADS = 256
@@ -31,13 +31,28 @@ def in_blocks(
 
 def placed(axes: Sequence[Axis], position: Dim) -> Body:
     """Return statements that name the index on each axis of a row-major position."""
-    lets: list[Stmt] = []
-    for axis in reversed(axes[1:]):
-        lets.append(Let(axis.name, E.index(position % axis.extent)))
-        position = position // axis.extent
-    return (*lets, *(Let(axis.name, E.index(position)) for axis in axes[:1]))
+    found = indices(axes, position)
+    return tuple(Let(axis.name, E.index(found[axis.name])) for axis in reversed(axes))
 
 
 def below(position: Dim, extent: Dim, body: Body) -> Body:
     """Return ``body`` for positions below an extent."""
     return (If(E.index(position) < E.index(extent), body),)
+
+
+def lone(extent: Dim) -> str | None:
+    """Return the name of a size that is one variable; None for another one.
+
+    Where a multiple of vectors is put for it, index arithmetic shows that rows are aligned.
+    """
+    text = str(extent)
+    return text if not isinstance(extent, int) and extent == symbol(text) else None
+
+
+def indices(axes: Sequence[Axis], position: Dim) -> dict[str, Dim]:
+    """Return the index on each axis of a row-major position."""
+    found: dict[str, Dim] = {}
+    for axis in reversed(axes[1:]):
+        found[axis.name] = position % axis.extent
+        position = position // axis.extent
+    return found | {axis.name: position for axis in axes[:1]}

@@ -20,7 +20,15 @@ from graphc.ir.intrinsics import WARP
 from graphc.ir.loop import Assign, Barrier, Declare, For, If, Intrinsic, Kernel, Let, Stmt, Store
 from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, below, in_blocks, placed
+from graphc.passes.schedule.cuda.grid import (
+    BLOCK,
+    THREAD,
+    THREADS,
+    below,
+    in_blocks,
+    indices,
+    placed,
+)
 from graphc.passes.schedule.loops import Body, over_axes, values_first
 from graphc.passes.schedule.nest import Nest, free_names, moved, stride, substituted
 from graphc.passes.schedule.plan import Plan, accumulate, body_over, plan_of
@@ -249,7 +257,7 @@ class _Writer:
             last = E.index(symbol(VECTORS))
             return (For("turn", E.index(symbol(FIRST)), last, step(walk), step=size),)
         count = product(axis.extent for axis in axes)
-        places = _indices(axes, turn + size * symbol("lane"))
+        places = indices(axes, turn + size * symbol("lane"))
         whole = count // (size * LANES) * (size * LANES)
         inside = E.iota(LANES) < E.index(ceil_div(count - turn, size))
         loops = []
@@ -360,15 +368,6 @@ class _Walk:
         if self.mask is None:
             return found
         return E.select(substituted(self.mask, self.after, {}), found, otherwise)
-
-
-def _indices(axes: Sequence[Axis], position: Dim) -> dict[str, Dim]:
-    """Return the index on each axis of a row-major position."""
-    found: dict[str, Dim] = {}
-    for axis in reversed(axes[1:]):
-        found[axis.name] = position % axis.extent
-        position = position // axis.extent
-    return found | {axis.name: position for axis in axes[:1]}
 
 
 def _adjacent(expr: Expr, name: str) -> bool:
