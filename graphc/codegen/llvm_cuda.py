@@ -29,9 +29,9 @@ from graphc.codegen.llvm_builder import (
 from graphc.codegen.llvm_kernel import CODE_BYTES, SYMBOL, failure_places
 from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_values import Row, Value, Weak, bit_width
-from graphc.codegen.sharing import statements
 from graphc.ir.intrinsics import WARP
 from graphc.ir.loop import Bind, For, Kernel
+from graphc.ir.statements import statements
 from graphc.ir.target import Target
 from graphc.ir.types import DType, int64
 

@@ -17,9 +17,7 @@ import numpy as np
 
 from graphc.codegen.sharing import (
     Key,
-    register_tiles,
     shared_expressions,
-    statements,
     static_size,
     straight_runs,
     used_names,
@@ -29,6 +27,7 @@ from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, te
 from graphc.ir.expr import Apply, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
 from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.statements import register_tiles, statements
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
 
 WIDTH = 96
