@@ -8,13 +8,13 @@ ORDER = {
     "base": "errors config lazy",
     "ir": (
         "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
-        "expr intrinsics loop lowering target op pattern scanner signature scalar_text "
+        "expr intrinsics loop statements lowering target op pattern scanner signature scalar_text "
         "scalar_slope evaluate ops plan table verify text printer kernel_printer parser interp"
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
         "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
-        "expand memory manager"
+        "expand emulate_warps emulate memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "

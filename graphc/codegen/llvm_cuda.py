@@ -31,7 +31,8 @@ from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_values import Row, Value, Weak
 from graphc.codegen.sharing import static_size
 from graphc.ir.intrinsics import WARP
-from graphc.ir.loop import Alloc, Bind, For, Kernel, statements
+from graphc.ir.loop import Alloc, Bind, For, Kernel
+from graphc.ir.statements import statements
 from graphc.ir.target import Target
 from graphc.ir.types import DType, bool_, int64
 

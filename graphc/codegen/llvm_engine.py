@@ -18,12 +18,7 @@ from graphc.codegen.llvm_cuda import CudaEmitter
 from graphc.codegen.llvm_kernel import KernelEmitter
 from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_values import Value, Weak
-from graphc.codegen.sharing import (
-    names_in,
-    register_tiles,
-    static_size,
-    used_names,
-)
+from graphc.codegen.sharing import static_size, used_names
 from graphc.errors import CompileError
 from graphc.ir.dim import (
     Atom,
@@ -64,9 +59,9 @@ from graphc.ir.loop import (
     Prefetch,
     Stmt,
     Store,
-    statements,
 )
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.statements import names_in, register_tiles, statements
 from graphc.ir.target import Target
 from graphc.ir.types import int64
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from graphc.codegen.sharing import (
     Key,
-    register_tiles,
     shared_expressions,
     static_size,
     straight_runs,
@@ -38,9 +37,9 @@ from graphc.ir.loop import (
     Prefetch,
     Stmt,
     Store,
-    statements,
 )
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.statements import register_tiles, statements
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
 
 WIDTH = 96

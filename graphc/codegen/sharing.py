@@ -5,41 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from graphc.errors import CompileError
 from graphc.ir.dim import symbols
-from graphc.ir.expr import Buffer, Expr, Index, Load, Use, children, walk
-from graphc.ir.loop import (
-    Alloc,
-    Assign,
-    Declare,
-    For,
-    If,
-    Kernel,
-    Let,
-    Prefetch,
-    Stmt,
-    Store,
-    expressions,
-    statements,
-)
+from graphc.ir.expr import Buffer, Expr, children, walk
+from graphc.ir.loop import Alloc, Assign, Declare, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.statements import expressions, names_in, statements
 
 Key = tuple[Expr, int]
 """An expression and its stamp: equal keys are equal values."""
-
-
-def names_in(expr: Expr) -> Iterator[str]:
-    """Yield the names that an expression itself reads, those of its operands left out."""
-    match expr:
-        case Index():
-            yield from symbols(expr.dim)
-        case Use():
-            yield expr.name
-        case Load():
-            yield expr.buffer.name
-            for stride in expr.strides:
-                yield from symbols(stride)
 
 
 def used_names(kernel: Kernel) -> set[str]:
@@ -47,26 +20,15 @@ def used_names(kernel: Kernel) -> set[str]:
     used: set[str] = set()
     seen: set[int] = set()
     for stmt in statements(kernel.body):
-        if isinstance(stmt, Store | Prefetch):
-            used.add(stmt.buffer.name)
         if isinstance(stmt, Store):
+            used.add(stmt.buffer.name)
             used |= frozenset().union(*map(symbols, stmt.strides))
+        elif isinstance(stmt, Prefetch):
+            used.add(stmt.buffer.name)
         for root in expressions(stmt):
             for expr in walk(root, seen):
                 used.update(names_in(expr))
     return used
-
-
-def register_tiles(body: Sequence[Stmt]) -> dict[str, tuple[int, ...]]:
-    """Return the tile of each declared register: what all values assigned to it broadcast to."""
-    tiles: dict[str, tuple[int, ...]] = {}
-    for stmt in statements(body):
-        if isinstance(stmt, Declare):
-            tiles[stmt.name] = stmt.value.tile
-        elif isinstance(stmt, Assign):
-            known = tiles.get(stmt.name, ())
-            tiles[stmt.name] = np.broadcast_shapes(known, stmt.value.tile)
-    return tiles
 
 
 def static_size(buffer: Buffer) -> int:

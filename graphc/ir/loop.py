@@ -8,8 +8,7 @@ makes tiles, and turns each `Reduce` into accumulators and a fixed tree (`Fold`)
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from graphc.errors import Location
 from graphc.ir.dim import Dim
@@ -195,66 +194,6 @@ class Kernel:
     work: Dim = 1
     ordered: bool = False
     where: Location | None = field(default=None, compare=False)
-
-
-def statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
-    """Yield every statement, nested ones after the one that holds them."""
-    for stmt in body:
-        yield stmt
-        match stmt:
-            case For():
-                yield from statements(stmt.body)
-            case If():
-                yield from statements(stmt.body)
-                yield from statements(stmt.otherwise)
-
-
-def expressions(stmt: Stmt) -> tuple[Expr, ...]:
-    """Return the expressions a statement itself evaluates."""
-    match stmt:
-        case For():
-            return stmt.start, stmt.stop
-        case If():
-            return (stmt.condition,)
-        case Let() | Declare() | Assign():
-            return (stmt.value,)
-        case Store():
-            masks = () if stmt.mask is None else (stmt.mask,)
-            return (stmt.offset, stmt.value, *masks)
-        case Prefetch():
-            return (stmt.offset,)
-        case Intrinsic():
-            return stmt.args
-        case Fail():
-            return stmt.details
-    return ()
-
-
-def mapped(
-    stmt: Stmt,
-    expr: Callable[[Expr], Expr],
-    body: Callable[[tuple[Stmt, ...]], tuple[Stmt, ...]] = lambda body: body,
-) -> Stmt:
-    """Return a statement with the expressions it evaluates, and the bodies it holds, replaced."""
-    match stmt:
-        case For():
-            start, stop = expr(stmt.start), expr(stmt.stop)
-            return replace(stmt, start=start, stop=stop, body=body(stmt.body))
-        case If():
-            condition = expr(stmt.condition)
-            return If(condition, body(stmt.body), body(stmt.otherwise))
-        case Let() | Declare() | Assign():
-            return replace(stmt, value=expr(stmt.value))
-        case Store():
-            mask = None if stmt.mask is None else expr(stmt.mask)
-            return replace(stmt, offset=expr(stmt.offset), value=expr(stmt.value), mask=mask)
-        case Prefetch():
-            return replace(stmt, offset=expr(stmt.offset))
-        case Intrinsic():
-            return replace(stmt, args=tuple(map(expr, stmt.args)))
-        case Fail():
-            return replace(stmt, details=tuple(map(expr, stmt.details)))
-    return stmt
 
 
 def python_of(kernel: Kernel) -> Python | None:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.expr import Apply, Expr, Reduce
-from graphc.ir.loop import Assign, Declare, If, Kernel, Let, Stmt, mapped
+from graphc.ir.loop import Assign, Declare, For, If, Kernel, Let, Stmt
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.statements import with_expressions
 from graphc.passes import elementary, trigonometry
 from graphc.passes.elementary import FORMATS
 from graphc.passes.trigonometry import OF_ANGLE, Angle, far_angle, is_far, near_angle
@@ -114,16 +115,26 @@ class _Expansion:
     def statement(self, statement: Stmt) -> tuple[Stmt, ...]:
         """Return a statement expanded, behind those that reduce its angles."""
         self.before = []
-        expanded = mapped(statement, self.expr)
+        expanded = with_expressions(statement, self.expr)
         before = self.before
         if not isinstance(statement, Let):
             self.forget()
-        return (*before, mapped(expanded, lambda expr: expr, self.body))
+        return (*before, self.nested(expanded))
 
     def forget(self) -> None:
         """Use no register of an angle again."""
         if self.reduced:
             self.memo, self.reduced = {}, {}
+
+    def nested(self, statement: Stmt) -> Stmt:
+        """Return a loop or a branch with its bodies expanded."""
+        match statement:
+            case For():
+                return replace(statement, body=self.body(statement.body))
+            case If():
+                body, otherwise = self.body(statement.body), self.body(statement.otherwise)
+                return replace(statement, body=body, otherwise=otherwise)
+        return statement
 
     def expr(self, expr: Expr) -> Expr:
         """Return one expression of the statement at hand expanded."""

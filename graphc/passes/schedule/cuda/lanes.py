@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphc.errors import CompileError
 from graphc.ir import expr as E
@@ -24,10 +25,8 @@ from graphc.ir.loop import (
     Prefetch,
     Stmt,
     Store,
-    expressions,
-    mapped,
-    statements,
 )
+from graphc.ir.statements import expressions, statements, with_expressions
 from graphc.passes.schedule.cuda.grid import THREAD
 from graphc.passes.schedule.loops import Body
 
@@ -128,7 +127,7 @@ class _Spreader:
         elif isinstance(stmt, Store):
             made = self.store(stmt)
         else:
-            made = mapped(stmt, self.value)
+            made = with_expressions(stmt, self.value)
         return (*ahead, *self.before, made)
 
     def wait(self, stmt: Stmt) -> Body:
@@ -149,8 +148,8 @@ class _Spreader:
         """Return a loop, whose body begins as the end of its body may leave off."""
         while True:
             reads, writes, before = set(self.reads), set(self.writes), self.before
-            found = mapped(loop, self.value, self.body)
-            assert isinstance(found, For)
+            start, stop = self.value(loop.start), self.value(loop.stop)
+            found = replace(loop, start=start, stop=stop, body=self.body(loop.body))
             self.before = before
             if self.reads <= reads and self.writes <= writes:
                 self.reads, self.writes = reads, writes

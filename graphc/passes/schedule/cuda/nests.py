@@ -24,9 +24,8 @@ from graphc.ir.loop import (
     Let,
     Stmt,
     Store,
-    expressions,
-    statements,
 )
+from graphc.ir.statements import expressions, statements
 from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, in_blocks
 from graphc.passes.schedule.cuda.lanes import lanes_of, spread
 

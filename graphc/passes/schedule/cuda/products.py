@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_min, product, symbol
@@ -19,7 +20,15 @@ from graphc.ir.loop import Assign, Barrier, Declare, For, If, Kernel, Let, Stmt,
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.schedule.contraction_match import Match, merged
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, in_blocks, indices, lone, placed
+from graphc.passes.schedule.cuda.grid import (
+    BLOCK,
+    THREAD,
+    Whole,
+    in_blocks,
+    indices,
+    placed,
+    whole,
+)
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import Body, values_first
 from graphc.passes.schedule.nest import Nest, moved, substituted
@@ -274,15 +283,11 @@ class _Tile:
 
     def _finished(self) -> Body:
         """Return the stores of a thread's sums, by whole vectors where rows are made of them."""
-        columns = self.matched.columns
-        lanes, last = self.tiling.lanes, columns[-1]
-        size = lone(last.extent)
-        if size is None:
-            return self._stored(self._by_elements)
-        fits = E.index(last.extent % lanes).eq(0)
-        named = Let("vectors", E.index(last.extent // lanes))
-        return (If(fits, (named, *self._stored(self._by_vectors)),
-                   self._stored(self._by_elements)),)  # fmt: skip
+        elements = self._stored(self._by_elements)
+        rows = whole(self.matched.columns[-1].extent, self.tiling.lanes)
+        if rows is None:
+            return elements
+        return (rows.either(self._stored(partial(self._by_vectors, rows)), elements),)
 
     def _stored(self, write: Callable[[Dim, E.Use], Body]) -> Body:
         """Return all stores; ``write`` gets the place of a vector among all columns, and it."""
@@ -301,15 +306,12 @@ class _Tile:
             body.append(If(E.index(row) < E.index(rows), tuple(inside)))
         return tuple(body)
 
-    def _by_vectors(self, vector: Dim, total: E.Use) -> Body:
+    def _by_vectors(self, rows: Whole, vector: Dim, total: E.Use) -> Body:
         """Return the stores of a vector of neighbours on the last axis."""
         *outer, last = self.matched.columns
-        lanes, size = self.tiling.lanes, lone(last.extent)
-        assert size is not None
-        axes = (*outer, Axis("vector", symbol("vectors")))
-        place: dict[str, Dim] = {
-            size: symbol("vectors") * lanes, last.name: symbol("vector") * lanes,
-        }  # fmt: skip
+        lanes = self.tiling.lanes
+        axes = (*outer, Axis("vector", rows.vectors))
+        place = rows.sizes | {last.name: symbol("vector") * lanes}
         stores = []
         for item in self.items:
             store = _with(item.store, self.matched.reduce, total)

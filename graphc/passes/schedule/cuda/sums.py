@@ -24,10 +24,12 @@ from graphc.passes.schedule.cuda.grid import (
     BLOCK,
     THREAD,
     THREADS,
+    Whole,
     below,
     in_blocks,
     indices,
     placed,
+    whole,
 )
 from graphc.passes.schedule.loops import Body, over_axes, values_first
 from graphc.passes.schedule.nest import Nest, free_names, moved, stride, substituted
@@ -42,8 +44,8 @@ LANES = 4
 """Terms that a thread takes at once."""
 ACROSS = 8
 """Threads that share a column, where columns are neighbours."""
-WORKER, FIRST, VECTORS = "worker", "first", "vectors"
-"""Names of a thread's number in its team, of its first turn, and of a row's length in vectors."""
+WORKER, FIRST = "worker", "first"
+"""Names of a thread's number in its team, and of its first turn."""
 NEVER = 1 << 62
 """The first turn of a thread that has none."""
 
@@ -173,24 +175,21 @@ class _Writer:
             Let(FIRST, E.select(stores, E.index(worker), E.index(NEVER))),
             *placed(self.plan.kept, column),
         )
-        length = self._row_length()
-        if length is None:
-            return (*head, *self._ways(stores, None))
-        fits = E.index(symbol(length) % LANES).eq(0)
-        named = Let(VECTORS, E.index(symbol(length) // LANES))
-        return (*head, If(fits, (named, *self._ways(stores, length)), self._ways(stores, None)))
+        rows, elements = self._rows(), self._ways(stores, None)
+        if rows is None:
+            return (*head, *elements)
+        return (*head, rows.either(self._ways(stores, rows), elements))
 
-    def _row_length(self) -> str | None:
-        """Return the size that all rows are long, if they can be walked by whole vectors."""
+    def _rows(self) -> Whole | None:
+        """Return how all rows can be whole vectors, if they can be walked by such."""
         lengths = {a.extent for g in self.plan.groups for r in g for a in r.axes}
         lengths |= {a.extent for item in self.plan.items for a in self._inner(item)}
         single = all(len(r.axes) == 1 for g in self.plan.groups for r in g)
         single = single and all(len(self._inner(item)) <= 1 for item in self.plan.items)
         (length, *others) = lengths
-        name = str(length)
-        if others or not single or isinstance(length, int) or length != symbol(name):
+        if others or not single or not self.team.side_by_side or not self._adjacent():
             return None
-        return name if self.team.side_by_side and self._adjacent() else None
+        return whole(length, LANES)
 
     def _adjacent(self) -> bool:
         """Return whether everything along rows is read and written side by side."""
@@ -211,22 +210,22 @@ class _Writer:
 
     # -- reductions --------------------------------------------------------------------------
 
-    def _ways(self, stores: Expr, length: str | None) -> Body:
+    def _ways(self, stores: Expr, rows: Whole | None) -> Body:
         """Return reductions and stores, by whole vectors of rows of a length or by elements."""
         known: dict[Expr, Expr] = {}
         body: list[Stmt] = []
         for group in self.plan.groups:
-            declared, holders, steps = self._partial(group, known, length)
+            declared, holders, steps = self._partial(group, known, rows)
             body += [*declared, *steps]
             for reduce, holder in zip(group, holders, strict=True):
                 exchange, found = self._exchanged(reduce, holder, f"_{len(known)}")
                 body += exchange
                 known[reduce] = found
-        body.append(If(stores, self._stores(known, length)))
+        body.append(If(stores, self._stores(known, rows)))
         return tuple(body)
 
     def _partial(
-        self, group: Sequence[Reduce], known: dict[Expr, Expr], length: str | None
+        self, group: Sequence[Reduce], known: dict[Expr, Expr], rows: Whole | None
     ) -> tuple[list[Stmt], list[E.Use], Body]:
         """Return registers, and the loop in which a thread takes its terms of a group."""
         axes = group[0].axes
@@ -244,24 +243,23 @@ class _Writer:
                 body.append(Assign(holder.name, walk.where_inside(found, holder)))
             return tuple(body)
 
-        return list(declared), list(holders), self._turns(axes, length, step)
+        return list(declared), list(holders), self._turns(axes, rows, step)
 
     def _turns(
-        self, axes: Sequence[Axis], length: str | None, step: Callable[[_Walk], Body]
+        self, axes: Sequence[Axis], rows: Whole | None, step: Callable[[_Walk], Body]
     ) -> Body:
         """Return the loops over a thread's share of a row's elements, `LANES` in each turn."""
         size, turn = self.team.size, symbol("turn")
-        if length is not None:
-            before: dict[str, Dim] = {length: symbol(VECTORS) * LANES}
-            walk = _Walk(axes[0].name, before, {axes[0].name: turn * LANES}, None)
-            last = E.index(symbol(VECTORS))
+        if rows is not None:
+            walk = _Walk(axes[0].name, rows.sizes, {axes[0].name: turn * LANES}, None)
+            last = E.index(rows.vectors)
             return (For("turn", E.index(symbol(FIRST)), last, step(walk), step=size),)
         count = product(axis.extent for axis in axes)
         places = indices(axes, turn + size * symbol("lane"))
-        whole = count // (size * LANES) * (size * LANES)
+        even = count // (size * LANES) * (size * LANES)
         inside = E.iota(LANES) < E.index(ceil_div(count - turn, size))
         loops = []
-        for start, stop, mask in ((0, whole, None), (whole, count, inside)):
+        for start, stop, mask in ((0, even, None), (even, count, inside)):
             body = step(_Walk("lane", places, {"lane": 0}, mask))
             first = E.index(start + symbol(FIRST))
             loops.append(For("turn", first, E.index(stop), body, step=size * LANES))
@@ -288,9 +286,9 @@ class _Writer:
         buffer = self._memory(reduce, warps, suffix)
         first = E.index(symbol(WORKER) % WARP).eq(0)
         body += [If(first, (Store(buffer, E.index(symbol(WORKER) // WARP), found),)), Barrier()]
-        whole = E.fold(reduce.combine, E.load(buffer, E.index(0), (warps,), (1,)))
-        body.append(Let(f"whole{suffix}", whole))
-        return body, E.use(f"whole{suffix}", whole)
+        total = E.fold(reduce.combine, E.load(buffer, E.index(0), (warps,), (1,)))
+        body.append(Let(f"total{suffix}", total))
+        return body, E.use(f"total{suffix}", total)
 
     def _through_memory(
         self, reduce: Reduce, own: Expr, suffix: str
@@ -300,11 +298,11 @@ class _Writer:
         buffer = self._memory(reduce, THREADS, suffix)
         place = symbol(THREAD) % self.team.count
         parts = E.load(buffer, E.index(place), (self.team.size,), (self.team.count,))
-        whole = E.fold(reduce.combine, parts)
+        total = E.fold(reduce.combine, parts)
         body = [
-            Store(buffer, E.index(symbol(THREAD)), own), Barrier(), Let(f"whole{suffix}", whole),
+            Store(buffer, E.index(symbol(THREAD)), own), Barrier(), Let(f"total{suffix}", total),
         ]  # fmt: skip
-        return body, E.use(f"whole{suffix}", whole)
+        return body, E.use(f"total{suffix}", total)
 
     def _memory(self, reduce: Reduce, count: int, suffix: str) -> Buffer:
         buffer = Buffer(f"parts{len(self.shared)}", reduce.dtype, (count,), "shared")
@@ -313,16 +311,16 @@ class _Writer:
 
     # -- stores ------------------------------------------------------------------------------
 
-    def _stores(self, known: dict[Expr, Expr], length: str | None) -> Body:
+    def _stores(self, known: dict[Expr, Expr], rows: Whole | None) -> Body:
         """Return the stores of a place, first those along its row, by turns."""
-        rows: dict[tuple[tuple[Axis, ...], Expr | None], list[Store]] = {}
+        along: dict[tuple[tuple[Axis, ...], Expr | None], list[Store]] = {}
         for item in self.plan.items:
             store = _known_store(item.store, known)
-            rows.setdefault((self._inner(item), self._once(item)), []).append(store)
+            along.setdefault((self._inner(item), self._once(item)), []).append(store)
         body: Body = ()
-        for (axes, once), stores in rows.items():
+        for (axes, once), stores in along.items():
             if axes:
-                found = self._turns(axes, length, partial(_row, stores))
+                found = self._turns(axes, rows, partial(_row, stores))
             else:
                 found = (If(E.index(symbol(WORKER)).eq(0), values_first(stores)),)
             body += found if once is None else (If(once, found),)
