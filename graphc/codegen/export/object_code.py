@@ -6,25 +6,28 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any
 
 from graphc import config, lazy
 from graphc.codegen import compiler, dispatch_ir, llvm_compile, python_kernels
 from graphc.codegen.export.calls import PUBLIC, Calls
 from graphc.codegen.export.layout import Export
+from graphc.codegen.export.weights import WEIGHT, constant_name
 from graphc.codegen.llvm_kernel import SYMBOL
-from graphc.codegen.native.module import NativeModule
+from graphc.codegen.native.module import NativeModule, constant_text
 from graphc.errors import CompileError
 from graphc.ir.loop import Kernel
 from graphc.ir.operand import REGISTRY
+from graphc.ir.plan import ALIGNMENT
 from graphc.ir.table import LaunchRow
 from graphc.ir.target import Target
 
 # CLOCK_MONOTONIC of each system; graphc's dispatcher needs it though a library keeps no profile.
 _LINUX_CLOCK, _MAC_CLOCK = 1, 6
 _C_LIBRARY = frozenset((
-    "__tls_get_addr", "_tlv_bootstrap", "atexit", "clock_gettime", "fclose", "fgetc", "fopen",
-    "fread", "free", "getpid", "memcmp", "memcpy", "memmove", "memset", "posix_memalign",
+    "__tls_get_addr", "_tlv_bootstrap", "atexit", "bcmp", "clock_gettime", "fclose", "fgetc",
+    "fopen", "fread", "free", "getpid", "memcmp", "memcpy", "memmove", "memset", "posix_memalign",
     "pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setstacksize",
     "pthread_cond_broadcast", "pthread_cond_init", "pthread_cond_wait", "pthread_create",
     "pthread_join", "pthread_mutex_init", "pthread_mutex_lock", "pthread_mutex_unlock",
@@ -63,6 +66,10 @@ def object_code(export: Export, kernels: Sequence[Kernel], target: Target) -> by
         module = binding.parse_bitcode(part, context)
         module.get_function(SYMBOL).name = f"kernel{number}"
         whole.link_in(module)
+    for place, array in () if export.header else export.weights.items():
+        # One by one: text takes three times the bytes.
+        text = constant_text(constant_name(place), array.tobytes(), ALIGNMENT)
+        whole.link_in(binding.parse_assembly(text, context))
     _hide(whole, export.name)
     code = bytes(llvm_compile.machine(target).emit_object(whole))
     foreign = sorted({*llvm_compile.undefined_symbols(code)} - _C_LIBRARY - python_kernels.LIBRARY)
@@ -82,19 +89,19 @@ def mathematics(code: bytes) -> bool:
 
 def _kernel_parts(kernels: Sequence[Kernel], target: Target) -> tuple[list[int], list[bytes]]:
     """Return the bitcode of every kernel that differs, and for each kernel which one it is."""
-    numbers: dict[str, int] = {}
+    numbers: dict[Kernel, int] = {}
+    known: dict[str, int] = {}
     jobs: list[Future[bytes]] = []
-    run = []
+    nameless = [replace(kernel, name="") for kernel in kernels]
     with ThreadPoolExecutor(config.current().compile_threads, "graphc-export") as pool:
-        for kernel in kernels:
+        for kernel in dict.fromkeys(nameless):
             engine = compiler.engine_of(kernel)
             text = engine.source(kernel, target)
-            if text not in numbers:
-                numbers[text] = len(jobs)
-                job = copy_context().run
-                jobs.append(pool.submit(job, _bitcode, text, engine, target))
-            run.append(numbers[text])
-        return run, [job.result() for job in jobs]
+            numbers[kernel] = known.setdefault(text, len(jobs))
+            if numbers[kernel] == len(jobs):
+                run = copy_context().run
+                jobs.append(pool.submit(run, _bitcode, text, engine, target))
+        return [numbers[kernel] for kernel in nameless], [job.result() for job in jobs]
 
 
 def _bitcode(text: str, engine: Any, target: Target) -> bytes:
@@ -139,6 +146,9 @@ def _hide(module: Any, name: str) -> None:
             else:
                 function.linkage = "internal"
                 function.name = f"{name}.{function.name}"
+    for variable in module.global_variables:
+        if variable.name.startswith(WEIGHT):
+            variable.linkage, variable.visibility = "internal", "default"
 
 
 # -- failures ------------------------------------------------------------------------------------

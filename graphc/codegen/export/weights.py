@@ -9,7 +9,14 @@ from graphc.codegen.native.function import NativeFunction
 from graphc.codegen.native.module import NativeModule
 from graphc.ir.plan import ALIGNMENT
 
+WEIGHT = "weight"
+"""What the names of constant weights begin with."""
 _UNREADABLE, _OTHER = 1, 2
+
+
+def constant_name(place: int) -> str:
+    """Return the name of a weight that the library holds."""
+    return f"{WEIGHT}{place}"
 
 
 class Weights:
@@ -37,9 +44,8 @@ class Weights:
             self.n_bytes = self._placed()
             self.load = self._loading(self._reading())
             return
-        for place, array in export.weights.items():
-            content = array.tobytes()
-            self._constants[place] = module.data(f"weights{place}", content, ALIGNMENT)
+        for place in export.weights:
+            self._constants[place] = module.elsewhere(constant_name(place))
 
     def _placed(self) -> int:
         """Give each weight an aligned offset in memory; return the bytes of all."""

@@ -50,10 +50,12 @@ class NativeModule(Module):
 
     def data(self, name: str, content: bytes, align_bytes: int) -> Row:
         """Return the address of constant bytes."""
-        kind = f"[{len(content)} x i8]"
-        text = _ESCAPED[np.frombuffer(content, np.uint8)].tobytes().decode() if content else ""
-        item = f'c"{text}"' if content else "zeroinitializer"
-        return self._global(name, f"constant {kind} {item}", align_bytes)
+        return self._global(name, f"constant {_bytes_text(content)}", align_bytes)
+
+    def elsewhere(self, name: str) -> Row:
+        """Return the address of constant bytes that another module has, see `constant_text`."""
+        self._lines.append(f"@{name} = external hidden constant i8")
+        return Row(POINTER, f"@{name}")
 
     def numbers(self, name: str, values: Sequence[int]) -> Row:
         """Return the address of constant words of 64 bits."""
@@ -74,3 +76,16 @@ class NativeModule(Module):
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *self._lines, ""])
+
+
+def constant_text(name: str, content: bytes, align_bytes: int) -> str:
+    """Return a module of constant bytes only."""
+    return f"@{name} = hidden constant {_bytes_text(content)}, align {align_bytes}\n"
+
+
+def _bytes_text(content: bytes) -> str:
+    """Return type and value of constant bytes."""
+    if not content:
+        return "[0 x i8] zeroinitializer"
+    text = _ESCAPED[np.frombuffer(content, np.uint8)].tobytes().decode()
+    return f'[{len(content)} x i8] c"{text}"'
