@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from graphc.cli.dump import DEFAULT_STAGES, EVERY_PASS, UsageError, dump
 from graphc.cli.info import cache_command, info, version
 from graphc.cli.profile import profile_command
-from graphc.cli.stages import CPUS, HOST, STAGES
+from graphc.cli.stages import STAGES
+from graphc.codegen.cpu import CPUS, HOST
 from graphc.errors import GraphcError
 
 OK, USER_ERROR, USAGE_ERROR = 0, 1, 2

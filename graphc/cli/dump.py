@@ -10,8 +10,9 @@ from pathlib import Path
 from graphc.cli import paint
 from graphc.cli.dot import print_dot
 from graphc.cli.shapes import parse_bindings
-from graphc.cli.stages import COMMENT, GRAPH_STAGES, STAGES, SUFFIX, Stages, named_target
+from graphc.cli.stages import COMMENT, GRAPH_STAGES, STAGES, SUFFIX, Stages
 from graphc.cli.target import load
+from graphc.codegen.cpu import named_target
 from graphc.errors import ArgumentError, nearest
 
 DEFAULT_STAGES = "fuse,plan"

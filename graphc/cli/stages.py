@@ -29,9 +29,6 @@ STAGES = (*GRAPH_STAGES, "plan", *KERNEL_STAGES)
 """Every stage in the order a program goes through them."""
 SUFFIX = {"plan": "txt", "lower": "txt", "kernel": "txt", "source": "py", "llvm": "ll", "asm": "s"}
 COMMENT = {"llvm": ";"}
-HOST = "host"
-CPUS = {"x86-64-v3": (32, 16), "x86-64-v4": (64, 32)}
-"""Nominal processors: bytes and number of their vector registers."""
 
 
 class Stages:
@@ -194,18 +191,6 @@ _WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {
     "llvm": lambda launch, target: compiler.llvm_ir(launch.kernel, target),
     "asm": lambda launch, target: compiler.assembly(launch.kernel, target),
 }
-
-
-def named_target(name: str) -> Target:
-    """Return this machine (``host``), or a nominal processor of a level of x86-64.
-
-    Listings for a nominal one are the same on every machine.
-    """
-    if name == HOST:
-        return host_target()
-    vector_bytes, registers = CPUS[name]
-    caches = (32 << 10, 1 << 20, 32 << 20)
-    return Target("cpu", "x86_64-unknown-linux-gnu", name, "", vector_bytes, registers, *caches)
 
 
 def _inner_sizes(plan: Plan) -> set[str]:
