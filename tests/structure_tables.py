@@ -9,7 +9,8 @@ ORDER = {
     "ir": (
         "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
         "expr intrinsics loop statements lowering target op pattern scanner signature scalar_text "
-        "scalar_slope evaluate ops plan table verify text printer kernel_printer parser interp"
+        "scalar_slope evaluate races lockstep ops plan table verify text printer kernel_printer "
+        "parser interp"
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
