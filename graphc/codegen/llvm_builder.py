@@ -198,12 +198,11 @@ class Function:
 
 
 class Module:
-    """Functions by name, and memory that blocks of threads share."""
+    """Functions by name, behind ``head``."""
 
     def __init__(self, triple: str):
-        self.triple = triple
+        self.triple, self.head = triple, [f'target triple = "{triple}"']
         self.functions: dict[str, Function] = {}
-        self.variables: list[str] = []
 
     def declare(self, name: str, result: Type, arguments: Sequence[Type]) -> Function:
         """Return the function of this name, declared at its first use."""
@@ -215,17 +214,9 @@ class Module:
         self.functions[function.name] = function
         return function
 
-    def shared(self, kind: str, align_bytes: int) -> str:
-        """Make a variable that each block of threads has one of; return its name."""
-        name = f"@shared{len(self.variables)}"
-        text = f"{name} = internal addrspace(3) global {kind} poison, align {align_bytes}"
-        self.variables.append(text)
-        return name
-
     def __str__(self) -> str:
         parts = [f.text for f in self.functions.values()]
-        head = [f'target triple = "{self.triple}"', *self.variables]
-        return "\n".join([*head, *parts, NONTEMPORARY])
+        return "\n".join([*self.head, *parts, NONTEMPORARY])
 
 
 NONTEMPORARY = "!0 = !{i32 1}\n"
@@ -376,9 +367,9 @@ class Builder:
         align = f", align {align_bytes}" if align_bytes else ""
         return self._effect(POINTER, f"alloca {kind.text}{align}")
 
-    def generic(self, shared: str) -> Row:
+    def generic(self, variable: str) -> Row:
         """Return the address of a shared variable as one that may lie anywhere."""
-        return self._pure(POINTER, f"addrspacecast ptr addrspace(3) {shared} to ptr")
+        return self._pure(POINTER, f"addrspacecast ptr addrspace(3) {variable} to ptr")
 
     def gep(self, address: Row, offset: Row, element: Any) -> Row:
         """Return ``address`` plus ``offset`` elements, a scalar or a vector of them."""

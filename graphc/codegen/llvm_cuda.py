@@ -28,13 +28,15 @@ from graphc.codegen.llvm_builder import (
 )
 from graphc.codegen.llvm_kernel import CODE_BYTES, SYMBOL, failure_places
 from graphc.codegen.llvm_memory import Memory, Pointer
-from graphc.codegen.llvm_values import Row, Value, Weak, bit_width
+from graphc.codegen.llvm_values import Row, Value, Weak
+from graphc.codegen.sharing import static_size
 from graphc.ir.intrinsics import WARP
-from graphc.ir.loop import Bind, For, Kernel
+from graphc.ir.loop import Alloc, Bind, For, Kernel
 from graphc.ir.statements import statements
 from graphc.ir.target import Target
-from graphc.ir.types import DType, int64
+from graphc.ir.types import DType, bool_, int64
 
+SHARED = "@shared"
 SHARED_ALIGN_BYTES = 16
 HALF, PAIR = Type("half"), Type("<2 x half>")
 _ALL = Constant(I32, -1)
@@ -47,6 +49,17 @@ def block_threads(kernel: Kernel) -> int:
         if isinstance(stmt, For) and stmt.bind is Bind.THREAD:
             return int(stmt.stop.dim)  # type: ignore[attr-defined]
     return 1
+
+
+def shared_bytes(kernel: Kernel) -> int:
+    """Return the shared memory that a block of a scheduled kernel asks for."""
+    buffers = (s.buffer for s in statements(kernel.body) if isinstance(s, Alloc))
+    return sum(_room(b.dtype, static_size(b)) for b in buffers if b.space == "shared")
+
+
+def _room(dtype: DType, count: int) -> int:
+    """Return the bytes of shared memory, up to where the next may begin."""
+    return -(-max(count, 1) * dtype.item_bytes // SHARED_ALIGN_BYTES) * SHARED_ALIGN_BYTES
 
 
 class CudaEmitter(Memory):
@@ -68,6 +81,7 @@ class CudaEmitter(Memory):
         self.mask_bits, self.scale_bits = 32, 0
         super().__init__(self.module, Builder(self.function, self.start))
         self.bounds: dict[str, Value] = {}
+        self.shared_bytes = 0
 
     def finish(self) -> str:
         """Return the module's text; the body must have left every block."""
@@ -111,10 +125,16 @@ class CudaEmitter(Memory):
     # -- threads of a block, of a warp -------------------------------------------------------
 
     def shared(self, dtype: DType, count: int) -> Pointer:
-        """Make memory that the threads of a block share."""
-        kind = self.memory_type(dtype)
-        place = self.module.shared(f"[{max(count, 1)} x {kind.text}]", SHARED_ALIGN_BYTES)
-        return Pointer(dtype, self.builder.generic(place))
+        """Return the next part of the memory that the threads of a block share.
+
+        It is one array, whose size a launch gives: so there may be more than 48 KB.
+        """
+        if not self.shared_bytes:
+            text = f"{SHARED} = external addrspace(3) global [0 x i8], align {SHARED_ALIGN_BYTES}"
+            self.module.head.append(text)
+        whole, offset = self.builder.generic(SHARED), Constant(I64, self.shared_bytes)
+        self.shared_bytes += _room(dtype, count)
+        return Pointer(dtype, self.builder.gep(whole, offset, I8))
 
     def barrier(self) -> None:
         """Wait for all threads of the block."""
@@ -125,20 +145,20 @@ class CudaEmitter(Memory):
         """Return what a warp computes together; see `graphc.ir.intrinsics`."""
         if operation == "shuffle_xor":
             value, distance = args
-            rows = [self._shuffled(row, distance.rows[0]) for row in value.rows]
+            width = 8 * value.dtype.item_bytes if value.dtype is not bool_ else 1
+            rows = [self._shuffled(row, width, distance.rows[0]) for row in value.rows]
             return Value(value.dtype, value.tile, rows)
         return self._product(operation, *args)
 
-    def _shuffled(self, row: Row, distance: Row) -> Row:
-        """Exchange a row lane by lane, in words of 32 bits."""
+    def _shuffled(self, row: Row, width: int, distance: Row) -> Row:
+        """Exchange a row of elements of ``width`` bits one by one, in words of 32 bits."""
         builder = self.builder
         if isinstance(row.type, VectorType):
             found = undefined(row.type)
             for lane in range(row.type.count):
-                item = self._shuffled(builder.extract_element(row, lane), distance)
+                item = self._shuffled(builder.extract_element(row, lane), width, distance)
                 found = builder.insert_element(found, item, lane)
             return found
-        width = bit_width(row.type)
         bits = builder.bitcast(row, integer(width))
         if width <= 32:
             word = self._word(builder.zext(bits, I32), distance)

@@ -25,7 +25,19 @@ from graphc.codegen.sharing import (
 from graphc.errors import CompileError
 from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
 from graphc.ir.expr import Apply, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.loop import (
+    Alloc,
+    Assign,
+    Declare,
+    Fail,
+    For,
+    If,
+    Kernel,
+    Let,
+    Prefetch,
+    Stmt,
+    Store,
+)
 from graphc.ir.operations import OPERATIONS
 from graphc.ir.statements import register_tiles, statements
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64

@@ -15,13 +15,22 @@ from graphc.ir.dim import Dim, ceil_div, dim_max, product, symbol
 from graphc.ir.expr import Axis, Load
 from graphc.ir.loop import For, If, Kernel, Let, Store
 from graphc.ir.target import Target
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, below, in_blocks, placed
+from graphc.passes.schedule.cuda.grid import (
+    BLOCK,
+    THREAD,
+    THREADS,
+    Whole,
+    below,
+    in_blocks,
+    placed,
+    whole,
+)
 from graphc.passes.schedule.loops import Body, values_first
 from graphc.passes.schedule.nest import Nest, expressions, moved, stride
 from graphc.passes.schedule.vectorize import vector_store
 
-VECTORS, STEP = "vectors", "step"
-"""Names of the number of vectors of a row, and of a loop over elements."""
+STEP = "step"
+"""Name of a loop over elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,32 +96,22 @@ def _stores(part: _Part) -> Body:
         return _one_by_one(part)
     chunk = THREADS * part.width
     if len(part.axes) == 1:
-        whole = E.index((symbol(BLOCK) + 1) * chunk) <= E.index(part.count)
+        full = E.index((symbol(BLOCK) + 1) * chunk) <= E.index(part.count)
         place = symbol(BLOCK) * chunk + symbol(THREAD) * part.width
-        return (If(whole, _vectors(part, {part.axes[0].name: place}), _one_by_one(part)),)
-    return _by_rows(part)
+        return (If(full, _vectors(part, {part.axes[0].name: place}), _one_by_one(part)),)
+    rows = whole(part.axes[-1].extent, part.width)
+    return _one_by_one(part) if rows is None else (_by_rows(part, rows),)
 
 
-def _by_rows(part: _Part) -> Body:
+def _by_rows(part: _Part, rows: Whole) -> If:
     """Return whole vectors of each row, if rows are made of whole vectors."""
     *outer, last = part.axes
-    vectors = symbol(VECTORS)
+    axes = (*outer, Axis("task", rows.vectors))
     task = symbol(BLOCK) * THREADS + symbol(THREAD)
-    axes = (*outer, Axis("task", vectors))
-    sizes: dict[str, Dim] = {last.name: symbol("task") * part.width}
-    if (size := _lone(last.extent)) is not None:
-        sizes[size] = vectors * part.width
-    inside = (*placed(axes, task), *_vectors(part, sizes))
-    named = Let(VECTORS, E.index(last.extent // part.width))
-    fits = E.index(last.extent % part.width).eq(0)
-    return (If(fits, (named, *below(task, product(a.extent for a in axes), inside)),
-               _one_by_one(part)),)  # fmt: skip
-
-
-def _lone(extent: Dim) -> str | None:
-    """Return the name of a size that is one variable; alignment follows when it is replaced."""
-    text = str(extent)
-    return text if not isinstance(extent, int) and extent == symbol(text) else None
+    place = rows.sizes | {last.name: symbol("task") * part.width}
+    inside = (*placed(axes, task), *_vectors(part, place))
+    vectors = below(task, product(a.extent for a in axes), inside)
+    return rows.either(vectors, _one_by_one(part))
 
 
 def _vectors(part: _Part, place: dict[str, Dim]) -> Body:
