@@ -15,7 +15,7 @@ ORDER = {
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
         "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
-        "expand emulate_warps emulate memory manager"
+        "expand emulate_warps emulate_threads emulate memory manager"
     ),
     "codegen": (
         "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "

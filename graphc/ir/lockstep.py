@@ -36,6 +36,7 @@ from graphc.ir.loop import (
     Intrinsic,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -275,6 +276,12 @@ class _Run:
                 step = self.evaluation(lanes)
                 details = (step.value(d).reshape(-1)[0] for d in stmt.details)
                 raise _Failed(Failure(stmt.code, tuple(map(int, details))))
+            case Prefetch():
+                pass
+            case _:
+                raise VerifyError(
+                    f"{self.kernel.name}: {type(stmt).__name__} is no statement of threads"
+                )
 
     def name(
         self, name: str, value: Array, tile: Tile, lanes: Array | None, alike: bool
