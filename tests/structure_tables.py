@@ -18,16 +18,16 @@ ORDER = {
         "expand emulate_warps emulate_threads emulate memory manager"
     ),
     "codegen": (
-        "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
+        "cpu cuda targets sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
         "llvm_conversions llvm_memory llvm_kernel llvm_cuda llvm_compile numba_lowering "
-        "numba_engine llvm_engine python_kernels cache counters dispatch_layout dispatch_ir "
-        "dispatch compiler"
+        "numba_engine llvm_engine python_kernels cache counters dispatch_layout native "
+        "dispatch_ir dispatch compiler export"
     ),
     "runtime": "random threads locks limits profile blocks program saved",
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
-        "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
-        "source scalar_source scalar kernel_source kernel sampling files autograd symbol "
+        "export_library random_key context assign ops backward numpy_calls ndarray_methods ndarray "
+        "creation source scalar_source scalar kernel_source kernel sampling files autograd symbol "
         "functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",
