@@ -12,25 +12,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.ir.loop import (
-    BEGIN,
-    END,
-    Alloc,
-    Bind,
-    For,
-    If,
-    Kernel,
-    Let,
-    Stmt,
-    Store,
-)
+from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.plan import Plan
-from graphc.ir.statements import (
-    statements,
-)
+from graphc.ir.statements import statements
 from graphc.passes.emulate_threads import ThreadLoops, thread_count, with_memory
 
 Body = tuple[Stmt, ...]
+
 
 def emulated(plan: Plan) -> Plan:
     """Return the plan of a CUDA program as one that the CPU runs; see `emulate`."""

@@ -117,7 +117,11 @@ class _Scope:
 
     def inner(self, *names: str) -> _Scope:
         """Return a scope inside this one in which more names are common."""
-        return _Scope(self.common | set(names), dict(self.places), dict(self.registers))
+        found = _Scope(set(self.common), dict(self.places), dict(self.registers))
+        for name in names:
+            found.forget(name)
+            found.common.add(name)
+        return found
 
     def forget(self, name: str) -> None:
         """Let a name stand for nothing, as it is given anew."""
