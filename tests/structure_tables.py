@@ -9,12 +9,13 @@ ORDER = {
     "ir": (
         "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
         "expr intrinsics loop statements lowering target op pattern scanner signature scalar_text "
-        "scalar_slope evaluate ops plan table verify text printer kernel_printer parser interp"
+        "scalar_slope evaluate races lockstep ops plan table verify text printer kernel_printer "
+        "parser interp"
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
         "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
-        "expand emulate_warps emulate memory manager"
+        "expand emulate_warps emulate_threads emulate memory manager"
     ),
     "codegen": (
         "cpu cuda targets sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
