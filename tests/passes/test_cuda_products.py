@@ -25,8 +25,10 @@ from graphc.runtime.program import Program
 
 UNIT = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 """Precision -> the largest relative error of rounding a factor."""
-SPECIAL = [0.0, -0.0, 1.0, -1.5, 1e-8, 6e-8, 5.96e-8, 2.0**-14, 65504.0, 65519.9, 65520.0, 1e6,
-           3e38, np.inf, -np.inf, np.nan, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 1 + 2.0**-8, 1e-40]  # fmt: skip
+SPECIAL = [
+    0.0, -0.0, 1.0, -1.5, 1e-8, 6e-8, 5.96e-8, 2.0**-14, 65504.0, 65519.9, 65520.0, 1e6, 3e38,
+    np.inf, -np.inf, np.nan, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 1 + 2.0**-8, 1e-40,
+]  # fmt: skip
 
 
 def product(shapes: tuple[tuple[int, ...], ...], **attrs: bool) -> Graph:
