@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
 from graphc.ir.expr import Buffer, Expr
@@ -62,16 +63,24 @@ def lanes_for(
     dtype : DType
     turned_widths, row_widths : sequence of int
         Channels of the turned matrices, and room for those of each place for rows.
+
+    Raises
+    ------
+    CompileError
+        If the smallest does not fit.
     """
-    lanes, pad = vector(dtype), vector(dtype)
-    while lanes > 1:
+    pad, most_bytes = vector(dtype), min(target.shared_bytes, MOST_BYTES)
+    for lanes in (4, 2, 1):
         side = Square("", dtype, lanes).side
         rows = sum(side * (padded(width) + pad) for width in row_widths)
         own = (sum(turned_widths) + side) * turned_pitch(side, dtype)
-        if (rows + own) * dtype.item_bytes <= min(target.shared_bytes, MOST_BYTES):
-            break
-        lanes //= 2
-    return lanes
+        if lanes <= pad and (rows + own) * dtype.item_bytes <= most_bytes:
+            return lanes
+    raise CompileError(
+        f"attention of {dtype} with heads of {max(row_widths)} channels needs more shared memory "
+        f"than the {most_bytes >> 10} KiB that {target.cpu} has",
+        remedy="Use more heads, or float32.",
+    )
 
 
 def shared(name: str, dtype: DType, rows: int, pitch: int) -> Buffer:
@@ -94,6 +103,11 @@ def placed(places: Places, number: Dim, length: Dim, side: int) -> Body:
         Let(HEAD, E.index(number // blocks % heads)),
         Let(FIRST, E.index(number % blocks * side)),
     )
+
+
+def place_of(places: Places, length: Dim, width: Dim, position: Dim) -> Dim:
+    """Return where a position of the head starts."""
+    return places.place(length, position, width)
 
 
 def seen(places: Places, query: Dim, key: Dim, lanes: int, of_queries: bool) -> Expr:
@@ -143,7 +157,7 @@ class _Forward:
         self.weights = shared("weights", dtype, side, square.pitch)
         rows = shared("rows", dtype, side, padded(wide) + vector(dtype))
         of_queries, of_keys = (
-            partial(_place, places, length) for length in (places.queries, places.keys)
+            partial(place_of, places, length) for length in (places.queries, places.keys)
         )
         self.queries = Rows(
             "query", query, partial(of_queries, width), width, side, self.own,
@@ -235,17 +249,12 @@ class _Forward:
         inside = E.iota(square.lanes) < E.index(places.queries - query)
         log = self.peak + E.apply("log", total)
         store = Store(self.logs, at, log, (places.pitch(1),), inside)
-        of_queries = partial(_place, places, places.queries, self.sums.width)
+        of_queries = partial(place_of, places, places.queries, self.sums.width)
         return (
             *across,
             Let("inverse", inverse),
             If(E.index(MEMBER).eq(0), (store,)),
-            *self.sums.left(
+            *self.sums.results(
                 self.result, of_queries, self.first, places.queries, E.use("inverse", zero)
             ),
         )
-
-
-def _place(places: Places, length: Dim, width: Dim, position: Dim) -> Dim:
-    """Return where a position of the head starts."""
-    return places.place(length, position, width)

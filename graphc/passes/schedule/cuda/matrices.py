@@ -386,9 +386,10 @@ class Weighted:
                 body.append(Assign(held.name, E.apply("fma", spread, named[chunk], held)))
         return (For("row", E.index(0), E.index(square.side), tuple(body), step=step),)
 
-    def left(
-        self, target: Buffer, place: Callable[[Dim], Dim], first: Dim, stop: Dim, factors: Expr
-    ) -> Body:
+    def results(
+        self, target: Buffer, place: Callable[[Dim], Dim], first: Dim, stop: Dim,
+        factors: Expr | None = None,
+    ) -> Body:  # fmt: skip
         """Return the stores of the sums, times the factor of each column, to rows below ``stop``.
 
         Parameters
@@ -398,12 +399,12 @@ class Weighted:
             Where a row begins.
         first, stop : Dim
             The row of the first column, and the number of rows.
-        factors : Expr
+        factors : Expr, optional
         """
         stores: dict[int, list[Stmt]] = {}
         for column, chunk, held in self.registers():
             row = first + self.square.column + column
-            value = held * _lane(factors, column, chunk.lanes)
+            value = held if factors is None else held * _lane(factors, column, chunk.lanes)
             channel, at = chunk.channel, E.index(place(row) + chunk.channel)
             store: Stmt = Store(target, at, value, (1,))
             if self.width % chunk.lanes:
