@@ -21,6 +21,7 @@ from graphc.codegen import (
     counters,
     llvm_compile,
     llvm_engine,
+    numba_cuda,
     numba_engine,
     python_kernels,
 )
@@ -171,6 +172,8 @@ def object_code(source: str, target: Target, engine: str = "") -> bytes:
 
 def source_of(kernel: Kernel, target: Target) -> str:
     """Return a kernel as Python text."""
+    if target.name == "cuda":
+        return numba_cuda.source(kernel, target)
     writer = numba_engine if python_of(kernel) is None else python_kernels
     return writer.source(kernel, target)
 
