@@ -181,14 +181,17 @@ _ORDERED = {"<": "olt", "<=": "ole", ">": "ogt", ">=": "oge", "==": "oeq", "!=":
 _UNORDERED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "ueq", "!=": "une"}
 
 
-def _binary(name: str, moves: bool = False) -> Callable[[Builder, Row, Row], Row]:
-    """Return the method of an instruction of two operands of one type, one that moves or not."""
+def _binary(name: str) -> Callable[[Builder, Row, Row], Row]:
+    """Return the method of an instruction of two operands of one type."""
 
     def write(self: Builder, a: Row, b: Row) -> Row:
-        text = f"{name} {a.type.text} {a.text}, {b.text}"
-        return self._moved(a.type, text, a, b) if moves else self._pure(a.type, text)
+        return self._moved(a.type, f"{name} {a.type.text} {a.text}, {b.text}", a, b)
 
     return write
+
+
+_MOVED = {I64, POINTER}
+"""Types of the values of index arithmetic."""
 
 
 def _number(row: Row) -> int | None:
@@ -275,7 +278,7 @@ class Builder:
     def _moved(self, kind: Any, text: str, *operands: Row) -> Row:
         """Write an instruction in front of the loop if all operands are known there."""
         ahead = self.ahead
-        if ahead is None or not all(map(ahead.has, operands)):
+        if ahead is None or kind not in _MOVED or not all(map(ahead.has, operands)):
             return self._pure(kind, text)
         found = self._known.get(text)
         if found is None or not ahead.has(found):
@@ -297,7 +300,7 @@ class Builder:
 
     # -- arithmetic --------------------------------------------------------------------------
 
-    _add, _sub, _mul = (_binary(name, moves=True) for name in ("add", "sub", "mul"))
+    _add, _sub, _mul = map(_binary, ("add", "sub", "mul"))
     sdiv, udiv, srem, urem = map(_binary, ("sdiv", "udiv", "srem", "urem"))
     shl, lshr, ashr = map(_binary, ("shl", "lshr", "ashr"))
     and_, or_, xor = map(_binary, ("and", "or", "xor"))
@@ -373,7 +376,8 @@ class Builder:
         if function.result is VOID:
             self._line(text)
             return undefined(VOID)
-        return (self._pure if pure else self._effect)(function.result, text)
+        kind = function.result
+        return self._moved(kind, text, *arguments) if pure else self._effect(kind, text)
 
     def call_address(self, address: Row, result: Any, arguments: Sequence[Row]) -> Row:
         """Call the function at an address."""
