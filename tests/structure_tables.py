@@ -20,9 +20,9 @@ ORDER = {
         "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
         "llvm_conversions llvm_memory llvm_kernel llvm_cuda llvm_compile numba_lowering "
         "numba_engine llvm_engine python_kernels cache counters dispatch_layout dispatch_ir "
-        "dispatch compiler"
+        "dispatch cuda_code compiler"
     ),
-    "runtime": "random threads locks limits profile blocks program saved",
+    "runtime": "random threads locks limits profile blocks bound program saved",
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "

@@ -72,7 +72,7 @@ EMITTERS: dict[str, Callable[[Kernel, Target], Memory]] = {
 """What writes a kernel's function, by the name of the target."""
 
 NAME = "llvm"
-FILES = ("cuda.py", "llvm_cuda.py", "llvm_engine.py")
+FILES = ("cuda.py", "cuda_code.py", "llvm_cuda.py", "llvm_engine.py")
 """What code depends on beside the emitters that engines share."""
 
 PASSES = ("instruction_combine", "simplify_cfg")

@@ -1,0 +1,76 @@
+"""A CUDA kernel as bytes: PTX, and beside it what a launch has to know of the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.codegen import llvm_compile, llvm_engine
+from graphc.codegen.llvm_cuda import block_threads, shared_bytes
+from graphc.errors import CompileError
+from graphc.ir.loop import Kernel, python_of
+from graphc.ir.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class CudaCode:
+    """A compiled kernel.
+
+    Attributes
+    ----------
+    threads : int
+        Threads of a block.
+    shared_bytes : int
+        Dynamic shared memory of a block.
+    code : bytes
+        PTX.
+    """
+
+    threads: int
+    shared_bytes: int
+    code: bytes
+
+
+def source(kernel: Kernel, target: Target) -> str:
+    """Return the LLVM IR of a scheduled kernel, after a comment with what a launch has to know.
+
+    Raises
+    ------
+    CompileError
+        For a kernel in Python, which runs on the CPU only.
+    """
+    python = python_of(kernel)
+    if python is not None:
+        raise CompileError(
+            f"graphc.kernel {python.function} cannot run on a GPU: its Python is compiled for the "
+            "CPU",
+            remedy="Copy its arguments to graphc.cpu(), or write the function from ops.",
+            where=kernel.where,
+        )
+    return comment(kernel, ";") + llvm_engine.source(kernel, target)
+
+
+def comment(kernel: Kernel, sign: str) -> str:
+    """Return the line that tells of a kernel's launch."""
+    return f"{sign} {block_threads(kernel)} threads, {shared_bytes(kernel)} bytes\n"
+
+
+def machine_code(text: str, target: Target) -> bytes:
+    """Return the bytes that are kept for a kernel's source: a line on its launch, then PTX."""
+    first, _, rest = text.partition("\n")
+    ptx = llvm_compile.assembly(rest, target, llvm_engine.PASSES)
+    return f"//{first.removeprefix(';')}\n{ptx}".encode()
+
+
+def read(content: bytes) -> CudaCode:
+    """Return what `machine_code` made.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are anything else.
+    """
+    first, _, code = content.partition(b"\n")
+    words = first.split()
+    if len(words) != 5 or words[0] != b"//" or not code:
+        raise ValueError("not the code of a CUDA kernel")
+    return CudaCode(int(words[1]), int(words[3]), code)
