@@ -22,7 +22,10 @@ ORDER = {
         "numba_engine llvm_engine python_kernels cache counters dispatch_layout dispatch_ir "
         "dispatch cuda_code compiler"
     ),
-    "runtime": "random threads locks limits profile blocks bound program saved",
+    "runtime": (
+        "random threads locks limits profile blocks bound program device staging cuda "
+        "device_program saved"
+    ),
     "frontend": (
         "formats tree trace build execute array prepared tape tracer compiled traced jit "
         "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
