@@ -16,6 +16,7 @@ from graphc.errors import (
 )
 from graphc.frontend.array import Array, mode
 from graphc.frontend.tracer import Trace, Tracer, current_trace
+from graphc.frontend.transfer import transfer
 from graphc.ir.graph import Value, constant
 from graphc.ir.ops import basic, movement
 from graphc.ir.types import same_shape
@@ -44,8 +45,11 @@ def assign(target: Any, value: Any) -> None:
     _write(target, ..., value)
     if source is not None and source.on_tape and mode.recording:
         recorded: Any = source
+        there = target._storage.context
+        if source._storage.context is not there:
+            recorded = transfer(source, there)
         if source.shape != target.shape:
-            recorded = movement.broadcast_to(source, target.shape)
+            recorded = movement.broadcast_to(recorded, target.shape)
         if recorded.type.dtype is not target.type.dtype or recorded._entry is None:
             recorded = basic.cast(recorded, target.type.dtype)
         target._entry, target._index = recorded._entry, recorded._index

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc.codegen.compiler import Compilation
 from graphc.codegen.cpu import host_target
+from graphc.frontend.context import HOST, Context
 from graphc.ir.graph import Graph, input_name
 from graphc.passes.hoist import hoist
 from graphc.passes.manager import compile_graph
@@ -35,8 +36,11 @@ class Parts:
     rest: tuple[int, ...]
 
 
-def build_program(graph: Graph) -> Program:
-    """Return the program of a graph for this machine."""
+def build_program(graph: Graph, processor: Context = HOST) -> Program:
+    """Return the program of a graph for a device of this machine.
+
+    ``processor`` is a `Context.processor`, here and below: the CPU is the only one so far.
+    """
     key = saved.key_of(graph)
     found = saved.load(key)
     if found is not None and len(found[0]) == 1 and _takes(found[0][0], graph):
@@ -46,7 +50,9 @@ def build_program(graph: Graph) -> Program:
     return program
 
 
-def build_parts(graph: Graph, fixed: tuple[int, ...]) -> Parts | Program:
+def build_parts(
+    graph: Graph, fixed: tuple[int, ...], processor: Context = HOST
+) -> Parts | Program:
     """Return the programs of a graph whose inputs ``fixed`` are parameters.
 
     One program where nothing is computed from these alone.
@@ -73,7 +79,9 @@ def _compiled(graph: Graph) -> Program:
         return Program(plan, compilation.finish())
 
 
-def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
+def build_halves(
+    graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...], processor: Context = HOST
+) -> Halves:
     """Return the programs of a graph whose outputs ``heads`` are differentiated by inputs ``wrt``.
 
     A warm start also skips the cut between the two.

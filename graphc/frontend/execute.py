@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend.build import build_program
+from graphc.frontend.context import HOST, Context
 from graphc.frontend.trace import Specializations, trace
 from graphc.ir.op import Kind
 from graphc.ir.types import TensorType, as_dtype
@@ -26,11 +27,15 @@ _programs: dict[Any, Specializations[Program]] = {}
 
 
 def execute(
-    op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any], types: Sequence[TensorType]
-) -> list[np.ndarray]:
-    """Return the results of an op as C-contiguous arrays of the given types."""
+    op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any], types: Sequence[TensorType],
+    context: Context | None = None,
+) -> list[np.ndarray]:  # fmt: skip
+    """Return the results of an op as C-contiguous arrays of the given types.
+
+    ``context`` is the device that the operands are on, None where they go with any.
+    """
     if runs_compiled(op) and _elements(arrays, types) >= SMALL:
-        return one_op_program(op, arrays, attrs)(arrays)
+        return one_op_program(op, arrays, attrs, context)(arrays)
     with np.errstate(all="ignore"):
         result = op.reference(*arrays, **attrs)
     results = result if isinstance(result, tuple) else (result,)
@@ -61,9 +66,12 @@ def runs_compiled(op: Any) -> bool:
     return op.kind in COMPILED_KINDS or op.compiled
 
 
-def one_op_program(op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Program:
+def one_op_program(
+    op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any], context: Context | None = None
+) -> Program:
     """Return the program of one op for arrays of these types; compiled at first use."""
-    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays))
+    processor = (context or HOST).processor
+    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays), processor)
     found = _programs.setdefault(key, Specializations())
     shapes = [a.shape for a in arrays]
     program = found.lookup(shapes)
@@ -73,7 +81,7 @@ def one_op_program(op: Any, arrays: Sequence[np.ndarray], attrs: dict[str, Any])
             [TensorType(as_dtype(a.dtype), a.shape) for a in arrays],
             op.name,
         )
-        program = found.add(graph, build_program(graph))
+        program = found.add(graph, build_program(graph, processor))
     return program
 
 

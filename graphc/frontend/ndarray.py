@@ -9,22 +9,25 @@ import numpy as np
 from graphc.errors import (
     ArgumentError,
     AutogradError,
+    DeviceError,
     DTypeError,
     Location,
     ShapeError,
     user_location,
 )
 from graphc.frontend import context as devices
-from graphc.frontend.array import Array, Storage, mode
+from graphc.frontend.array import Array, Storage, Unplaced, common, mode
 from graphc.frontend.assign import assign, assign_part
 from graphc.frontend.backward import GRAD_REQUESTS, backward, detach_from_tape
-from graphc.frontend.context import Context
+from graphc.frontend.context import HOST, Context
+from graphc.frontend.memory import copied, filled, on_host, overwrite, placed
 from graphc.frontend.ndarray_methods import NDMethods, key_parts
 from graphc.frontend.ops.operator import chosen, dims, set_handle
 from graphc.frontend.ops.reshape_codes import coded_shape
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.tape import Leaf
 from graphc.frontend.tracer import Tracer, current_trace
+from graphc.frontend.transfer import transfer
 from graphc.ir.graph import Value
 from graphc.ir.ops import gather, movement
 from graphc.ir.ops.composite import attempt
@@ -47,15 +50,25 @@ class NDTracer(NDMethods, Tracer):
     @property
     def context(self) -> Context:
         """The device that the program will run on."""
-        return devices.current_context()
+        trace = current_trace()
+        return (None if trace is None else trace.context) or devices.current_context()
 
     ctx = device = context
 
     def as_in_context(self, context: Any) -> Any:
-        """Return the value itself: a program runs on one device."""
+        """Return the value itself: a program runs on one device.
+
+        Raises
+        ------
+        DeviceError
+            For another one.
+        """
+        there = devices.usable(context)
+        if there is not self.context:
+            raise _leaves_program(self.context, there)
         return self
 
-    as_in_ctx = as_in_context
+    as_in_ctx = to_device = as_in_context
 
     def asnumpy(self) -> Any:
         """Raise: the elements are not known while compiling."""
@@ -103,7 +116,7 @@ class NDArray(NDMethods, Array):
     @property
     def context(self) -> Context:
         """The device that the array is on."""
-        return devices.cpu()
+        return self._storage.context or devices.current_context()
 
     ctx = device = context
 
@@ -178,13 +191,14 @@ class NDArray(NDMethods, Array):
         return self._array.__dlpack_device__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self._array.copy(),))
+        return (_restored, (type(self), on_host(self._array).copy(), self.context))
 
     def __copy__(self) -> NDArray:
         return self.copy()
 
     def __deepcopy__(self, memo: Any) -> NDArray:
-        return type(self)(self._array.copy())
+        context = self._storage.context
+        return type(self)(copied(self._array, context), Storage.on(context))
 
     def wait_to_read(self) -> None:
         """Do nothing: arrays are computed when the call returns."""
@@ -194,9 +208,24 @@ class NDArray(NDMethods, Array):
     # -- devices -------------------------------------------------------------------------------
 
     def as_in_context(self, context: Context | str) -> NDArray:
-        """Return the array on a device: itself on the CPU."""
-        devices.usable(context)
-        return self
+        """Return the array on a device: itself where it is there, else a copy.
+
+        Under ``record`` gradients come back from there.
+
+        Raises
+        ------
+        DeviceError
+            For a GPU that is not there, and for another device while a function is being compiled.
+        """
+        there = devices.usable(context)
+        return self if self._storage.context is there else self._moved(there)
+
+    def _moved(self, there: Context) -> NDArray:
+        """Return a copy on a device."""
+        if current_trace() is not None and there is not self.context:
+            raise _leaves_program(self.context, there)
+        found: NDArray = transfer(self, there)
+        return found
 
     as_in_ctx = to_device = as_in_context
 
@@ -212,8 +241,10 @@ class NDArray(NDMethods, Array):
     def copyto(self, other: NDArray | Context) -> NDArray:
         """Copy into another array, or onto a device; returns what was written."""
         if isinstance(other, Context):
-            devices.usable(other)
-            return self.copy()
+            there = devices.usable(other)
+            here = self._storage.context is there
+            copy: NDArray = self.copy() if here else self._moved(there)
+            return copy
         if not isinstance(other, NDArray):
             raise ArgumentError(
                 f"copyto() takes an NDArray or a Context, got {type(other).__name__}",
@@ -352,7 +383,9 @@ class NDArray(NDMethods, Array):
                 remedy='Make it floating-point first: x = x.astype("float32").',
                 where=user_location(),
             )
-        self.mark(type(self)(np.zeros_like(self._array)), grad_req)
+        context = self._storage.context
+        zeros = filled(self.shape, 0, self._array.dtype, context)
+        self.mark(type(self)(zeros, Storage.on(context)), grad_req)
 
     def mark(self, gradient: NDArray, grad_req: str = "write") -> None:
         """Attach an array that `backward` writes the gradient into."""
@@ -362,6 +395,7 @@ class NDArray(NDMethods, Array):
                 f"a gradient of shape {gradient.shape} does not fit an array of {self.shape}",
                 where=user_location(),
             )
+        common((self, gradient), "array and its gradient, number")
         detach_from_tape(self)
         self._grad_req = grad_req
         self._grad = None if grad_req == "null" else gradient
@@ -370,7 +404,7 @@ class NDArray(NDMethods, Array):
     def zero_grad(self) -> None:
         """Set the gradient to zeros."""
         if self._grad is not None:
-            self._grad._array[...] = 0
+            overwrite(self._grad._array, 0)
             self._grad._storage.touch()
 
     def backward(
@@ -399,6 +433,23 @@ def _has_axes(part: Any) -> bool:
     return not isinstance(part, slice) and part is not Ellipsis
 
 
+def _restored(cls: type[NDArray], array: np.ndarray, context: Context) -> NDArray:
+    """Return an array from a pickle, on ``cpu(0)`` where its device is not there."""
+    if context.device_type == "gpu" and context.device_id >= devices.num_gpus():
+        context = HOST
+    return cls(placed(array, context), Storage.on(context))
+
+
+def _leaves_program(here: Context, there: Context) -> DeviceError:
+    """Return the error of an array that should change its device in a program."""
+    return DeviceError(
+        f"a function that is compiled runs on one device, this one on {here}: nothing in it can "
+        f"go to {there}",
+        remedy="Call as_in_context() on its arguments and results, or do not hybridize this Block.",
+        where=user_location(),
+    )
+
+
 def _plain_index(part: Any) -> Any:
     """Return an index array as NumPy takes it."""
     if isinstance(part, Array):
@@ -408,4 +459,4 @@ def _plain_index(part: Any) -> Any:
 
 NDTracer.eager_class = NDArray
 # A copy: what is recorded must not change with the NumPy array.
-set_handle(lambda array: NDArray(np.array(array, order="C")))
+set_handle(lambda array: NDArray(np.array(array, order="C"), Unplaced()))
