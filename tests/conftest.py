@@ -115,8 +115,17 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return compare
 
 
+@pytest.fixture(scope="session")
+def emulated_devices() -> FakeCuda:
+    """Return the devices of a session: what is compiled for them is found by later tests."""
+    return FakeCuda()
+
+
 @pytest.fixture
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCuda]:
+def emulated(
+    tmp_path_factory: pytest.TempPathFactory, emulated_devices: FakeCuda
+) -> Iterator[FakeCuda]:
     """Have two CUDA devices that run on the CPU."""
-    with emulated_cuda(tmp_path_factory.getbasetemp() / "emulated-cache") as fake:
+    folder = tmp_path_factory.getbasetemp() / "emulated-cache"
+    with emulated_cuda(folder, emulated_devices) as fake:
         yield fake

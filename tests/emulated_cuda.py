@@ -142,11 +142,15 @@ class FakeBuffer:
     """Memory, or a span of it that something else owns."""
 
     def __init__(self, handle: int, size: int, owner: Callable[[Any], None] | None = None) -> None:
-        self.handle, self.size, self.owner, self.stream = handle, size, owner, None
+        self.handle, self.size, self.owner = handle, size, owner
+        self.stream: FakeStream | None = None
+        self.kept: Any = None
 
     @staticmethod
-    def from_handle(ptr: int, size: int) -> FakeBuffer:
-        return FakeBuffer(ptr, size)
+    def from_handle(ptr: int, size: int, owner: Any = None) -> FakeBuffer:
+        found = FakeBuffer(ptr, size)
+        found.kept = owner
+        return found
 
     def copy_from(self, src: FakeBuffer, *, stream: FakeStream) -> None:
         assert src.size == self.size > 0
@@ -163,6 +167,13 @@ class FakeBuffer:
     def __del__(self) -> None:
         if self.owner is not None:
             self.owner(self)
+
+
+def shared_view(buffer: FakeBuffer, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Take the place of `StridedMemoryView.from_buffer`: the memory as NumPy shares it."""
+    memory = (ctypes.c_ubyte * buffer.size).from_address(buffer.handle)
+    memory.kept = buffer
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 class FakePool:
@@ -256,10 +267,10 @@ class FakeCuda:
     """
 
     def __init__(self, count: int = 2) -> None:
-        self.count, self.capability, self.total_bytes = count, (9, 0), 1 << 30
         self.calls: list[tuple[Any, ...]] = []
-        self.broken, self.status = "", CUresult.CUDA_SUCCESS
         self.allowed: list[int] = []
+        self.opened: dict[int, cuda.CudaDevice] = {}
+        self.restore(count)
         self.current = threading.local()
         self.pools: dict[int, FakePool] = {}
         self.core = SimpleNamespace(
@@ -273,6 +284,7 @@ class FakeCuda:
             ),
             EventOptions=lambda timing_enabled: SimpleNamespace(timing_enabled=timing_enabled),
             launch=self.launch,
+            utils=SimpleNamespace(StridedMemoryView=SimpleNamespace(from_buffer=shared_view)),
             graph=SimpleNamespace(GraphDefinition=self.graph),
         )
         attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
@@ -285,6 +297,13 @@ class FakeCuda:
             cuKernelSetAttribute=self.allow,
             cuMemPoolTrimTo=lambda pool, n_bytes: (CUresult.CUDA_SUCCESS,),
         )
+
+    def restore(self, count: int = 2) -> None:
+        """Be as new but for memory, streams and kernels."""
+        self.count, self.capability, self.total_bytes = count, (9, 0), 1 << 30
+        self.broken, self.status = "", CUresult.CUDA_SUCCESS
+        self.calls.clear()
+        self.allowed.clear()
 
     def check(self) -> None:
         if self.broken:
@@ -331,9 +350,9 @@ class FakeCuda:
 
 
 @contextmanager
-def emulated_cuda(folder: Path, count: int = 2) -> Iterator[FakeCuda]:
-    """Have ``count`` devices; kernels are kept apart from real ones, in a cache in a folder."""
-    fake = FakeCuda(count)
+def emulated_cuda(folder: Path, fake: FakeCuda) -> Iterator[FakeCuda]:
+    """Have devices; kernels are kept apart from real ones, in a cache in a folder."""
+    fake.restore()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAPHC_CACHE_DIR", str(folder))
         patch.setattr(lazy, "cuda_core", lambda: fake.core)
@@ -341,5 +360,5 @@ def emulated_cuda(folder: Path, count: int = 2) -> Iterator[FakeCuda]:
         patch.setattr(lazy, "cuda_error", lambda: CUDAError)
         patch.setattr(cuda_code, "source", emulated_source)
         patch.setattr(cuda_code, "machine_code", emulated_code)
-        patch.setattr(cuda, "_opened", {})
+        patch.setattr(cuda, "_opened", fake.opened)
         yield fake

@@ -27,9 +27,9 @@ ORDER = {
         "device_program saved"
     ),
     "frontend": (
-        "formats tree trace build execute array prepared tape tracer compiled traced jit "
-        "random_key context assign ops backward numpy_calls ndarray_methods ndarray creation "
-        "source scalar_source scalar kernel_source kernel sampling files autograd symbol "
+        "formats context tree trace build execute memory array prepared tape tracer compiled "
+        "traced transfer jit random_key assign ops backward numpy_calls ndarray_methods ndarray "
+        "creation source scalar_source scalar kernel_source kernel sampling files autograd symbol "
         "functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),
     "cli": "cli __main__",

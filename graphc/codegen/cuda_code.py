@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from graphc.codegen import llvm_compile, llvm_engine
 from graphc.codegen.llvm_cuda import block_threads, shared_bytes
-from graphc.errors import CompileError
-from graphc.ir.loop import Kernel, python_of
+from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
 
 
@@ -31,21 +30,7 @@ class CudaCode:
 
 
 def source(kernel: Kernel, target: Target) -> str:
-    """Return the LLVM IR of a scheduled kernel, after a comment with what a launch has to know.
-
-    Raises
-    ------
-    CompileError
-        For a kernel in Python, which runs on the CPU only.
-    """
-    python = python_of(kernel)
-    if python is not None:
-        raise CompileError(
-            f"graphc.kernel {python.function} cannot run on a GPU: its Python is compiled for the "
-            "CPU",
-            remedy="Copy its arguments to graphc.cpu(), or write the function from ops.",
-            where=kernel.where,
-        )
+    """Return the LLVM IR of a scheduled kernel, after a comment with what a launch has to know."""
     return comment(kernel, ";") + llvm_engine.source(kernel, target)
 
 

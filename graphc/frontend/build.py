@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc.codegen.compiler import Compilation
 from graphc.codegen.cpu import host_target
+from graphc.frontend.context import HOST, Context
 from graphc.ir.graph import Graph, input_name
 from graphc.ir.table import table_of
 from graphc.ir.target import Target
@@ -43,8 +44,12 @@ class Parts:
     rest: tuple[int, ...]
 
 
-def build_program(graph: Graph, device: CudaDevice | None = None) -> AnyProgram:
-    """Return the program of a graph for a device, by default for the CPU."""
+def build_program(graph: Graph, processor: Context = HOST) -> AnyProgram:
+    """Return the program of a graph for a device of this machine.
+
+    ``processor`` is a `Context.processor`, here and below.
+    """
+    device = processor.accelerator
     key = saved.key_of(graph, target=_target(device))
     found = saved.load(key, _loader(device))
     if found is not None and len(found[0]) == 1 and _takes(found[0][0], graph):
@@ -55,12 +60,13 @@ def build_program(graph: Graph, device: CudaDevice | None = None) -> AnyProgram:
 
 
 def build_parts(
-    graph: Graph, fixed: tuple[int, ...], device: CudaDevice | None = None
+    graph: Graph, fixed: tuple[int, ...], processor: Context = HOST
 ) -> Parts | AnyProgram:
     """Return the programs of a graph whose inputs ``fixed`` are parameters.
 
     One program where nothing is computed from these alone.
     """
+    device = processor.accelerator
     key = saved.key_of(graph, "hoisted", repr(fixed), target=_target(device))
     found = saved.load(key, _loader(device))
     parts = None if found is None else _placed(*found, graph)
@@ -97,13 +103,13 @@ def _compiled(graph: Graph, device: CudaDevice | None) -> AnyProgram:
 
 
 def build_halves(
-    graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...],
-    device: CudaDevice | None = None,
-) -> Halves:  # fmt: skip
+    graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...], processor: Context = HOST
+) -> Halves:
     """Return the programs of a graph whose outputs ``heads`` are differentiated by inputs ``wrt``.
 
     A warm start also skips the cut between the two.
     """
+    device = processor.accelerator
     key = saved.key_of(graph, "halves", repr(wrt), repr(heads), target=_target(device))
     found = saved.load(key, _loader(device))
     halves = None if found is None else _connected(*found, graph, heads)

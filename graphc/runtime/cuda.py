@@ -257,6 +257,13 @@ class CudaDevice:
             self.stream.sync()
             self._latest.clear()
 
+    def shared(self, array: DeviceArray) -> Any:
+        """Return what tells other libraries of an array by DLPack, when it is computed."""
+        self.synchronize()
+        core = lazy.cuda_core()
+        memory = core.Buffer.from_handle(array.address, array.nbytes, owner=array)
+        return core.utils.StridedMemoryView.from_buffer(memory, array.shape, dtype=array.dtype)
+
     def _span(self, address: int, n_bytes: int) -> Any:
         """Return cuda-core's handle of memory that something else owns."""
         return lazy.cuda_core().Buffer.from_handle(address, n_bytes)
@@ -387,11 +394,11 @@ def device(number: int) -> CudaDevice:
     DeviceError
         If it is not there; says what is missing.
     """
-    with _opening:
-        found = _opened.get(number)
-        if found is None:
-            found = _opened[number] = _open(number)
-        return found
+    found = _opened.get(number)
+    if found is None:
+        with _opening:
+            found = _opened.get(number) or _opened.setdefault(number, _open(number))
+    return found
 
 
 def _open(number: int) -> CudaDevice:

@@ -14,6 +14,10 @@ ALIGNMENT = 16
 """Kernels load whole vectors of 128 bits: what begins elsewhere is copied for them."""
 
 
+DLPACK_CUDA = 2
+"""DLPack's number of the kind of device."""
+
+
 class Device(Protocol):
     """A device as the frontend sees it; see `graphc.runtime.cuda.CudaDevice`."""
 
@@ -44,6 +48,9 @@ class Device(Protocol):
 
     def clear(self, array: DeviceArray) -> None:
         """Set all bytes of an array to zero."""
+
+    def shared(self, array: DeviceArray) -> Any:
+        """Return what tells other libraries of an array by DLPack, when it is computed."""
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done."""
@@ -143,6 +150,12 @@ class DeviceArray:
             raise ValueError(f"an array on {self.device.name} is not in memory that NumPy can read")
         found = self.device.get(self)
         return found if dtype is None else found.astype(dtype)
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        return self.device.shared(self).__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return DLPACK_CUDA, self.device.number
 
     def __len__(self) -> int:
         if not self.shape:

@@ -169,6 +169,9 @@ class DeviceProgram(BoundTable[DeviceBinding]):
                     self.device.copy(arrays[place], arguments[place])  # type: ignore[arg-type]
         return outputs
 
+    def taking(self, arrays: Sequence[Any]) -> None:
+        """Return None: no call is made ready for the next one here, as on the CPU."""
+
     # -- arguments ---------------------------------------------------------------------------
 
     def _taken(self, argument: Argument, place: int) -> Any:

@@ -167,7 +167,8 @@ def test_everything_else_copies(source: np.ndarray) -> None:
 def test_copies_where_asked_to() -> None:
     x = nd.ones((2,))
     assert x.astype("float32", copy=False) is x
-    assert x.as_in_context(context.cpu(1)) is x
+    assert x.as_in_context(context.cpu(0)) is x
+    assert x.as_in_context(context.cpu_pinned(1)) is x
     assert x.astype("int32").dtype is np.int32
 
 

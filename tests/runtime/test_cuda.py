@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from emulated_cuda import CUDAError, CUresult, FakeCuda
+from emulated_cuda import CUDAError, CUresult, FakeCuda, emulated_cuda
 
 import graphc.ir.ops  # noqa: F401
 from graphc import config, lazy
@@ -21,6 +21,7 @@ from graphc.errors import (
     MissingDependencyError,
 )
 from graphc.frontend.build import build_program
+from graphc.frontend.context import Context
 from graphc.frontend.trace import trace
 from graphc.ir.graph import Graph
 from graphc.ir.operand import REGISTRY
@@ -31,6 +32,7 @@ from graphc.runtime.device import DeviceArray
 from graphc.runtime.device_program import DeviceProgram
 
 R = REGISTRY
+GPU = Context("gpu", 0)
 
 
 def graph_of(function: Callable[..., Any], *kinds: tuple[str, tuple[int, ...]]) -> Graph:
@@ -38,7 +40,7 @@ def graph_of(function: Callable[..., Any], *kinds: tuple[str, tuple[int, ...]]) 
 
 
 def compiled(function: Callable[..., Any], *kinds: tuple[str, tuple[int, ...]]) -> DeviceProgram:
-    return build_program(graph_of(function, *kinds), cuda.device(0))
+    return build_program(graph_of(function, *kinds), GPU)
 
 
 def updating(function: Callable[..., Any], pairs: Sequence[tuple[int, int]], *kinds: Any) -> Any:
@@ -48,11 +50,19 @@ def updating(function: Callable[..., Any], pairs: Sequence[tuple[int, int]], *ki
     outputs = tuple(v for j, v in enumerate(graph.outputs) if j not in new)
     updates = tuple((graph.inputs[i], graph.outputs[j]) for i, j in pairs)
     changed = Graph(graph.name, graph.inputs, outputs, updates, graph.constraints)
-    return build_program(changed, cuda.device(0))
+    return build_program(changed, GPU)
 
 
 def floats(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCuda]:
+    """Have new devices in each test: counts and bytes are compared."""
+    folder = tmp_path_factory.getbasetemp() / "emulated-cache"
+    with emulated_cuda(folder, FakeCuda()) as fake:
+        yield fake
 
 
 @pytest.fixture
