@@ -364,7 +364,7 @@ def missing() -> tuple[str, str] | None:
     try:
         (status,) = driver.cuInit(0)
     except RuntimeError:  # cuda-pathfinder does not find the library
-        return "there is no NVIDIA driver on this machine", "Install it, or use graphc.cpu()."
+        return "there is no NVIDIA driver on this machine", "Install it."
     if status == driver.CUresult.CUDA_SUCCESS and _count() > 0:
         return None
     if status in (driver.CUresult.CUDA_SUCCESS, driver.CUresult.CUDA_ERROR_NO_DEVICE):
@@ -404,11 +404,13 @@ def device(number: int) -> CudaDevice:
 def _open(number: int) -> CudaDevice:
     reason = missing()
     if reason is not None:
-        raise DeviceError(f"gpu({number}) cannot be used: {reason[0]}", remedy=reason[1])
+        remedy = f"{reason[1]} Without, use graphc.cpu()."
+        raise DeviceError(f"gpu({number}) cannot be used: {reason[0]}", remedy=remedy)
     count = _count()
     if not 0 <= number < count:
         last = f"gpu(0) to gpu({count - 1})" if count > 1 else "gpu(0)"
-        raise DeviceError(f"there is no gpu({number})", remedy=f"This machine has {last}.")
+        remedy = f"This machine has {last}, and graphc.cpu()."
+        raise DeviceError(f"there is no gpu({number})", remedy=remedy)
     return CudaDevice(number)
 
 

@@ -359,7 +359,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         DeviceError, match="gpu\\(0\\) cannot be used: the package cuda-core"
     ) as caught:
         cuda.device(0)
-    assert caught.value.remedy == 'Install it: pip install "graphc[cuda]".'
+    assert str(caught.value.remedy).startswith('Install it: pip install "graphc[cuda]".')
 
 
 def test_without_a_driver(emulated: FakeCuda) -> None:
@@ -391,7 +391,7 @@ def test_a_number_too_high(emulated: FakeCuda) -> None:
     assert cuda.num_gpus() == 2
     with pytest.raises(DeviceError, match="there is no gpu\\(2\\)") as caught:
         cuda.device(2)
-    assert caught.value.remedy == "This machine has gpu(0) to gpu(1)."
+    assert caught.value.remedy == "This machine has gpu(0) to gpu(1), and graphc.cpu()."
 
 
 @pytest.mark.parametrize(
