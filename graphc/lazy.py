@@ -89,6 +89,15 @@ def llvmlite_binding() -> ModuleType:
 
 
 @cache
+def llvmlite_all_targets() -> ModuleType:
+    """Return ``llvmlite.binding``, ready to compile for every machine that LLVM knows."""
+    binding = llvmlite_binding()
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    return binding
+
+
+@cache
 def networkx() -> ModuleType:
     """Return ``networkx``."""
     return _require("networkx")

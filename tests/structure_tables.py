@@ -9,18 +9,19 @@ ORDER = {
     "ir": (
         "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
         "expr intrinsics loop statements lowering target op pattern scanner signature scalar_text "
-        "scalar_slope evaluate ops plan table verify text printer kernel_printer parser interp"
+        "scalar_slope evaluate races lockstep ops plan table verify text printer kernel_printer "
+        "parser interp"
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
         "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
-        "expand emulate_warps emulate memory manager"
+        "expand emulate_warps emulate_threads emulate memory manager"
     ),
     "codegen": (
-        "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
+        "cpu cuda targets sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
         "llvm_conversions llvm_memory llvm_kernel llvm_cuda llvm_compile numba_lowering "
-        "numba_engine llvm_engine python_kernels cache counters dispatch_layout dispatch_ir "
-        "dispatch cuda_code compiler"
+        "numba_engine llvm_engine python_kernels cache counters dispatch_layout native "
+        "dispatch_ir dispatch cuda_code compiler export"
     ),
     "runtime": (
         "random threads locks limits profile blocks bound program device staging cuda "
@@ -28,7 +29,8 @@ ORDER = {
     ),
     "frontend": (
         "formats context tree trace build execute memory array prepared tape tracer compiled "
-        "traced transfer jit random_key assign ops backward numpy_calls ndarray_methods ndarray "
+        "traced transfer jit export_library random_key assign ops backward numpy_calls "
+        "ndarray_methods ndarray "
         "creation source scalar_source scalar kernel_source kernel sampling files autograd symbol "
         "functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),

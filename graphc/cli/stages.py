@@ -24,14 +24,22 @@ from graphc.passes.lower import lower
 from graphc.passes.manager import compile_graph
 
 GRAPH_STAGES = ("trace", "grad", "canonical", "hoist", "fuse")
-KERNEL_STAGES = ("lower", "kernel", "source", "llvm", "asm")
+KERNEL_STAGES = ("lower", "kernel", "source", "llvm", "asm", "ptx")
 STAGES = (*GRAPH_STAGES, "plan", *KERNEL_STAGES)
 """Every stage in the order a program goes through them."""
-SUFFIX = {"plan": "txt", "lower": "txt", "kernel": "txt", "source": "py", "llvm": "ll", "asm": "s"}
-COMMENT = {"llvm": ";"}
-HOST = "host"
-CPUS = {"x86-64-v3": (32, 16), "x86-64-v4": (64, 32)}
-"""Nominal processors: bytes and number of their vector registers."""
+SUFFIX = {
+    "plan": "txt", "lower": "txt", "kernel": "txt", "source": "py", "llvm": "ll", "asm": "s",
+    "ptx": "ptx",
+}  # fmt: skip
+COMMENT = {"llvm": ";", "ptx": "//"}
+MISSING = {
+    "cpu": {"ptx": "it is CUDA's, with --target cuda:sm_90"},
+    "cuda": {
+        "source": "kernels for CUDA have no Python text; --stage kernel is close to it",
+        "asm": "the driver makes it from --stage ptx",
+    },
+}
+"""By the target's name: the stages that it has not, and where to look instead."""
 
 
 class Stages:
@@ -167,7 +175,7 @@ class Stages:
         sign = COMMENT.get(stage, "#")
         for launch in self.chosen():
             title = f"{launch.kernel.name} {launch.label}"
-            code = compiler.source_of(launch.kernel, self.target)
+            code = compiler.text_of(launch.kernel, self.target)
             if code in first:
                 parts.append(f"{sign} {title}: the same code as {first[code]}\n")
                 continue
@@ -193,19 +201,8 @@ _WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {
     "source": lambda launch, target: compiler.source_of(launch.kernel, target),
     "llvm": lambda launch, target: compiler.llvm_ir(launch.kernel, target),
     "asm": lambda launch, target: compiler.assembly(launch.kernel, target),
+    "ptx": lambda launch, target: compiler.assembly(launch.kernel, target),
 }
-
-
-def named_target(name: str) -> Target:
-    """Return this machine (``host``), or a nominal processor of a level of x86-64.
-
-    Listings for a nominal one are the same on every machine.
-    """
-    if name == HOST:
-        return host_target()
-    vector_bytes, registers = CPUS[name]
-    caches = (32 << 10, 1 << 20, 32 << 20)
-    return Target("cpu", "x86_64-unknown-linux-gnu", name, "", vector_bytes, registers, *caches)
 
 
 def _inner_sizes(plan: Plan) -> set[str]:

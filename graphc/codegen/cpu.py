@@ -64,6 +64,28 @@ def host_target() -> Target:
     )
 
 
+HOST = "host"
+"""Name of this machine among those of `named_target`."""
+CPUS = {
+    "x86-64-v3": ("x86_64-unknown-linux-gnu", "x86-64-v3", 32, 16),
+    "x86-64-v4": ("x86_64-unknown-linux-gnu", "x86-64-v4", 64, 32),
+    "aarch64": ("aarch64-unknown-linux-gnu", "generic", 16, 32),
+}
+"""Nominal processors: LLVM's names of system and processor, bytes and number of the vectors."""
+
+
+def named_target(name: str) -> Target:
+    """Return this machine (``host``), or a nominal processor of `CPUS`.
+
+    What is compiled for a nominal one is the same on every machine.
+    """
+    if name == HOST:
+        return host_target()
+    triple, cpu, vector_bytes, registers = CPUS[name]
+    caches = (32 << 10, 1 << 20, 32 << 20)
+    return Target("cpu", triple, cpu, "", vector_bytes, registers, *caches)
+
+
 def architecture(target: Target) -> str:
     """Return the first part of the triple, with one name for 64-bit ARM."""
     found = target.triple.partition("-")[0]

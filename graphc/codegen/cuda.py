@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc import config
 from graphc.errors import ArgumentError, nearest
 from graphc.ir.loop import Bind
 from graphc.ir.target import Target
@@ -41,7 +42,7 @@ PRODUCTS = {
 
 
 def cuda_target(processor: str) -> Target:
-    """Return the Target of a processor such as ``"sm_90"``.
+    """Return the Target of a processor such as ``"sm_90"``, with the options in force.
 
     Raises
     ------
@@ -65,4 +66,5 @@ def cuda_target(processor: str) -> Target:
         l2_bytes=l2_bytes,
         l3_bytes=l2_bytes,
         cores=cores,
+        products=config.current().matmul_precision,
     )

@@ -46,7 +46,7 @@ _WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_
 
 # macOS numbers its clocks in its own way; Python's constant is the C library's.
 _CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", None)
-_SOURCES = ("dispatch.py", "dispatch_ir.py", "dispatch_layout.py")
+_SOURCES = ("dispatch.py", "dispatch_ir.py", "dispatch_layout.py", "native/function.py")
 """What decides the object code, beside LLVM and the machine."""
 
 

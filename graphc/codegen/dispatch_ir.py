@@ -19,8 +19,6 @@ step: the caller leaves it only when the chunks run by workers (reported once pe
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.codegen.dispatch_layout import Call, Error, Failure, Launch, PoolState
@@ -31,16 +29,15 @@ from graphc.codegen.llvm_builder import (
     I64,
     POINTER,
     VOID,
-    Block,
     Builder,
     Constant,
     Function,
     Module,
     Row,
-    Type,
     array,
     zeroed,
 )
+from graphc.codegen.native.function import NativeFunction, words
 
 TICKET_CHUNK_BITS = 12
 """Bits of a ticket that count chunks, twice; a step of more chunks is run by its caller."""
@@ -77,107 +74,9 @@ class Platform:
         return None
 
 
-class _Body:
-    """One function being written: its builder, and native fields by name."""
-
-    def __init__(
-        self, module: Module, name: str, result: str, arguments: str, internal: bool = True
-    ):
-        kinds = [_TYPES[letter] for letter in arguments]
-        function = Function(name, _TYPES[result], kinds, "nounwind", internal)
-        self.function = module.define(function)
-        self._stack = Builder(function, function.block("entry"))
-        self._start = function.block("start")
-        self.builder = Builder(function, self._start)
-
-    @property
-    def arguments(self) -> tuple[Row, ...]:
-        return tuple(self.function.arguments)
-
-    def constant(self, value: int) -> Row:
-        return Constant(I64, value)
-
-    def returns(self, value: Row | None = None) -> Function:
-        """Return a value from here, and the function: it is whole now."""
-        self.builder.ret(value)
-        self._stack.branch(self._start)
-        return self.function
-
-    def at(self, base: Row, struct: type[ctypes.Structure], field: str) -> tuple[Row, Type]:
-        """Return address and type of a field."""
-        offset = self.constant(getattr(struct, field).offset)
-        types = dict(item[:2] for item in struct._fields_)
-        kind = POINTER if types[field] is ctypes.c_void_p else I64
-        return self.builder.gep(base, offset, I8), kind
-
-    def load(self, base: Row, struct: type[ctypes.Structure], field: str) -> Row:
-        return self.builder.load(*self.at(base, struct, field), 8)
-
-    def store(self, value: Row, base: Row, struct: type[ctypes.Structure], field: str) -> None:
-        self.builder.store(value, self.at(base, struct, field)[0], 8)
-
-    def load_atomic(self, base: Row, field: str, ordering: str = "monotonic") -> Row:
-        return self.builder.load_atomic(self.at(base, PoolState, field)[0], ordering)
-
-    def store_atomic(self, value: Row, base: Row, field: str, ordering: str) -> None:
-        self.builder.store_atomic(value, self.at(base, PoolState, field)[0], ordering)
-
-    def add_atomic(self, base: Row, field: str, amount: Row, ordering: str) -> None:
-        self.builder.add_atomic(self.at(base, PoolState, field)[0], amount, ordering)
-
-    def stack(self, struct: type[ctypes.Structure]) -> Row:
-        """Reserve a structure on the stack."""
-        return self._stack.alloca(_words(struct), 8)
-
-    def variable(self, value: Row) -> Row:
-        """Reserve a local variable; LLVM turns it into a register."""
-        slot = self._stack.alloca(value.type)
-        self.builder.store(value, slot)
-        return slot
-
-    def get(self, slot: Row) -> Row:
-        return self.builder.load(slot, I64)
-
-    def increase(self, slot: Row, amount: Row | None = None) -> None:
-        amount = self.constant(1) if amount is None else amount
-        self.builder.store(self.builder.add(self.get(slot), amount), slot)
-
-    def block(self, name: str) -> Block:
-        return self.function.block(name)
-
-    def go_on(self, block: Block) -> None:
-        """Carry on in a block that control comes to from elsewhere."""
-        self.builder.forget()
-        self.builder.block = block
-
-    @contextmanager
-    def loop(self) -> Iterator[tuple[Block, Block]]:
-        """Repeat the body for ever; yields the blocks to branch to for the next round and out."""
-        again, leave = self.block("again"), self.block("leave")
-        self.builder.branch(again)
-        self.go_on(again)
-        yield again, leave
-        if not self.builder.block.terminated:
-            self.builder.branch(again)
-        self.go_on(leave)
-
-    def go_if(self, condition: Row, block: Block) -> None:
-        """Branch to ``block`` where the condition holds, and carry on in a new block otherwise."""
-        rest = self.block("rest")
-        self.builder.cbranch(condition, block, rest)
-        self.builder.block = rest
-
-
-_TYPES = {"v": VOID, "i": I32, "q": I64, "p": POINTER}
-
-
-def _words(struct: type[ctypes.Structure]) -> Type:
-    return array(I64, ctypes.sizeof(struct) // 8)
-
-
 def _now(module: Module, platform: Platform) -> Function:
     """``i64 now()``: nanoseconds of the monotonic clock."""
-    body = _Body(module, "graphc_now", "q", "")
+    body = NativeFunction(module, "graphc_now", "q", "")
     builder = body.builder
     gettime = module.declare("clock_gettime", I32, [I32, POINTER])
     # struct timespec holds two C longs, 64-bit wherever LLVM's 64-bit POSIX targets run
@@ -193,7 +92,7 @@ def _backoff(module: Module, platform: Platform) -> Function:
 
     The other thread may be waiting for this very core, so spinning must give it up.
     """
-    body = _Body(module, "graphc_backoff", "v", "q")
+    body = NativeFunction(module, "graphc_backoff", "v", "q")
     builder, (spins,) = body.builder, body.arguments
     if platform.pause is not None:
         name, values = platform.pause
@@ -213,7 +112,7 @@ def _fail(module: Module, backoff: Function) -> Function:
 
     The error of the lowest chunk is kept, so that it does not depend on who ran first.
     """
-    body = _Body(module, "graphc_fail", "v", "pqqp")
+    body = NativeFunction(module, "graphc_fail", "v", "pqqp")
     builder, (failure, chunk, status, raised) = body.builder, body.arguments
     body.function.attributes += " noinline"
     lock, _ = body.at(failure, Failure, "lock")
@@ -232,7 +131,7 @@ def _fail(module: Module, backoff: Function) -> Function:
         silent = builder.icmp_signed("==", code, body.constant(0))
         body.store(builder.select(silent, status, code), raised, Error, "code")
         target = body.load(failure, Failure, "error")
-        builder.store(builder.load(raised, _words(Error), 8), target, 8)
+        builder.store(builder.load(raised, words(Error), 8), target, 8)
     builder.store_atomic(body.constant(0), lock, "release")
     return body.returns()
 
@@ -241,7 +140,7 @@ def _not(builder: Builder, condition: Row) -> Row:
     return builder.xor(condition, Constant(I1, 1))
 
 
-def _size(body: _Body, launch: Row) -> Row:
+def _size(body: NativeFunction, launch: Row) -> Row:
     """Iterations of one chunk: the launch's own, or the whole extent."""
     builder = body.builder
     extent, chunk = body.load(launch, Launch, "extent"), body.load(launch, Launch, "chunk")
@@ -252,7 +151,7 @@ def _size(body: _Body, launch: Row) -> Row:
 
 def _chunk(module: Module, fail: Function) -> Function:
     """``void chunk(const Launch *, Failure *, i64 chunk)``: call the kernel on one chunk."""
-    body = _Body(module, "graphc_chunk", "v", "ppq")
+    body = NativeFunction(module, "graphc_chunk", "v", "ppq")
     builder, (launch, failure, chunk) = body.builder, body.arguments
     size = _size(body, launch)
     begin = builder.mul(chunk, size)
@@ -261,7 +160,7 @@ def _chunk(module: Module, fail: Function) -> Function:
     end = builder.add(begin, builder.select(last, rest, size))
     # each call gets an Error of its own: chunks that fail at the same time must not mix theirs
     raised = body.stack(Error)
-    builder.store(zeroed(_words(Error)), raised, 8)
+    builder.store(zeroed(words(Error)), raised, 8)
     kernel = builder.load(body.at(launch, Launch, "kernel")[0], POINTER, 8)
     buffers, sizes = body.load(launch, Launch, "buffers"), body.load(launch, Launch, "sizes")
     status = builder.call_address(kernel, I32, [buffers, sizes, begin, end, raised])
@@ -277,7 +176,7 @@ def _work(module: Module, chunk: Function) -> Function:
     All of them belong to one step: the first claim pins it until the caller of this function
     has reported them.
     """
-    body = _Body(module, "graphc_work", "q", "pq")
+    body = NativeFunction(module, "graphc_work", "q", "pq")
     builder, (pool, last) = body.builder, body.arguments
     ran, zero, one = body.variable(body.constant(0)), body.constant(0), body.constant(1)
     word, _ = body.at(pool, PoolState, "ticket")
@@ -301,7 +200,7 @@ def _work(module: Module, chunk: Function) -> Function:
 
 def _share(module: Module, work: Function, backoff: Function) -> Function:
     """``void share(Pool *, const Launch *, Failure *, i64 chunks)``: run one step with workers."""
-    body = _Body(module, "graphc_share", "v", "pppq")
+    body = NativeFunction(module, "graphc_share", "v", "pppq")
     builder, (pool, launch, failure, chunks) = body.builder, body.arguments
     body.store(launch, pool, PoolState, "launch")
     body.store(failure, pool, PoolState, "failure")
@@ -322,7 +221,7 @@ def _share(module: Module, work: Function, backoff: Function) -> Function:
 
 def _step(module: Module, chunk: Function, share: Function) -> Function:
     """``void step(Pool *, const Launch *, Failure *, i64 shared)``: run one row of the table."""
-    body = _Body(module, "graphc_step", "v", "pppq")
+    body = NativeFunction(module, "graphc_step", "v", "pppq")
     builder, (pool, launch, failure, shared) = body.builder, body.arguments
     extent, size = body.load(launch, Launch, "extent"), _size(body, launch)
     number = body.variable(body.constant(0))
@@ -351,7 +250,7 @@ def _step(module: Module, chunk: Function, share: Function) -> Function:
     return body.returns()
 
 
-def _enter(body: _Body, pool: Row, threads: Row) -> Row:
+def _enter(body: NativeFunction, pool: Row, threads: Row) -> Row:
     """Take the pool for a program of several threads; return 1, or 0 where it is busy."""
     builder = body.builder
     shared = body.variable(body.constant(0))
@@ -364,7 +263,7 @@ def _enter(body: _Body, pool: Row, threads: Row) -> Row:
     return body.get(shared)
 
 
-def _place(body: _Body, call: Row) -> None:
+def _place(body: NativeFunction, call: Row) -> None:
     """Put the addresses of a call's arrays where its kernels look for them."""
     builder = body.builder
     pointers, stores, count, arrays, offset = (
@@ -386,7 +285,7 @@ def _place(body: _Body, call: Row) -> None:
 
 def _run(module: Module, step: Function, now: Function) -> None:
     """``i32 graphc_run(const Call *)``."""
-    body = _Body(module, "graphc_run", "i", "p", internal=False)
+    body = NativeFunction(module, "graphc_run", "i", "p", internal=False)
     builder, (call,) = body.builder, body.arguments
     pool, table, count, threads, error, profile = (
         body.load(call, Call, name)
@@ -424,12 +323,14 @@ def _run(module: Module, step: Function, now: Function) -> None:
     body.returns(builder.trunc(body.load(failure, Failure, "status"), I32))
 
 
-def _is_stopping(body: _Body, pool: Row) -> Row:
+def _is_stopping(body: NativeFunction, pool: Row) -> Row:
     stopping = body.load_atomic(pool, "stopping")
     return body.builder.icmp_signed("!=", stopping, body.constant(0))
 
 
-def _is_idle(body: _Body, pool: Row, now: Function, idle_ns: Row, since: Row, index: Row) -> Row:
+def _is_idle(
+    body: NativeFunction, pool: Row, now: Function, idle_ns: Row, since: Row, index: Row
+) -> Row:
     """Look at the clock; return whether the worker has been idle for long enough to leave.
 
     The time that a program spends between its parallel steps is no idleness of its workers:
@@ -448,7 +349,7 @@ def _is_idle(body: _Body, pool: Row, now: Function, idle_ns: Row, since: Row, in
 
 def _worker(module: Module, work: Function, now: Function, backoff: Function) -> None:
     """``void graphc_worker(Pool *, i64 idle_ns, i64 index)``."""
-    body = _Body(module, "graphc_worker", "v", "pqq", internal=False)
+    body = NativeFunction(module, "graphc_worker", "v", "pqq", internal=False)
     builder, (pool, idle_ns, index) = body.builder, body.arguments
     zero, one = body.constant(0), body.constant(1)
     since, spins = body.variable(zero), body.variable(zero)
@@ -492,9 +393,14 @@ def build_module(platform: Platform) -> Module:
         ``sched_yield`` of the C library and nothing else.
     """
     module = Module(platform.triple)
+    write(module, platform)
+    return module
+
+
+def write(module: Module, platform: Platform) -> None:
+    """Define the dispatcher's functions in a module."""
     now, backoff = _now(module, platform), _backoff(module, platform)
     chunk = _chunk(module, _fail(module, backoff))
     work = _work(module, chunk)
     _run(module, _step(module, chunk, _share(module, work, backoff)), now)
     _worker(module, work, now, backoff)
-    return module

@@ -8,6 +8,15 @@ import ctypes
 LINE_BYTES = 128
 """Unit of memory that two threads should not both write to."""
 
+CHUNK_NS = 8_000
+"""Estimated nanoseconds of work that a thread claims at once, at least."""
+MOST_CHUNKS = 128
+"""Chunks of a long launch: each then is a stretch of memory that the processor reads ahead in."""
+IDLE_NS = 1_000_000
+"""Time that a worker spins without a program before it parks, in nanoseconds."""
+STACK_BYTES = 4 << 20
+"""Stack of a worker: kernels keep packed panels of up to half a megabyte on it."""
+
 
 class Error(ctypes.Structure):
     """What a failed kernel says: ``struct Error { int64_t launch, code, detail[6]; }``.

@@ -60,6 +60,10 @@ def array(element: Type, count: int) -> Type:
     return Type(f"[{count} x {element.text}]")
 
 
+FLAGGED = Type("{ i64, i1 }")
+"""A number and a flag, as instructions return that may not succeed."""
+
+
 # -- values --------------------------------------------------------------------------------------
 
 
@@ -329,7 +333,7 @@ class Builder:
     trunc, zext, sext = map(_conversion, ("trunc", "zext", "sext"))
     fptrunc, fpext = map(_conversion, ("fptrunc", "fpext"))
     sitofp, uitofp = map(_conversion, ("sitofp", "uitofp"))
-    bitcast, ptrtoint = map(_conversion, ("bitcast", "ptrtoint"))
+    bitcast, ptrtoint, inttoptr = map(_conversion, ("bitcast", "ptrtoint", "inttoptr"))
 
     def call(self, function: Function, arguments: Sequence[Row], pure: bool = False) -> Row:
         """Call a function; a pure one is called once for equal arguments."""
@@ -402,8 +406,11 @@ class Builder:
     def compare_and_swap(self, address: Row, old: Row, new: Row, ordering: str) -> Row:
         """Return whether the word held ``old`` and now holds ``new``."""
         text = f"cmpxchg {address.typed}, {old.typed}, {new.typed} {ordering} monotonic"
-        pair = self._effect(Type("{ i64, i1 }"), text)
-        return self._effect(I1, f"extractvalue {pair.typed}, 1")
+        return self.part(self._effect(FLAGGED, text), 1)
+
+    def part(self, pair: Row, index: int) -> Row:
+        """Return the number, or behind it the flag, of a `FLAGGED` value."""
+        return self._pure((I64, I1)[index], f"extractvalue {pair.typed}, {index}")
 
     # -- control flow ------------------------------------------------------------------------
 

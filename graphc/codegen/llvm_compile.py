@@ -28,9 +28,8 @@ def machine(target: Target) -> Any:
 def new_machine(target: Target) -> Any:
     """Return a code generator of its own, for a JIT that takes it over."""
     binding = lazy.llvmlite_binding()
-    if target.name != "cpu":
-        binding.initialize_all_targets()
-        binding.initialize_all_asmprinters()
+    if target.triple.partition("-")[0] != binding.get_process_triple().partition("-")[0]:
+        binding = lazy.llvmlite_all_targets()
     return binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
     )

@@ -71,7 +71,8 @@ class CudaEmitter(Memory):
         threads = block_threads(kernel)
         self.count = len(kernel.params)
         kinds = [POINTER] * self.count + [I64] * len(kernel.sizes) + [POINTER]
-        attributes = f'nounwind "nvvm.maxntid"="{threads}"'
+        # Without a number of blocks ptxas would rather spill than use many registers.
+        attributes = f'nounwind "nvvm.maxntid"="{threads}" "nvvm.minctasm"="1"'
         self.function = Function(SYMBOL, VOID, kinds, attributes, convention="ptx_kernel ")
         self.module = Module(target.triple)
         self.module.define(self.function)

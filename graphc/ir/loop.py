@@ -21,7 +21,9 @@ class Bind(enum.Enum):
 
     On CUDA the body of the one loop over blocks holds one loop over threads, from 0 to a constant:
     a thread runs its body once, and `Barrier` and `Intrinsic` there are reached by all threads of
-    the block or of the warp.
+    the block or of the warp: they take the loops and branches around it alike, and meet at the same
+    turn. Between two barriers no thread touches an element of shared or global memory that another
+    thread of its block writes; in a whole kernel none touches one that another block writes.
     """
 
     SERIAL = ""
@@ -123,12 +125,19 @@ class Alloc(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Barrier(Stmt):
-    """Wait for all threads of the block; each sees what the others wrote before."""
+    """Wait for all threads of the block; each sees what the others wrote before.
+
+    Those that have come to a `Fail` are not waited for.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Intrinsic(Stmt):
-    """Name what the threads of a warp compute together, all of them; see `INTRINSICS`."""
+    """Name what the threads of a warp compute together, all of them; see `INTRINSICS`.
+
+    It orders no memory. A warp is 32 threads with numbers in turn; a block of fewer than 32 is one
+    smaller warp, in which a shuffle from a lane that does not exist gives a lane its own value.
+    """
 
     name: str
     operation: str
@@ -142,7 +151,11 @@ class Intrinsic(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Fail(Stmt):
-    """Stop the kernel with an error code and up to six i64 details."""
+    """Stop the kernel with an error code and up to six i64 details.
+
+    On CUDA it stops the thread. The others go on, but what they store does not matter; the error is
+    that of one of the threads that failed.
+    """
 
     code: int
     details: tuple[Expr, ...] = ()

@@ -20,6 +20,7 @@ from graphc import config
 from graphc.codegen.compiler import CompiledKernel, compile_kernels, load_cached
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import Call, Error, Launch, dispatcher
+from graphc.codegen.dispatch_layout import CHUNK_NS, MOST_CHUNKS
 from graphc.errors import BindError
 from graphc.ir.dim import evaluate
 from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
@@ -29,11 +30,6 @@ from graphc.runtime.blocks import Allocate, allocator
 from graphc.runtime.bound import BoundTable, apart, launch_sizes
 from graphc.runtime.locks import alone
 from graphc.runtime.threads import default_pool
-
-CHUNK_NS = 8_000
-"""Estimated nanoseconds of work that a thread claims at once, at least."""
-MOST_CHUNKS = 128
-"""Chunks of a long launch: each then is a stretch of memory that the processor reads ahead in."""
 
 # NumPy's ABI: an array's first field is the address of its data. Asking `__array_interface__`
 # takes longer than all the rest of a call.

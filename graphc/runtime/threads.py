@@ -12,14 +12,9 @@ from contextlib import suppress
 
 from graphc import config
 from graphc.codegen.dispatch import Call, allocate_pool, dispatcher
-from graphc.codegen.dispatch_layout import PoolState
+from graphc.codegen.dispatch_layout import IDLE_NS, STACK_BYTES, PoolState
 from graphc.errors import ArgumentError
 
-IDLE_NS = 1_000_000
-"""Time that a worker spins without a program before it parks, in nanoseconds."""
-
-STACK_BYTES = 4 << 20
-"""Stack of a worker: kernels keep packed panels of up to half a megabyte on it."""
 _JOIN_S = 5.0
 _Help = Callable[[int, int, int], None]
 

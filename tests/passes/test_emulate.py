@@ -32,11 +32,12 @@ from graphc.ir import expr as E
 from graphc.ir.dim import evaluate
 from graphc.ir.expr import Buffer, index
 from graphc.ir.intrinsics import INTRINSICS
-from graphc.ir.loop import Alloc, Barrier, Bind, For, If, Intrinsic, Kernel, Let, Store
+from graphc.ir.loop import Alloc, Barrier, Bind, Declare, For, If, Intrinsic, Kernel, Let, Store
 from graphc.ir.statements import statements
 from graphc.ir.types import DType, bool_, float32, float64, int32, uint32
 from graphc.ir.verify import verify_kernel
 from graphc.passes.emulate import emulate
+from graphc.passes.emulate_threads import APART
 
 
 def run(kernel: Kernel, arrays: list[np.ndarray], m: int = 1, n: int = 1) -> np.ndarray:
@@ -181,13 +182,30 @@ def test_all_threads_take_a_branch_alike(
     [
         index(THREADS) < index(32),
         E.use("odd", index(0)).eq(0),
-        E.load(Buffer("o0", float32, (M, 64)), index(0)) > 0.0,
+        E.load(Buffer("flags", float32, (M,)), index(THREADS)) > 0.0,
     ],
-    ids=["thread", "register", "output"],
+    ids=["thread", "register", "input"],
 )
 def test_a_barrier_under_a_branch_of_some_threads_is_an_error(condition: E.Expr) -> None:
     with pytest.raises(CompileError, match="chosen has a barrier in a branch that threads of one"):
-        emulate(chosen(condition))
+        emulate(chosen(condition, named=False))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_branch_that_index_arithmetic_does_not_decide(apart: bool) -> None:
+    flags, x = np.array([1, -1], np.float32), normal(2, 64)
+    place = index(THREADS % 2) if apart else index(BLOCKS)
+    value = E.load(Buffer("flags", float32, (M,)), place)
+    plain = chosen(E.use("own", value) > 0.0)
+    body = (Declare("own", value), *_threads(plain).body)
+    shared = [s.buffer for s in statements(plain.body) if isinstance(s, Alloc)]
+    kernel = cuda_kernel("k", plain.params[:-1], plain.params[-1], body, M, 64, shared)
+    if not apart:
+        np.testing.assert_array_equal(run(kernel, [flags, x], 2), [x[0, ::-1], x[1]])
+        return
+    error: list[int] = []
+    assert run_native(emulate(kernel), [flags, x, x.copy()], [2, 1], 0, 2, error) == 1
+    assert error[:2] == [APART, 1]
 
 
 def test_an_intrinsic_in_a_loop_of_some_lanes_is_an_error() -> None:

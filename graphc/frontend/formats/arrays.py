@@ -45,7 +45,7 @@ def save_arrays(
     try:
         write(path, arrays)
     except OSError as error:
-        raise _refused("write", os.fspath(path), error) from error
+        raise refused("write", os.fspath(path), error) from error
     except GraphcError as error:
         raise error.attach(where=user_location()) from None
 
@@ -77,7 +77,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray] | list[np
     except FileNotFoundError:
         raise _missing(os.fspath(path)) from None
     except OSError as error:
-        raise _refused("read", os.fspath(path), error) from error
+        raise refused("read", os.fspath(path), error) from error
     except GraphcError as error:
         raise error.attach(where=user_location()) from None
 
@@ -95,7 +95,8 @@ def _missing(path: str) -> MissingFileError:
     return error
 
 
-def _refused(verb: str, path: str, cause: OSError) -> FileAccessError:
+def refused(verb: str, path: str, cause: OSError) -> FileAccessError:
+    """Return the error of a file that the system does not let us read or write."""
     kind = MissingFileError if isinstance(cause, FileNotFoundError) else FileAccessError
     error = kind(
         f"cannot {verb} {path}: {cause.strerror or cause}",

@@ -210,7 +210,7 @@ def first_warp(threads: int = 128) -> Kernel:
     return cuda_kernel("first_warp", (p0,), o0, body, M, threads, (parts,))
 
 
-def chosen(condition: Expr, threads: int = 64) -> Kernel:
+def chosen(condition: Expr, threads: int = 64, named: bool = True) -> Kernel:
     """The block's elements reversed through shared memory where a condition holds."""
     flags = Buffer("flags", float32, (M,))
     p0, o0 = (Buffer(n, float32, (M, threads)) for n in ("p0", "o0"))
@@ -219,7 +219,7 @@ def chosen(condition: Expr, threads: int = 64) -> Kernel:
     body = (
         Let("odd", index(THREADS % 2)),
         Let("choice", condition),
-        If(E.use("choice", condition), (
+        If(E.use("choice", condition) if named else condition, (
             Store(tile, index(THREADS), E.load(p0, place)),
             Barrier(),
             Store(o0, place, E.load(tile, index(threads - 1 - THREADS))),

@@ -1,0 +1,1 @@
+"""Functions of the runtime in LLVM IR, which kernels, programs and libraries share."""
