@@ -116,21 +116,28 @@ def current_context() -> Context:
     return _scopes.entered[-1] if _scopes.entered else cpu()
 
 
-def usable(context: Context | str | None) -> Context:
-    """Return the device an array is put on, the current one for None.
+def memory_of(context: Context | str | None) -> Context:
+    """Return the device whose memory a context names, the current one for None.
 
     Memory that a GPU or another process reads fast is memory of ``cpu(0)``.
+    """
+    chosen = current_context() if context is None else Context(context)
+    return chosen if chosen.device_type in ("cpu", "gpu") else HOST
+
+
+def usable(context: Context | str | None) -> Context:
+    """Return the device an array is put on, the current one for None.
 
     Raises
     ------
     DeviceError
         For a GPU.
     """
-    chosen = current_context() if context is None else Context(context)
+    chosen = memory_of(context)
     if chosen.device_type == "gpu":
         raise DeviceError(
             f"cannot put an array on {chosen}: version 0.1 has no CUDA target",
             remedy="Use graphc.cpu(); context.num_gpus() tells how many GPUs there are to use.",
             where=user_location(),
         )
-    return chosen if chosen.device_type == "cpu" else HOST
+    return chosen
