@@ -148,15 +148,13 @@ def _apart(operands: Sequence[Any], what: str) -> DeviceError:
     first, other = next(
         (one, two) for one, two in zip(named, named[1:], strict=False) if one[1] is not two[1]
     )
-    return two_devices(f"{what} {first[0]}", first[1], f"{what} {other[0]}", other[1])
+    return two_devices(f"{what} {first[0]} is", first[1], f"{what} {other[0]} is", other[1])
 
 
-def two_devices(
-    one: str, its: Context, other: str, others: Context, verb: str = "is"
-) -> DeviceError:
-    """Return the error of two arrays that should be on one device."""
+def two_devices(one: str, its: Context, other: str, others: Context) -> DeviceError:
+    """Return the error of two arrays, ``"x is"`` and ``"y is"``, that should be on one device."""
     return DeviceError(
-        f"arrays on two devices: {one} is on {its}, {other} {verb} on {others}",
+        f"arrays on two devices: {one} on {its}, {other} on {others}",
         remedy=f"Move one: x.as_in_context(graphc.{others}). The Parameters of a network are where "
         "initialize(ctx=) or reset_ctx() put them.",
         where=user_location(),

@@ -132,21 +132,27 @@ def current_context() -> Context:
     return _scopes.entered[-1] if _scopes.entered else cpu()
 
 
-def usable(context: Context | str | None) -> Context:
-    """Return the device an array is put on, the current one for None.
+def memory_of(context: Context | str | None) -> Context:
+    """Return the device whose memory a context names, the current one for None.
 
     Memory that a GPU or another process reads fast is memory of ``cpu(0)``.
+    """
+    chosen = current_context() if context is None else Context(context)
+    return chosen if chosen.device_type in ("cpu", "gpu") else HOST
+
+
+def usable(context: Context | str | None) -> Context:
+    """Return the device an array is put on, the current one for None.
 
     Raises
     ------
     DeviceError
         For a GPU that is not there; says what is missing.
     """
-    chosen = current_context() if context is None else Context(context)
+    chosen = memory_of(context)
     if chosen.device_type == "gpu":
         try:
             cuda.device(chosen.device_id)
         except DeviceError as error:
             raise error.attach(where=user_location()) from None
-        return chosen
-    return chosen if chosen.device_type == "cpu" else HOST
+    return chosen

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc import config
 from graphc.frontend.build import build_program
 from graphc.frontend.context import HOST, Context
 from graphc.frontend.trace import Specializations, trace
@@ -86,7 +87,8 @@ def one_op_program(
 ) -> Any:
     """Return the program of one op for arrays of these types; compiled at first use."""
     processor = (context or HOST).processor
-    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays), processor)
+    precision = config.current().matmul_precision
+    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays), processor, precision)
     found = _programs.setdefault(key, Specializations())
     shapes = [a.shape for a in arrays]
     program = found.lookup(shapes)

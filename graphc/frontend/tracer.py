@@ -78,7 +78,7 @@ class Trace:
             return
         if self.context is not None:
             verb = "are" if self._decided_by == "the arguments" else "is"
-            raise two_devices(name, own, self._decided_by, self.context, verb)
+            raise two_devices(f"{self._decided_by} {verb}", self.context, f"{name} is", own)
         self.context, self._decided_by = own, name
 
     def current(self, array: Array, name: str = "", source: Any = None) -> Value:

@@ -82,7 +82,7 @@ class CudaDevice:
         self._process = os.getpid()
         core = lazy.cuda_core()
         device = self._current()
-        self.target = target_of(self.name, device)
+        self._processor = processor_of(self.name, device)
         self.stream = device.create_stream()
         self._copies: Any = None
         self._pool = core.DeviceMemoryResource(number)
@@ -95,6 +95,11 @@ class CudaDevice:
     def name(self) -> str:
         """Name of the context: ``"gpu(0)"``."""
         return f"gpu({self.number})"
+
+    @property
+    def target(self) -> Target:
+        """What kernels are compiled for, as the options are now."""
+        return cuda_target(self._processor)
 
     def _current(self) -> Any:
         """Make the device the one of this thread; return cuda-core's handle of it."""
@@ -334,8 +339,8 @@ def _pieces(n_bytes: int) -> Iterator[tuple[int, int]]:
 # -- which devices there are -----------------------------------------------------------------
 
 
-def target_of(name: str, device: Any) -> Target:
-    """Return the newest Target that a device runs.
+def processor_of(name: str, device: Any) -> str:
+    """Return the newest processor whose code a device runs.
 
     Raises
     ------
@@ -351,7 +356,7 @@ def target_of(name: str, device: Any) -> Target:
             f"{name}, a {device.name}, has compute capability {major}.{minor}",
             remedy=f"graphc needs {least // 10}.{least % 10} or newer.",
         )
-    return cuda_target(known[max(fitting)])
+    return known[max(fitting)]
 
 
 def missing() -> tuple[str, str] | None:
