@@ -50,8 +50,12 @@ class DeviceBinding:
     outputs : list of Output
     costs : list of (int, int)
         Floating-point operations and bytes of each step.
+    head : int
+        Steps up to the last guard.
     runs : int
     graph : Replay or None
+    apart : list of int
+        Addresses of arguments that were found not to share memory with one that is updated.
     """
 
     scratch_bytes: int
@@ -61,8 +65,15 @@ class DeviceBinding:
     rows: list[int]
     outputs: list[Output]
     costs: list[tuple[int, int]]
+    head: int
     runs: int = 0
     graph: Replay | None = None
+    apart: list[int] = field(default_factory=list)
+
+    def arguments(self, number: int, addresses: Sequence[int], error: int) -> list[int]:
+        """Return what the kernel of a step takes."""
+        places, sizes = self.places[number], self.steps[number].sizes
+        return [*[addresses[place] for place in places], *sizes, error]
 
 
 @dataclass(slots=True)
@@ -155,7 +166,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         binding = self.at(tuple(array.shape for array in arrays))
         with self.device.used():
             if self.updated:
-                self._part(arrays, arguments)
+                self._part(binding, arrays, arguments)
             given = results if results and self._usable(binding, arrays, results) else ()
             outputs = [
                 self.device.empty(shape, kind) if place is None else place
@@ -197,11 +208,17 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             )
         return np.require(argument, kind, "C")
 
-    def _part(self, arrays: list[Any], arguments: Sequence[Argument]) -> None:
+    def _part(
+        self, binding: DeviceBinding, arrays: list[Any], arguments: Sequence[Argument]
+    ) -> None:
         """Copy what shares memory with an array that is updated; refuse two such arrays."""
+        places = [a.address if isinstance(a, DeviceArray) else 0 for a in arguments]
+        if places == binding.apart:
+            return
         there = [i for i, array in enumerate(arguments) if isinstance(array, DeviceArray)]
         spans = [_span(arguments[i]) for i in there]
         if apart(spans, [k for k, i in enumerate(there) if i in self.updated]):
+            binding.apart = places
             return
         for k, place in enumerate(there):
             for j, owner in enumerate(there):
@@ -246,8 +263,10 @@ class DeviceProgram(BoundTable[DeviceBinding]):
                 rows.append(number)
                 costs.append(cost)
         offsets = [first + slot.offset for slot in plan.slots]
+        head = sum(1 for row in rows if row < self._guards)
+        outputs = self._outputs(sizes)
         return DeviceBinding(
-            first + plan.arena_bytes, offsets, steps, taken, rows, self._outputs(sizes), costs
+            first + plan.arena_bytes, offsets, steps, taken, rows, outputs, costs, head
         )
 
     # -- running -----------------------------------------------------------------------------
@@ -260,21 +279,16 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         where = self.table.launches[0].where if self.table.launches else None
         device.note(self.table.name, where)
         addresses, base = self._addresses(binding, arrays, outputs)
-        calls = [
-            [*[addresses[place] for place in places], *step.sizes, base]
-            for step, places in zip(binding.steps, binding.places, strict=True)
-        ]
         if config.current().profile:
-            self._timed(binding, calls)
+            self._timed(binding, addresses, base)
             return
-        head = sum(1 for row in binding.rows if row < self._guards)
-        if head:
-            self._guard(binding, calls, head, base)
+        if binding.head:
+            self._guard(binding, addresses, base)
         binding.runs += 1
-        if len(calls) - head < 2:
-            self._plain(binding, calls, head)
+        if len(binding.steps) - binding.head < 2:
+            self._plain(binding, addresses, base)
         else:
-            self._replayed(binding, addresses, calls, head)
+            self._replayed(binding, addresses, base)
 
     def _addresses(
         self, binding: DeviceBinding, arrays: Sequence[Any], outputs: Sequence[DeviceArray]
@@ -300,77 +314,61 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         addresses += [base + offset for offset in binding.offsets]
         return addresses, base
 
-    def _plain(self, binding: DeviceBinding, calls: Sequence[list[int]], head: int) -> None:
-        for step, arguments in zip(binding.steps[head:], calls[head:], strict=True):
-            self.device.launch(step, arguments)
+    def _plain(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
+        for number in range(binding.head, len(binding.steps)):
+            self.device.launch(binding.steps[number], binding.arguments(number, addresses, base))
 
-    def _guard(
-        self, binding: DeviceBinding, calls: Sequence[list[int]], head: int, base: int
-    ) -> None:
+    def _guard(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
         """Run what comes before the end of the last guard, and raise what guards found."""
         device, records = self.device, (Error * self._guards)()
         content = np.frombuffer(memoryview(records).cast("B"), np.uint8)
         device.clear_bytes(base, content.size)
-        for step, arguments, row in zip(binding.steps[:head], calls, binding.rows):
-            device.launch(step, [*arguments[:-1], base + ERROR_BYTES * row])
+        for number in range(binding.head):
+            error = base + ERROR_BYTES * binding.rows[number]
+            device.launch(binding.steps[number], binding.arguments(number, addresses, error))
         device.download(base, content)
-        for row, error in enumerate(records):
-            if error.code:
-                raise self._failed(row, error.code, tuple(error.detail))
+        for row, record in enumerate(records):
+            if record.code:
+                raise self._failed(row, record.code, tuple(record.detail))
 
-    def _replayed(
-        self, binding: DeviceBinding, addresses: list[int], calls: Sequence[list[int]], head: int
-    ) -> None:
+    def _replayed(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
         """Launch all but the guards as a CUDA graph, once it is known that there is another run.
 
         Where few launches take other addresses than last time, the graph is given these.
         """
-        graph, steps = binding.graph, binding.steps[head:]
+        graph, head, steps = binding.graph, binding.head, binding.steps
         changed = [] if graph is None else graph.changed(addresses)
-        if 2 * len(changed) > len(steps):  # scratch memory has moved
-            graph = binding.graph = None
-        if graph is None:
+        if graph is None or 2 * len(changed) > len(steps) - head:  # scratch memory has moved
             if binding.runs < 2:
-                self._plain(binding, calls, head)
+                self._plain(binding, addresses, base)
                 return
-            graph = Replay(self.device.recorded(steps, calls[head:]), addresses)
-            for number, places in enumerate(binding.places[head:]):
-                for place in places:
+            numbers = range(head, len(steps))
+            calls = [binding.arguments(number, addresses, base) for number in numbers]
+            graph = binding.graph = Replay(self.device.recorded(steps[head:], calls), addresses)
+            for number in numbers:
+                for place in binding.places[number]:
                     graph.users.setdefault(place, []).append(number)
-            binding.graph = graph
-        for number in changed if graph.addresses is not addresses else ():
-            graph.recorded.update(number, steps[number], calls[head + number])
-        graph.addresses = addresses
+        else:
+            for number in changed:
+                arguments = binding.arguments(number, addresses, base)
+                graph.recorded.update(number - head, steps[number], arguments)
+            graph.addresses = addresses
         graph.recorded.launch(self.device.stream)
 
-    def _timed(self, binding: DeviceBinding, calls: Sequence[list[int]]) -> None:
-        """Launch one by one with an event between each two, and keep the times."""
+    def _timed(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
+        """Launch one by one between two events each, and keep the times."""
         device, started_ns = self.device, time.monotonic_ns()
+        if binding.head:
+            self._guard(binding, addresses, base)
         events = [device.timestamp()]
-
-        def mark() -> None:
+        for number in range(binding.head, len(binding.steps)):
+            device.launch(binding.steps[number], binding.arguments(number, addresses, base))
             events.append(device.timestamp())
-
-        head = sum(1 for row in binding.rows if row < self._guards)
-        if head:
-            base = calls[0][-1]
-            self._guard(binding, calls, head, base)
-            mark()
-        for step, arguments in zip(binding.steps[head:], calls[head:], strict=True):
-            device.launch(step, arguments)
-            mark()
         device.stream.sync()
-        self._keep_times(binding, events, started_ns, head)
-
-    def _keep_times(
-        self, binding: DeviceBinding, events: Sequence[Any], started_ns: int, head: int
-    ) -> None:
-        """Note the times of launches; the first guards count as one."""
         marks = [started_ns + int(1e6 * (event - events[0])) for event in events]
-        skipped = max(head - 1, 0)
-        rows = [self.table.launches[row] for row in binding.rows[skipped:]]
         times = [t for pair in zip(marks, marks[1:]) for t in pair]
-        profile.record(self.table.name, rows, times, binding.costs[skipped:])
+        rows = [self.table.launches[row] for row in binding.rows[binding.head :]]
+        profile.record(self.table.name, rows, times, binding.costs[binding.head :])
 
 
 def _span(array: Any) -> tuple[int, int]:
