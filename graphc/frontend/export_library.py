@@ -29,6 +29,7 @@ from graphc.frontend.formats.arrays import refused, save_arrays
 from graphc.frontend.formats.atomic import atomic_write
 from graphc.frontend.jit import Jit
 from graphc.frontend.traced import Traced
+from graphc.ir.dim import symbols
 from graphc.ir.graph import input_name
 from graphc.ir.loop import Kernel
 from graphc.ir.table import table_of
@@ -241,7 +242,9 @@ def _program(
         for name, (place, kind) in zip(names, table.outputs, strict=True)
     )
     ordered = tuple(inputs[number] for number in sorted(inputs))
-    export = Export(choices.name, table, ordered, outputs, weights, graph.constraints)
+    sizes = {name for a in ordered for size in a.type.shape for name in symbols(size)}
+    facts = tuple(f for f in graph.constraints if symbols(f.left) | symbols(f.right) <= sizes)
+    export = Export(choices.name, table, ordered, outputs, weights, facts)
     named = {table.inputs[position][0]: array for position, array in weights.items()}
     return export, [launch.kernel for launch in plan.launches], named
 
