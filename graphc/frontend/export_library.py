@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,7 +137,7 @@ def predicting() -> Iterator[None]:
         mode.recording, mode.training = before
 
 
-def known_trace(name: str, program: Jit) -> Traced:
+def known_trace(program: Jit) -> Traced:
     """Return the trace of calls that were made, if they were of one kind.
 
     Raises
@@ -147,6 +148,7 @@ def known_trace(name: str, program: Jit) -> Traced:
     traces = [traced for traced in program.traces if not traced.key[2] and traced.fits()]
     if len(traces) == 1:
         return traces[0]
+    name = program.name
     problem = (
         f"{name} was called with {len(traces)} kinds of inputs, of which a library takes one"
         if traces
@@ -160,24 +162,57 @@ def known_trace(name: str, program: Jit) -> Traced:
     )
 
 
-def export_traced(traced: Traced, choices: Choices) -> ExportedLibrary:
-    """Write a trace as a library.
+def export_library(
+    function: Jit, path: str | os.PathLike[str], *examples: Any, target: str = HOST,
+    weights: str = INSIDE, link: bool = True, linker: str | None = None,
+) -> ExportedLibrary:  # fmt: skip
+    """Write a compiled function as a shared library that needs no Python.
 
     Parameters
     ----------
-    traced : Traced
-    choices : Choices
+    function : Jit
+        What `graphc.compile` returned. Networks have a method of this name.
+    path : path-like
+        ``"out/lenet"`` makes ``out/liblenet.so``, ``out/lenet.h``, which says how to call it, and
+        ``out/lenet.json``.
+    *examples : NDArray
+        What the function is called with; only shapes and types matter. Not needed where it was
+        called for prediction with one kind of inputs before.
+    target : {"host", "x86-64-v3", "x86-64-v4", "aarch64"}
+        Processor: this one, or a kind.
+    weights : {"inside", "beside"}
+        Where the arrays that the function refers to go: into the library, or to
+        ``out/lenet.safetensors``.
+    link : bool
+        False leaves the object file, and a script with the command that links it.
+    linker : str, optional
+        C compiler to link with; by default ``cc``.
+
+    Returns
+    -------
+    ExportedLibrary
+        The files.
 
     Raises
     ------
     ArgumentError
-        If the program needs what a library does not have: random numbers, or state that it
-        updates.
+        For an option that is not accepted, inputs that are not known, and a function that draws
+        random numbers or changes an array.
     CompileError
-        If a kernel calls Python, or the linker fails.
+        If the linker fails, or a kernel calls Python.
     FileAccessError
         If a file cannot be written.
     """
+    if not isinstance(function, Jit):
+        raise ArgumentError(
+            f"graphc.export_library takes a compiled function, got a {type(function).__name__}",
+            remedy="Pass graphc.compile(function); networks are exported by "
+            'net.export_library("model").',
+            where=user_location(),
+        )
+    choices = chosen(path, target, weights, link, linker)
+    with predicting():
+        traced = function.trace(*examples)[0] if examples else known_trace(function)
     _check(traced, choices.name)
     export, kernels, arrays = _program(traced, choices)
     try:
@@ -278,7 +313,7 @@ def _written(
         warnings.warn(
             f"there is no {choices.linker} to link {library}: {folder / compiled} was written, and "
             f"{name}-link.sh, which links it where there is one",
-            stacklevel=4,
+            stacklevel=5,
         )
     return ExportedLibrary(
         name,

@@ -215,6 +215,11 @@ def test_a_name_that_c_does_not_take(tmp_path, name):
         dense().export_library(f"{tmp_path}/{name}", X)
 
 
+def test_what_is_no_compiled_function(tmp_path):
+    with pytest.raises(ArgumentError, match="takes a compiled function, got a Dense"):
+        graphc.export_library(dense(), tmp_path / "model", X)  # type: ignore[arg-type]
+
+
 def test_an_unknown_target(tmp_path):
     text = (
         r"there is no target 'x86-64-v5'\. Did you mean 'x86-64-v4'\?.*\n.*"

@@ -470,6 +470,16 @@ def test_the_other_engine_writes_the_same(tmp_path):
 
 
 @needs_cc
+def test_compiled_functions(tmp_path):
+    scale = nd.array([[2.0, 3.0, 4.0]])
+    slopes = graphc.compile(graphc.grad(lambda x: (nd.sin(x) * scale).sum()))
+    x = drawn(4, 3)
+    expected = arrays_of(slopes(nd.array(x)))
+    library = Library(graphc.export_library(slopes, tmp_path / "slopes"))
+    equal(library.run(x, like=expected), expected)
+
+
+@needs_cc
 def test_examples_instead_of_a_call(tmp_path):
     net = nn.HybridSequential()
     net.add(nn.Dense(8), nn.Dropout(0.5), nn.BatchNorm(), nn.Dense(2))
