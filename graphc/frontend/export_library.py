@@ -295,7 +295,8 @@ def _written(
         export = _read_from(weights, export)
     code = object_code(export, kernels, target)
     library, compiled = linking.library_name(name, target), f"{name}.o"
-    command = linking.command(choices.linker, target, library, compiled, mathematics(code))
+    with_math = mathematics(code, target)
+    command = linking.command(choices.linker, target, library, compiled, with_math)
     beside = weights.name if weights else None
     texts = {
         f"{name}.h": header(export, choices.target_name, VERSION, beside),
@@ -305,7 +306,7 @@ def _written(
         _write(folder / file, text.encode())
     linked = choices.link and linking.found(choices.linker)
     if linked:
-        _link(code, choices, library, mathematics(code))
+        _link(code, choices, library, with_math)
     else:
         _write(folder / compiled, code)
         _write(folder / f"{name}-link.sh", _script(command).encode())
@@ -313,7 +314,7 @@ def _written(
         warnings.warn(
             f"there is no {choices.linker} to link {library}: {folder / compiled} was written, and "
             f"{name}-link.sh, which links it where there is one",
-            stacklevel=5,
+            stacklevel=4,
         )
     return ExportedLibrary(
         name,
@@ -360,14 +361,14 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _link(code: bytes, choices: Choices, library: str, mathematics: bool) -> None:
+def _link(code: bytes, choices: Choices, library: str, with_math: bool) -> None:
     """Link into a folder of its own first: a failure leaves what was there."""
     with tempfile.TemporaryDirectory(dir=choices.folder, prefix=f".{choices.name}.") as folder:
         compiled, made = Path(folder) / f"{choices.name}.o", Path(folder) / library
         compiled.write_bytes(code)
         linking.run(
             linking.command(
-                choices.linker, choices.target, str(made), str(compiled), mathematics
+                choices.linker, choices.target, str(made), str(compiled), with_math
             )
         )
         os.replace(made, choices.folder / library)

@@ -24,7 +24,8 @@ from graphc.gluon import nn, rnn
 from tests.exported import RUN, Library, arrays_of, built, equal, needs_cc, ran
 
 C_LIBRARY = {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2"}
-QEMU, CROSS_CC = shutil.which("qemu-aarch64"), shutil.which("aarch64-linux-gnu-gcc")
+QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+CROSS_CC = shutil.which("aarch64-linux-gnu-gcc")
 
 
 def lenet() -> nn.HybridSequential:
@@ -87,6 +88,15 @@ def test_a_c_program_gets_what_graphc_computes(files, net, images):
         ran(program, str(batch), str(folder / "images"), str(folder / "results"))
         found = np.fromfile(folder / "results", np.float32).reshape(batch, 10)
         equal([found], arrays_of(net(nd.array(images[:batch]))))
+
+
+@needs_cc
+def test_the_program_of_the_docs_runs(files, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "exporting.md").read_text(encoding="utf-8")
+    source = page.partition("```c\n")[2].partition("```")[0]
+    for file in (files.library, files.header):
+        shutil.copy(file, tmp_path)
+    assert ran(built(source, tmp_path, "-llenet")).startswith("10 scores, the first ")
 
 
 @needs_cc
@@ -465,8 +475,10 @@ def test_kernels_in_python_that_need_none(tmp_path):
 
 @needs_cc
 def test_the_other_engine_writes_the_same(tmp_path):
+    net = nn.HybridSequential()
+    net.add(nn.Dense(4, activation="relu"), nn.LayerNorm(), Function(lambda x: x.sum(axis=1)))
     with graphc.options(engine="numba"):
-        exported(nn.Dense(4, activation="relu"), tmp_path, drawn(4, 3))
+        exported(net, tmp_path, drawn(4, 3))
 
 
 @needs_cc
