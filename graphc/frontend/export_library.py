@@ -268,7 +268,7 @@ def _program(
         if place in given:
             inputs[given[place]] = Argument(name, kind, position)
         else:
-            weights[position] = np.ascontiguousarray(arrays[place])
+            weights[position] = np.asarray(arrays[place], order="C")
     names = ["output"] if len(table.outputs) == 1 else [
         f"output{i}" for i in range(len(table.outputs))
     ]
