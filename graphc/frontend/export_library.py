@@ -299,7 +299,7 @@ def _written(
     command = linking.command(choices.linker, target, library, compiled, with_math)
     beside = weights.name if weights else None
     texts = {
-        f"{name}.h": header(export, choices.target_name, VERSION, beside),
+        f"{name}.h": header(export, f"{choices.target_name}, {target.cpu}", VERSION, beside),
         f"{name}.json": _json(export, choices, beside, library, command),
     }
     for file, text in texts.items():
