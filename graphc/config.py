@@ -42,6 +42,10 @@ class Config:
     winograd : bool
         Compute 3x3 convolutions over many channels by Winograd's F(4x4, 3x3), in a quarter of the
         products; see docs/numerics.md for the error.
+    matmul_precision : str
+        In what a GPU computes products of float32 matrices and convolutions: ``"float32"``, or by
+        tensor cores, with factors rounded to ``"tf32"`` (10 explicit bits), ``"bfloat16"`` (7) or
+        ``"float16"`` (10, up to 65504) and sums in float32. The CPU always computes in float32.
     verify : bool
         Check the graph after every pass.
     profile : bool
@@ -55,6 +59,7 @@ class Config:
     cache_bytes: int = 512 * 1024 * 1024
     compile_threads: int = field(default_factory=available_cores)
     winograd: bool = True
+    matmul_precision: str = "float32"
     verify: bool = False
     profile: bool = False
 
@@ -72,7 +77,11 @@ class Config:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
-ENGINES = ("llvm", "numba")
+CHOICES = {
+    "engine": ("llvm", "numba"),
+    "matmul_precision": ("float32", "tf32", "bfloat16", "float16"),
+}
+"""Options that have one of a few values."""
 _LEAST = {"threads": 1, "cache_bytes": 0, "compile_threads": 1}
 
 
@@ -81,8 +90,8 @@ def _check(name: str, value: object) -> None:
     if name in _LEAST:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
         accepted, good = f"an integer of {_LEAST[name]} or more", whole
-    elif name == "engine":
-        accepted, good = f"one of {', '.join(ENGINES)}", value in ENGINES
+    elif name in CHOICES:
+        accepted, good = f"one of {', '.join(CHOICES[name])}", value in CHOICES[name]
     elif name == "cache_dir":
         accepted, good = "a path or None", value is None or isinstance(value, (str, os.PathLike))
     else:
@@ -90,7 +99,7 @@ def _check(name: str, value: object) -> None:
     if not good:
         raise ArgumentError(
             f"option {name} cannot be {value!r}"
-            + (f".{nearest(str(value), ENGINES)}" if name == "engine" else ""),
+            + (f".{nearest(str(value), CHOICES[name])}" if name in CHOICES else ""),
             remedy=f"It is {accepted}.",
             where=user_location(),
         )

@@ -13,7 +13,6 @@ import graphc
 from graphc.cli import main
 from graphc.cli.paint import paint, paint_diff, wanted
 from graphc.cli.shapes import parse_bindings, parse_shape
-from graphc.cli.stages import STAGES
 from graphc.errors import ArgumentError
 from graphc.ir.parser import parse_graph
 from graphc.ir.printer import print_graph
@@ -67,7 +66,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", EXPECTED)
 def test_stages_of_an_mlp(run: Run, stage: str) -> None:
     chosen = ["--kernel", "k1"] if stage in ("kernel", "source", "asm") else []
     status, out, err = run("dump", f"{MLP}:net", "--shape", SHAPE, "--stage", stage)
@@ -198,10 +197,19 @@ def test_kernels_by_name_and_by_part(run: Run) -> None:
 
 def test_nominal_processors_give_the_same_listing_everywhere(run: Run) -> None:
     narrow, wide = (
-        run("dump", f"{MLP}:gelu", "--stage", "kernel", "--cpu", name)[1]
+        run("dump", f"{MLP}:gelu", "--stage", "kernel", "--target", name)[1]
         for name in ("x86-64-v3", "x86-64-v4")
     )
     assert ": 8]" in narrow and ": 16]" in wide and narrow != wide
+
+
+def test_cuda_kernels_from_any_machine(run: Run) -> None:
+    arguments = ("dump", f"{MLP}:gelu", "--target", "cuda:sm_90", "--stage")
+    kernel, ptx = (run(*arguments, stage)[1] for stage in ("kernel", "ptx"))
+    assert "for thread in 0..256 thread:" in kernel
+    assert ".target sm_90" in ptx and ".visible .entry" in ptx and "ld.global.v4" in ptx
+    everything = run(*arguments, "all")[1]
+    assert "// ---- ptx" in everything and "---- asm" not in everything
 
 
 # -- diff, dot, output -----------------------------------------------------------------------
@@ -271,7 +279,10 @@ ERRORS = [
     ((f"{MLP}:gelu", "--diff", "trace,fuss"), 2, ["no stage 'fuss'"]),
     ((f"{MLP}:gelu", "--dot", "--stage", "plan"), 2, ["--dot draws graphs"]),
     ((f"{MLP}:gelu", "--output", f"{MLP}/x"), 1, ["cannot write to"]),
-    ((f"{MLP}:gelu", "--cpu", "z80"), 2, ["invalid choice"]),
+    ((f"{MLP}:gelu", "--target", "z80"), 1, ["no target 'z80'", "cuda:sm_90"]),
+    ((f"{MLP}:gelu", "--target", "cuda:sm_9"), 1, ["Did you mean 'cuda:sm_90'?"]),
+    ((f"{MLP}:gelu", "--stage", "ptx"), 2, ["for this target: it is CUDA's"]),
+    ((f"{MLP}:gelu", "--target", "cuda:sm_90", "--stage", "asm"), 2, ["from --stage ptx"]),
 ]
 
 

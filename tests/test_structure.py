@@ -1,7 +1,7 @@
 """The rules of the house, read from the source: who imports whom, sizes, docstrings, plain text.
 
-The tables come first; each rule is a function from sources to violations, and is shown to find a
-case that breaks it before it is believed about graphc.
+The tables are in `structure_tables`; each rule is a function from sources to violations, and is
+shown to find a case that breaks it before it is believed about graphc.
 """
 
 from __future__ import annotations
@@ -17,76 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-# ---------------------------------------------------------------- the tables, edited by hand
-
-# Room -> its files and packages in import order: each may import those before it. The files of a
-# package in the row may import each other, as long as no circle results.
-ORDER = {
-    "base": "errors config lazy",
-    "ir": (
-        "polynomial size_expr size_bounds dim sizes types operand graph operations scalar_math "
-        "expr loop lowering target op pattern scanner signature scalar_text scalar_slope evaluate "
-        "ops plan table verify text printer kernel_printer parser interp"
-    ),
-    "passes": (
-        "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
-        "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
-        "expand memory manager"
-    ),
-    "codegen": (
-        "cpu cuda sharing python_text python_engine llvm_builder llvm_extremes llvm_values "
-        "llvm_conversions llvm_memory llvm_kernel llvm_compile numba_lowering numba_engine "
-        "llvm_engine python_kernels cache counters dispatch_layout native dispatch_ir dispatch "
-        "compiler export"
-    ),
-    "runtime": "random threads locks limits profile blocks program saved",
-    "frontend": (
-        "formats tree trace build execute array prepared tape tracer compiled traced jit "
-        "export_library random_key context assign ops backward numpy_calls ndarray_methods ndarray "
-        "creation source scalar_source scalar kernel_source kernel sampling files autograd symbol "
-        "functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
-    ),
-    "cli": "cli __main__",
-}
-# Rooms whose files lie in graphc/ itself rather than in a folder of the room's name.
-AT_TOP = ("base", "cli")
-# Modules and packages of graphc/ that only re-export names, for users; "" is graphc/__init__.py.
-PUBLIC = (
-    "", "autograd", "base", "context", "gluon", "init", "initializer", "lr_scheduler", "metric",
-    "nd", "ndarray", "np", "optimizer", "random", "sym", "symbol",
-)  # fmt: skip
-# Room -> the rooms above it.
-MAY_IMPORT = {
-    "base": (),
-    "ir": ("base",),
-    "passes": ("base", "ir"),
-    "codegen": ("base", "ir"),
-    "runtime": ("base", "ir", "codegen"),
-    "frontend": ("base", "ir", "passes", "codegen", "runtime"),
-    "public": ("base", "ir", "passes", "codegen", "runtime", "frontend"),
-    "cli": ("base", "ir", "passes", "codegen", "runtime", "frontend", "public"),
-}
-LOADER = "graphc.lazy"
-# Imported at the top of a file: package -> rooms.
-EAGER = {"numpy": ("ir", "passes", "codegen", "runtime", "frontend", "public", "cli")}
-# Reached through the loader only, as `lazy.numba()`, `lazy.llvmlite_binding()`: package -> rooms.
-LAZY = {
-    "numba": ("codegen", "runtime"),
-    "llvmlite": ("codegen", "runtime"),
-    "networkx": ("passes", "cli"),
-    "cloudpickle": ("frontend",),
-    "cuda": ("codegen", "runtime"),
-    "matplotlib": ("frontend", "cli"),
-}
-# Modules of graphc that only the loader imports; these may import the packages of LAZY at the top.
-LOADED_LAZILY: tuple[str, ...] = ()
-
-MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 500, 80, 100
-# Written in pieces, so that this file keeps the rules it checks.
-MACHINE_FOLDERS = ("work", "tmp", "root")
-REGISTRY_HOSTS = ("pypi" + ".org", "pythonhosted" + ".org", "npmjs" + ".org", "npmjs" + ".com",
-                  "deb.debian" + ".org")  # fmt: skip
+from structure_tables import (
+    AT_TOP,
+    EAGER,
+    LAZY,
+    LOADED_LAZILY,
+    LOADER,
+    MACHINE_FOLDERS,
+    MAX_COLUMNS,
+    MAX_FILE_LINES,
+    MAX_FUNCTION_LINES,
+    MAY_IMPORT,
+    ORDER,
+    PUBLIC,
+    REGISTRY_HOSTS,
+)
 
 # ---------------------------------------------------------------- reading sources
 
@@ -182,6 +127,7 @@ def place(module: str) -> tuple[str, int] | None:
 
 
 # ---------------------------------------------------------------- rules on imports
+
 
 Sources = list[Source]
 Violations = Iterator[str]

@@ -11,7 +11,8 @@ from graphc.cli.dump import DEFAULT_STAGES, EVERY_PASS, UsageError, dump
 from graphc.cli.info import cache_command, info, version
 from graphc.cli.profile import profile_command
 from graphc.cli.stages import STAGES
-from graphc.codegen.cpu import CPUS, HOST
+from graphc.codegen.cpu import HOST
+from graphc.codegen.targets import target_names
 from graphc.errors import GraphcError
 
 OK, USER_ERROR, USAGE_ERROR = 0, 1, 2
@@ -45,6 +46,7 @@ examples:
   graphc dump mlp.py:net --stage grad,plan --bind B=100
   graphc dump mlp.py:symbol --shape 'data=f32[64,784]'
   graphc dump mlp.py:net --stage kernel,source,llvm,asm --kernel k0 --output listing
+  graphc dump mlp.py:net --stage kernel,ptx --target cuda:sm_90
   graphc dump mlp.py:net --diff trace,canonical
 """
 
@@ -138,10 +140,12 @@ def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="show what changed between two stages; alone, what each graph pass changed",
     )
     parser.add_argument(
-        "--cpu",
-        choices=(HOST, *CPUS),
+        "--target",
+        dest="processor",
         default=HOST,
-        help="compile for this machine (host), or for a nominal processor of that level",
+        metavar="NAME",
+        help="compile for this machine (host), for a nominal processor of that level, or for CUDA: "
+        f"{', '.join(target_names())}",
     )
     parser.add_argument(
         "--grad",

@@ -10,10 +10,11 @@ from pathlib import Path
 from graphc.cli import paint
 from graphc.cli.dot import print_dot
 from graphc.cli.shapes import parse_bindings
-from graphc.cli.stages import COMMENT, GRAPH_STAGES, STAGES, SUFFIX, Stages
+from graphc.cli.stages import COMMENT, GRAPH_STAGES, MISSING, STAGES, SUFFIX, Stages
 from graphc.cli.target import load
-from graphc.codegen.cpu import named_target
+from graphc.codegen.targets import named_target
 from graphc.errors import ArgumentError, nearest
+from graphc.ir.target import Target
 
 DEFAULT_STAGES = "fuse,plan"
 EVERY_PASS = "passes"
@@ -25,13 +26,14 @@ class UsageError(Exception):
 
 def dump(options: argparse.Namespace) -> None:
     """Print, or write to a folder, the stages that were asked for."""
-    stages = stage_names(options.stage)
-    pairs = diff_pairs(options.diff, stages)
+    target = named_target(options.processor)
+    stages = stage_names(options.stage, target)
+    pairs = diff_pairs(options.diff, stages, target)
     if options.dot and (pairs or not set(stages) <= set(GRAPH_STAGES)):
         raise UsageError(f"--dot draws graphs: use it with --stage {','.join(GRAPH_STAGES)}")
     subject = load(options.target, options.shape, options.train)
     gradient = options.grad or "grad" in stages or any("grad" in pair for pair in pairs)
-    bindings, target = parse_bindings(options.bind), named_target(options.cpu)
+    bindings = parse_bindings(options.bind)
     made = Stages(subject, gradient, bindings, options.kernel, target)
     texts: dict[str, str] = {}
     if pairs:
@@ -48,21 +50,26 @@ def dump(options: argparse.Namespace) -> None:
         _write(texts, Path(options.output), subject.graph.name)
 
 
-def stage_names(text: str) -> list[str]:
+def stage_names(text: str, target: Target) -> list[str]:
     """Return the stages of a list such as ``fuse,plan``, in the order programs go through them."""
+    missing = MISSING[target.name]
     names = [name.strip() for name in text.split(",") if name.strip()]
     if "all" in names:
-        return list(STAGES)
+        return [stage for stage in STAGES if stage not in missing]
     for name in names:
         if name not in STAGES:
             known = f"Stages are {', '.join(STAGES)}."
             raise UsageError(f"there is no stage {name!r}.{nearest(name, STAGES)} {known}")
+        if name in missing:
+            raise UsageError(f"there is no stage {name!r} for this target: {missing[name]}")
     if not names:
         raise UsageError(f"--stage names no stage. Stages are {', '.join(STAGES)}.")
     return [stage for stage in STAGES if stage in names]
 
 
-def diff_pairs(text: str | None, stages: list[str]) -> list[tuple[str, str]]:
+def diff_pairs(
+    text: str | None, stages: list[str], target: Target
+) -> list[tuple[str, str]]:
     """Return the pairs of stages that ``--diff`` compares."""
     if text is None:
         return []
@@ -73,7 +80,7 @@ def diff_pairs(text: str | None, stages: list[str]) -> list[tuple[str, str]]:
     if len(names) != 2:
         raise UsageError("--diff takes two stages, as in --diff trace,canonical, or none")
     for name in names:
-        stage_names(name)
+        stage_names(name, target)
     return [(names[0], names[1])]
 
 

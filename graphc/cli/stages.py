@@ -24,11 +24,22 @@ from graphc.passes.lower import lower
 from graphc.passes.manager import compile_graph
 
 GRAPH_STAGES = ("trace", "grad", "canonical", "hoist", "fuse")
-KERNEL_STAGES = ("lower", "kernel", "source", "llvm", "asm")
+KERNEL_STAGES = ("lower", "kernel", "source", "llvm", "asm", "ptx")
 STAGES = (*GRAPH_STAGES, "plan", *KERNEL_STAGES)
 """Every stage in the order a program goes through them."""
-SUFFIX = {"plan": "txt", "lower": "txt", "kernel": "txt", "source": "py", "llvm": "ll", "asm": "s"}
-COMMENT = {"llvm": ";"}
+SUFFIX = {
+    "plan": "txt", "lower": "txt", "kernel": "txt", "source": "py", "llvm": "ll", "asm": "s",
+    "ptx": "ptx",
+}  # fmt: skip
+COMMENT = {"llvm": ";", "ptx": "//"}
+MISSING = {
+    "cpu": {"ptx": "it is CUDA's, with --target cuda:sm_90"},
+    "cuda": {
+        "source": "kernels for CUDA have no Python text; --stage kernel is close to it",
+        "asm": "the driver makes it from --stage ptx",
+    },
+}
+"""By the target's name: the stages that it has not, and where to look instead."""
 
 
 class Stages:
@@ -164,7 +175,7 @@ class Stages:
         sign = COMMENT.get(stage, "#")
         for launch in self.chosen():
             title = f"{launch.kernel.name} {launch.label}"
-            code = compiler.source_of(launch.kernel, self.target)
+            code = compiler.text_of(launch.kernel, self.target)
             if code in first:
                 parts.append(f"{sign} {title}: the same code as {first[code]}\n")
                 continue
@@ -190,6 +201,7 @@ _WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {
     "source": lambda launch, target: compiler.source_of(launch.kernel, target),
     "llvm": lambda launch, target: compiler.llvm_ir(launch.kernel, target),
     "asm": lambda launch, target: compiler.assembly(launch.kernel, target),
+    "ptx": lambda launch, target: compiler.assembly(launch.kernel, target),
 }
 
 

@@ -69,9 +69,11 @@ def current_engine() -> Any:
     return ENGINES[config.current().engine]
 
 
-def engine_of(kernel: Kernel) -> Any:
+def engine_of(kernel: Kernel, target: Target) -> Any:
     """Return the engine that compiles a kernel."""
-    return current_engine() if python_of(kernel) is None else python_kernels
+    if python_of(kernel) is not None:
+        return python_kernels
+    return current_engine() if target.name == "cpu" else llvm_engine
 
 
 def compile_kernels(kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
@@ -131,7 +133,7 @@ class Compilation:
         """Begin with a kernel, unless it is known already."""
         nameless = replace(kernel, name="")
         if nameless not in self._known:
-            engine = engine_of(kernel)
+            engine = engine_of(kernel, self._target)
             text = engine.source(kernel, self._target)
             key = self._known[nameless] = kernel_key(text, self._target, engine.NAME)
             if key not in self._jobs and load_cached(key, self._target) is None:
@@ -173,16 +175,24 @@ def source_of(kernel: Kernel, target: Target) -> str:
     return writer.source(kernel, target)
 
 
+def text_of(kernel: Kernel, target: Target) -> str:
+    """Return what tells kernels of a target apart, for people to read."""
+    if target.name == "cpu":
+        return source_of(kernel, target)
+    text: str = engine_of(kernel, target).source(kernel, target)
+    return text
+
+
 def llvm_ir(kernel: Kernel, target: Target) -> str:
     """Return a kernel's optimized LLVM IR."""
-    engine = engine_of(kernel)
+    engine = engine_of(kernel, target)
     text = engine.llvm_text(engine.source(kernel, target), target)
     return str(llvm_compile.optimized(text, target, engine.PASSES))
 
 
 def assembly(kernel: Kernel, target: Target) -> str:
     """Return a kernel's machine code as assembly."""
-    engine = engine_of(kernel)
+    engine = engine_of(kernel, target)
     text = engine.llvm_text(engine.source(kernel, target), target)
     return llvm_compile.assembly(text, target, engine.PASSES)
 

@@ -166,9 +166,10 @@ class Function:
         arguments: Sequence[Type],
         attributes: str = "",
         internal: bool = False,
+        convention: str = "",
     ):
         self.name, self.result, self.attributes = name, result, attributes
-        self.linkage = "internal " if internal else ""
+        self.linkage = "internal " if internal else convention
         self.arguments = [Row(kind, f"%a{k}") for k, kind in enumerate(arguments)]
         self.blocks: list[Block] = []
         self.count = 0
@@ -201,10 +202,10 @@ class Function:
 
 
 class Module:
-    """Functions by name."""
+    """Functions by name, behind ``head``."""
 
     def __init__(self, triple: str):
-        self.triple = triple
+        self.triple, self.head = triple, [f'target triple = "{triple}"']
         self.functions: dict[str, Function] = {}
 
     def declare(self, name: str, result: Type, arguments: Sequence[Type]) -> Function:
@@ -219,7 +220,7 @@ class Module:
 
     def __str__(self) -> str:
         parts = [f.text for f in self.functions.values()]
-        return "\n".join([f'target triple = "{self.triple}"', *parts, NONTEMPORARY])
+        return "\n".join([*self.head, *parts, NONTEMPORARY])
 
 
 NONTEMPORARY = "!0 = !{i32 1}\n"
@@ -356,6 +357,9 @@ class Builder:
     def extract_element(self, a: Row, lane: int) -> Row:
         return self._pure(a.type.element, f"extractelement {a.typed}, i32 {lane}")
 
+    def extract_value(self, a: Row, kind: Any, position: int) -> Row:
+        return self._pure(kind, f"extractvalue {a.typed}, {position}")
+
     def shuffle_vector(self, a: Row, b: Row, lanes: Sequence[int]) -> Row:
         order = Constant(vector(I32, len(lanes)), lanes)
         kind = vector(a.type.element, len(lanes))
@@ -366,6 +370,10 @@ class Builder:
     def alloca(self, kind: Any, align_bytes: int | None = None) -> Row:
         align = f", align {align_bytes}" if align_bytes else ""
         return self._effect(POINTER, f"alloca {kind.text}{align}")
+
+    def generic(self, variable: str) -> Row:
+        """Return the address of a shared variable as one that may lie anywhere."""
+        return self._pure(POINTER, f"addrspacecast ptr addrspace(3) {variable} to ptr")
 
     def gep(self, address: Row, offset: Row, element: Any) -> Row:
         """Return ``address`` plus ``offset`` elements, a scalar or a vector of them."""

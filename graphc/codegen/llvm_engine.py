@@ -8,20 +8,17 @@ too, so the two agree bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from graphc.codegen.llvm_builder import I64, Block, Constant, Phi
+from graphc.codegen.llvm_cuda import CudaEmitter
 from graphc.codegen.llvm_kernel import KernelEmitter
-from graphc.codegen.llvm_memory import Pointer
+from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_values import Value, Weak
-from graphc.codegen.sharing import (
-    names_in,
-    register_tiles,
-    statements,
-    static_size,
-    used_names,
-)
+from graphc.codegen.sharing import static_size, used_names
 from graphc.errors import CompileError
 from graphc.ir.dim import (
     Atom,
@@ -47,13 +44,35 @@ from graphc.ir.expr import (
     Use,
     children,
 )
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.loop import (
+    Alloc,
+    Assign,
+    Barrier,
+    Bind,
+    Declare,
+    Fail,
+    For,
+    If,
+    Intrinsic,
+    Kernel,
+    Let,
+    Prefetch,
+    Stmt,
+    Store,
+)
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.statements import names_in, register_tiles, statements
 from graphc.ir.target import Target
 from graphc.ir.types import int64
 
+EMITTERS: dict[str, Callable[[Kernel, Target], Memory]] = {
+    "cpu": lambda kernel, target: KernelEmitter(target),
+    "cuda": CudaEmitter,
+}
+"""What writes a kernel's function, by the name of the target."""
+
 NAME = "llvm"
-FILES = ("llvm_engine.py",)
+FILES = ("cuda.py", "llvm_cuda.py", "llvm_engine.py")
 """What code depends on beside the emitters that engines share."""
 
 PASSES = ("instruction_combine", "simplify_cfg")
@@ -88,8 +107,8 @@ class _Walk:
 
     def __init__(self, kernel: Kernel, target: Target):
         self.kernel = kernel
-        self.emit = KernelEmitter(target)
-        self.names: dict[str, Value] = {"begin": self.emit.begin, "end": self.emit.end}
+        self.emit: Any = EMITTERS[target.name](kernel, target)
+        self.names: dict[str, Value] = dict(self.emit.bounds)
         self.pointers: dict[str, Pointer] = {}
         self.changes: dict[str, int] = {}
         self.clock = 0
@@ -97,7 +116,9 @@ class _Walk:
         self.added: list[Expr] = []
         self.reads: dict[Expr, frozenset[str]] = {}
         self.tiles = register_tiles(kernel.body)
-        self.streams = any(isinstance(s, Store) and s.streaming for s in statements(kernel.body))
+        stores = [s for s in statements(kernel.body) if isinstance(s, Store)]
+        self.streams = any(store.streaming for store in stores)
+        self.stored = dict.fromkeys(store.buffer.name for store in stores)
 
     def text(self) -> str:
         used = used_names(self.kernel)
@@ -145,6 +166,9 @@ class _Walk:
                         self.change(stmt.name)
                     case Store():
                         self.change(stmt.buffer.name)
+                    case Barrier():
+                        for name in self.stored:
+                            self.change(name)
         return [name for name in assigned if name in self.names]
 
     def remember(self, key: Expr, stamp: int, value: Value) -> Value:
@@ -171,6 +195,9 @@ class _Walk:
 
     def statement(self, stmt: Stmt) -> None:
         match stmt:
+            case For() if stmt.bind in (Bind.BLOCK, Bind.THREAD):
+                self.define(stmt.name, self.emit.position(stmt.bind))
+                self.body(stmt.body)
             case For():
                 self.loop(stmt)
             case If():
@@ -186,8 +213,15 @@ class _Walk:
                 pointer = self.pointers[stmt.buffer.name]
                 self.emit.prefetch(pointer, self.value(stmt.offset), stmt.level)
             case Alloc():
-                count = static_size(stmt.buffer)
-                self.pointers[stmt.buffer.name] = self.emit.alloc(stmt.buffer.dtype, count)
+                make = self.emit.shared if stmt.buffer.space == "shared" else self.emit.alloc
+                self.pointers[stmt.buffer.name] = make(stmt.buffer.dtype, static_size(stmt.buffer))
+            case Barrier():
+                self.emit.barrier()
+                for name in self.stored:
+                    self.change(name)
+            case Intrinsic():
+                args = [self.value(arg) for arg in stmt.args]
+                self.define(stmt.name, self.emit.collective(stmt.operation, args))
             case Fail():
                 self.emit.fail(stmt.code, [self.value(d) for d in stmt.details])
                 self.leave(1)
@@ -206,7 +240,8 @@ class _Walk:
             self.emit.scatter(pointer, offset, value, mask)
         else:
             strides = [self.stride(d) for d in stmt.strides] or None
-            self.emit.store(pointer, offset, value, strides, mask, stmt.streaming)
+            multiple = self.multiple(stmt)
+            self.emit.store(pointer, offset, value, strides, mask, stmt.streaming, multiple)
         self.change(stmt.buffer.name)
 
     def branch(self, stmt: If) -> None:
@@ -328,7 +363,15 @@ class _Walk:
         if offset.tile and not expr.strides:
             return self.emit.gather(pointer, offset, mask, expr.fill)
         strides = [self.stride(d) for d in expr.strides]
-        return self.emit.load(pointer, offset, expr.tile, strides, mask, expr.fill)
+        multiple = self.multiple(expr)
+        return self.emit.load(pointer, offset, expr.tile, strides, mask, expr.fill, multiple)
+
+    def multiple(self, access: Load | Store) -> int:
+        """Return what the rows of an access begin at multiples of, by their index arithmetic."""
+        if not self.emit.aligned or not isinstance(access.offset, Index):
+            return 1
+        dims = (access.offset.dim, *access.strides[:-1])
+        return math.gcd(*(coefficient for dim in dims for coefficient, _ in terms(dim)))
 
     # -- index arithmetic --------------------------------------------------------------------
 

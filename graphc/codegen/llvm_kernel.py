@@ -21,23 +21,24 @@ from graphc.codegen.llvm_builder import (
 )
 from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_values import Value, Weak
+from graphc.ir.loop import BEGIN, END
 from graphc.ir.target import Target
 from graphc.ir.types import DType, int64
 
 SYMBOL = "graphc_kernel"
 """Symbol of a compiled kernel in its object file."""
 
-_CODE_BYTES, _DETAIL_BYTES, _ITEM_BYTES = 8, 16, 8
+CODE_BYTES, DETAIL_BYTES = 8, 16
+"""Where in an Error its code and its details lie, words of 64 bits."""
+
+
+def failure_places(count: int) -> range:
+    """Return where in an Error the first ``count`` details lie."""
+    return range(DETAIL_BYTES, DETAIL_BYTES + 8 * count, 8)
 
 
 class KernelEmitter(Memory):
-    """Emits the one function of a module.
-
-    Attributes
-    ----------
-    begin, end : Value
-        Bounds of the parallel loop.
-    """
+    """Emits the one function of a module."""
 
     def __init__(self, target: Target):
         # Without "no-builtins" LLVM turns loops that fill or copy into calls of memset and memcpy.
@@ -53,7 +54,7 @@ class KernelEmitter(Memory):
         self.scale_bits = 512 if target.vector_bytes == 64 else 0
         super().__init__(self.module, Builder(self.function, self.start))
         self.buffers, self.sizes, begin, end, self.error = self.function.arguments
-        self.begin, self.end = self.scalar(begin), self.scalar(end)
+        self.bounds = {BEGIN: self.scalar(begin), END: self.scalar(end)}
 
     def finish(self) -> str:
         """Return the module's text; the body must have left every block."""
@@ -77,10 +78,9 @@ class KernelEmitter(Memory):
 
     def fail(self, code: int, details: Sequence[Value | Weak]) -> None:
         """Write an error's code and details."""
-        self._write(_CODE_BYTES, self.value(code, int64))
-        for position, detail in enumerate(details):
-            value = self.cast(self.typed([detail])[0], int64)
-            self._write(_DETAIL_BYTES + position * _ITEM_BYTES, value)
+        self._write(CODE_BYTES, self.value(code, int64))
+        for place, detail in zip(failure_places(len(details)), details, strict=True):
+            self._write(place, self.cast(self.typed([detail])[0], int64))
 
     def _write(self, offset_bytes: int, value: Value) -> None:
         place = self.builder.gep(self.error, Constant(I64, offset_bytes), I8)

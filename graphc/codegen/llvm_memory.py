@@ -48,9 +48,15 @@ class Memory(Conversions):
     ----------
     entry : Builder
         Where stack memory is made: the block every path comes through once.
+    bounds : dict of str to Value
+        Bounds of the parallel loop by name, if the function gets them.
+    aligned : bool
+        Whether all memory begins where the largest vector may; else where an element may.
     """
 
     entry: Builder
+    bounds: dict[str, Value]
+    aligned = False
     _dummy: Row | None = None
 
     # -- addresses ---------------------------------------------------------------------------
@@ -129,8 +135,12 @@ class Memory(Conversions):
         strides: Sequence[Value | Weak] = (),
         mask: Value | Weak | None = None,
         fill: Weak = 0,
+        multiple: int = 1,
     ) -> Value:
-        """Read a tile of elements ``offset + sum(lane[d] * strides[d])``; see `ir.expr.Load`."""
+        """Read a tile of elements ``offset + sum(lane[d] * strides[d])``; see `ir.expr.Load`.
+
+        Rows begin at a ``multiple`` of elements.
+        """
         if mask is None and self._is_transposed(tile, strides):
             return self._load_transposed(pointer, offset, tile, strides)
         dtype, lanes = pointer.dtype, tile[-1] if tile else 1
@@ -142,7 +152,7 @@ class Memory(Conversions):
             if lanes == 1 or _is(stride, 0):
                 rows.append(self.splat(self._load_row(pointer, place, 1, keep, fill), lanes))
             elif _is(stride, 1):
-                rows.append(self._load_row(pointer, place, lanes, keep, fill))
+                rows.append(self._load_row(pointer, place, lanes, keep, fill, multiple))
             elif _is_apart(stride, lanes):
                 rows.append(self._load_apart(pointer, place, stride, lanes, keep, fill))
             else:
@@ -181,11 +191,12 @@ class Memory(Conversions):
         return self.broadcast(value, narrow)
 
     def _load_row(
-        self, pointer: Pointer, place: Row, lanes: int, keep: Row | None, fill: Weak
-    ) -> Row:
+        self, pointer: Pointer, place: Row, lanes: int, keep: Row | None, fill: Weak,
+        multiple: int = 1,
+    ) -> Row:  # fmt: skip
         dtype = pointer.dtype
         address, kind = self.element(pointer, place), self.memory_row(dtype, lanes)
-        align = dtype.item_bytes
+        align = dtype.item_bytes * math.gcd(multiple, lanes)
         if keep is None:
             return self.from_memory(dtype, self.builder.load(address, kind, align))
         filling = self.constant(fill, dtype, lanes)
@@ -270,8 +281,9 @@ class Memory(Conversions):
         strides: Sequence[Value | Weak] | None = None,
         mask: Value | Weak | None = None,
         streaming: bool = False,
+        multiple: int = 1,
     ) -> None:
-        """Write a tile; strides default to adjacent elements."""
+        """Write a tile; strides default to adjacent elements, rows begin at a ``multiple``."""
         value = self._stored(pointer, operand)
         tile = value.tile
         strides = [1] * len(tile) if strides is None else strides
@@ -285,7 +297,7 @@ class Memory(Conversions):
             return
         for place, row, keep in zip(places, value.rows, self._mask_rows(mask, tile), strict=True):
             if value.lanes == 1 or _is(stride, 1):
-                self._store_row(pointer, place, row, keep)
+                self._store_row(pointer, place, row, keep, multiple)
             elif _is_apart(stride, value.lanes):
                 self._store_apart(pointer, place, row, stride, keep)
             else:
@@ -310,7 +322,9 @@ class Memory(Conversions):
             raise CompileError(f"a store of {operand.dtype} into memory of {pointer.dtype}")
         return operand
 
-    def _store_row(self, pointer: Pointer, place: Row, row: Row, keep: Row | None) -> None:
+    def _store_row(
+        self, pointer: Pointer, place: Row, row: Row, keep: Row | None, multiple: int = 1
+    ) -> None:
         dtype, address = pointer.dtype, self.element(pointer, place)
         item = self.to_memory(dtype, row)
         if keep is not None and isinstance(keep.type, VectorType):
@@ -319,10 +333,10 @@ class Memory(Conversions):
             callee = self.module.declare(name, VOID, [a.type for a in arguments])
             self.builder.call(callee, arguments)
             return
+        lanes = getattr(row.type, "count", 1)
         if keep is not None:
-            lanes = getattr(row.type, "count", 1)
             address = self._guarded(keep, address, dtype.item_bytes * lanes)
-        self.builder.store(item, address, dtype.item_bytes)
+        self.builder.store(item, address, dtype.item_bytes * math.gcd(multiple, lanes))
 
     def _store_apart(
         self, pointer: Pointer, place: Row, row: Row, stride: int, keep: Row | None

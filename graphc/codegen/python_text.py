@@ -17,9 +17,7 @@ import numpy as np
 
 from graphc.codegen.sharing import (
     Key,
-    register_tiles,
     shared_expressions,
-    statements,
     static_size,
     straight_runs,
     used_names,
@@ -27,8 +25,21 @@ from graphc.codegen.sharing import (
 from graphc.errors import CompileError
 from graphc.ir.dim import Atom, Dim, FloorDiv, Maximum, Minimum, Modulo, Var, terms
 from graphc.ir.expr import Apply, Const, Expr, Fold, Index, Iota, Load, Repeat, Splat, Use
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.loop import (
+    Alloc,
+    Assign,
+    Declare,
+    Fail,
+    For,
+    If,
+    Kernel,
+    Let,
+    Prefetch,
+    Stmt,
+    Store,
+)
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.statements import register_tiles, statements
 from graphc.ir.types import DTYPES, DType, bool_, float32, int64
 
 WIDTH = 96

@@ -5,59 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from graphc.errors import CompileError
 from graphc.ir.dim import symbols
-from graphc.ir.expr import Buffer, Expr, Index, Load, Use, children, walk
-from graphc.ir.loop import Alloc, Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.expr import Buffer, Expr, children, walk
+from graphc.ir.loop import Alloc, Assign, Declare, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.statements import expressions, names_in, statements
 
 Key = tuple[Expr, int]
 """An expression and its stamp: equal keys are equal values."""
-
-
-def statements(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
-    """Yield every statement, nested ones after the one that holds them."""
-    for stmt in stmts:
-        yield stmt
-        match stmt:
-            case For():
-                yield from statements(stmt.body)
-            case If():
-                yield from statements(stmt.body)
-                yield from statements(stmt.otherwise)
-
-
-def expressions(stmt: Stmt) -> tuple[Expr, ...]:
-    """Return the expressions a statement itself evaluates."""
-    match stmt:
-        case For():
-            return stmt.start, stmt.stop
-        case If():
-            return (stmt.condition,)
-        case Let() | Declare() | Assign():
-            return (stmt.value,)
-        case Store():
-            masks = () if stmt.mask is None else (stmt.mask,)
-            return (stmt.offset, stmt.value, *masks)
-        case Prefetch():
-            return (stmt.offset,)
-        case Fail():
-            return stmt.details
-    return ()
-
-
-def names_in(expr: Expr) -> Iterator[str]:
-    """Yield the names that an expression itself reads, those of its operands left out."""
-    match expr:
-        case Index():
-            yield from symbols(expr.dim)
-        case Use():
-            yield expr.name
-        case Load():
-            yield expr.buffer.name
-            for stride in expr.strides:
-                yield from symbols(stride)
 
 
 def used_names(kernel: Kernel) -> set[str]:
@@ -65,8 +20,6 @@ def used_names(kernel: Kernel) -> set[str]:
     used: set[str] = set()
     seen: set[int] = set()
     for stmt in statements(kernel.body):
-        if isinstance(stmt, Prefetch):
-            used.add(stmt.buffer.name)
         if isinstance(stmt, Store):
             used.add(stmt.buffer.name)
             used |= frozenset().union(*map(symbols, stmt.strides))
@@ -76,18 +29,6 @@ def used_names(kernel: Kernel) -> set[str]:
             for expr in walk(root, seen):
                 used.update(names_in(expr))
     return used
-
-
-def register_tiles(body: Sequence[Stmt]) -> dict[str, tuple[int, ...]]:
-    """Return the tile of each declared register: what all values assigned to it broadcast to."""
-    tiles: dict[str, tuple[int, ...]] = {}
-    for stmt in statements(body):
-        if isinstance(stmt, Declare):
-            tiles[stmt.name] = stmt.value.tile
-        elif isinstance(stmt, Assign):
-            known = tiles.get(stmt.name, ())
-            tiles[stmt.name] = np.broadcast_shapes(known, stmt.value.tile)
-    return tiles
 
 
 def static_size(buffer: Buffer) -> int:

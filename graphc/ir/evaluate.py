@@ -31,7 +31,20 @@ from graphc.ir.dim import (
     symbols,
     terms,
 )
-from graphc.ir.expr import Apply, Buffer, Const, Expr, Fold, Index, Iota, Load, Reduce, Use
+from graphc.ir.expr import (
+    Apply,
+    Buffer,
+    Const,
+    Expr,
+    Fold,
+    Index,
+    Iota,
+    Load,
+    Reduce,
+    Repeat,
+    Splat,
+    Use,
+)
 from graphc.ir.lowering import Lowering, Operand
 from graphc.ir.op import Kind, OpDef
 from graphc.ir.operations import IDENTITY
@@ -74,7 +87,7 @@ def evaluate_expr(
     flat = {name: np.ascontiguousarray(b).reshape(-1) for name, b in (buffers or {}).items()}
     batch = max((_batch_ndim(e, names) for e in E.walk(expr)), default=0)
     with np.errstate(all="ignore"):
-        return _Evaluation(names, flat, batch).value(expr)
+        return Evaluation(names, flat, batch).value(expr)
 
 
 def _batch_ndim(expr: Expr, names: Mapping[str, Any]) -> int:
@@ -92,7 +105,7 @@ def _batch_ndim(expr: Expr, names: Mapping[str, Any]) -> int:
 
 
 @dataclass(slots=True)
-class _Evaluation:
+class Evaluation:
     """One environment: names, buffers, the number of batch axes, and what is known already."""
 
     names: Mapping[str, Any]
@@ -123,6 +136,11 @@ class _Evaluation:
                 return self.apply(expr)
             case Load():
                 return self.load(expr)
+            case Splat():
+                return self.splat(expr)
+            case Repeat():
+                lanes = (np.arange(expr.tile[0]) + expr.first) // expr.count
+                return self.value(expr.arg)[..., lanes]
             case Fold():
                 return fold_tile(expr.combine, self.value(expr.arg), len(expr.arg.tile))
             case Reduce():
@@ -174,12 +192,8 @@ class _Evaluation:
         return np.asarray(_ATOMS[type(atom)](self.size(atom.a), self.size(atom.b)))
 
     def load(self, expr: Load) -> Array:
-        address = self.aligned(expr.offset, len(expr.tile))
-        for axis, stride in enumerate(expr.strides):
-            lanes = np.arange(expr.tile[axis]).reshape((-1,) + (1,) * (len(expr.tile) - 1 - axis))
-            step = self.size(stride)
-            address = address + lanes * step.reshape(step.shape + (1,) * len(expr.tile))
         memory = self.buffers[expr.buffer.name]
+        address = self.places(expr.offset, expr.tile, expr.strides)
         mask = None if expr.mask is None else self.aligned(expr.mask, len(expr.tile))
         address, mask = checked_address(expr.buffer.name, address, mask, memory.size)
         if mask is None:
@@ -187,6 +201,19 @@ class _Evaluation:
         if not memory.size:
             return np.full(address.shape, expr.fill, memory.dtype)
         return np.where(mask, memory[address], memory.dtype.type(expr.fill))
+
+    def splat(self, expr: Splat) -> Array:
+        scalar = self.aligned(expr.arg, len(expr.tile))
+        return np.broadcast_to(scalar, scalar.shape[: self.batch] + expr.tile)
+
+    def places(self, offset: Expr, tile: E.Tile, strides: Sequence[Dim]) -> Array:
+        """Return the addresses of a tile's elements; see `Load`."""
+        address = self.aligned(offset, len(tile))
+        for axis, stride in enumerate(strides):
+            lanes = np.arange(tile[axis]).reshape((-1,) + (1,) * (len(tile) - 1 - axis))
+            step = self.size(stride)
+            address = address + lanes * step.reshape(step.shape + (1,) * len(tile))
+        return address
 
     def reduce(self, expr: Reduce) -> Any:
         extents = [self.size(axis.extent) for axis in expr.axes]
@@ -209,7 +236,7 @@ class _Evaluation:
             np.broadcast_to(body, shape), axis=axes, dtype=body.dtype
         )
 
-    def nested(self, expr: Reduce, sizes: tuple[int, ...]) -> _Evaluation:
+    def nested(self, expr: Reduce, sizes: tuple[int, ...]) -> Evaluation:
         """Return an evaluation with one more batch axis for each axis of a reduction."""
         names = {}
         tiles = {e.name: len(e.tile) for e in E.walk(expr.body) if isinstance(e, Use)}
@@ -221,7 +248,7 @@ class _Evaluation:
         for position, axis in enumerate(expr.axes):
             trailing = len(sizes) - 1 - position
             names[axis.name] = np.arange(sizes[position]).reshape((-1,) + (1,) * trailing)
-        return _Evaluation(names, self.buffers, self.batch + len(sizes))
+        return Evaluation(names, self.buffers, self.batch + len(sizes))
 
 
 _ATOMS: dict[type[Atom], Callable[[Array, Array], Array]] = {
@@ -318,7 +345,7 @@ def lower_and_evaluate(
     """
     operands, buffers, outputs, sizes = _typed_operands(op, arrays, attrs, symbolic)
     readers = [Operand(kind, _reader(f"p{n}", kind)) for n, kind in enumerate(operands)]
-    whole = tuple(int(_Evaluation(sizes, {}, 0).size(d)) for d in outputs[0].shape)
+    whole = tuple(int(Evaluation(sizes, {}, 0).size(d)) for d in outputs[0].shape)
     found = tuple(np.empty(whole, kind.dtype.numpy) for kind in outputs)
     counts = {axis: whole[axis] for axis in op.unrolled} | dict(op.tiled)
     for chosen in map(partial(zip, counts), np.ndindex(*counts.values())):

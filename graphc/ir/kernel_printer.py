@@ -41,10 +41,12 @@ from graphc.ir.expr import (
 from graphc.ir.loop import (
     Alloc,
     Assign,
+    Barrier,
     Declare,
     Fail,
     For,
     If,
+    Intrinsic,
     Kernel,
     Let,
     Prefetch,
@@ -153,6 +155,10 @@ class _Writer:
             case Alloc():
                 buffer = statement.buffer
                 self.lines.append(f"{_INDENT * indent}alloc {buffer} in {buffer.space}")
+            case Intrinsic():
+                self.simple(indent, lambda: self.intrinsic(statement), *statement.args)
+            case Barrier():
+                self.lines.append(f"{_INDENT * indent}barrier")
             case Fail():
                 self.simple(indent, lambda: self.fail(statement), *statement.details)
             case Python():
@@ -186,6 +192,9 @@ class _Writer:
     def prefetch(self, ahead: Prefetch) -> str:
         far = "" if ahead.level == 1 else f" into level {ahead.level}"
         return f"prefetch {ahead.buffer.name}[{self.place(ahead.offset, (), ())}]{far}"
+
+    def intrinsic(self, call: Intrinsic) -> str:
+        return f"{call.name} = warp {call.operation}({', '.join(map(self.typed, call.args))})"
 
     def python(self, call: Python, indent: str) -> list[str]:
         names = ", ".join(buffer.name for buffer in call.buffers)

@@ -13,10 +13,18 @@ from dataclasses import dataclass, field
 from graphc.errors import Location
 from graphc.ir.dim import Dim
 from graphc.ir.expr import Buffer, Expr
+from graphc.ir.intrinsics import INTRINSICS
 
 
 class Bind(enum.Enum):
-    """What runs a loop."""
+    """What runs a loop.
+
+    On CUDA the body of the one loop over blocks holds one loop over threads, from 0 to a constant:
+    a thread runs its body once, and `Barrier` and `Intrinsic` there are reached by all threads of
+    the block or of the warp: they take the loops and branches around it alike, and meet at the same
+    turn. Between two barriers no thread touches an element of shared or global memory that another
+    thread of its block writes; in a whole kernel none touches one that another block writes.
+    """
 
     SERIAL = ""
     PARALLEL = "parallel"
@@ -106,14 +114,48 @@ class Prefetch(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Alloc(Stmt):
-    """Make scratch memory for the rest of this body; its shape is static."""
+    """Make scratch memory for the rest of this body; its shape is static.
+
+    In the space ``"shared"`` it is one for all threads of a block and stands in front of the loop
+    over them; in the space ``"stack"`` it is one for each thread.
+    """
 
     buffer: Buffer
 
 
 @dataclass(frozen=True, slots=True)
+class Barrier(Stmt):
+    """Wait for all threads of the block; each sees what the others wrote before.
+
+    Those that have come to a `Fail` are not waited for.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsic(Stmt):
+    """Name what the threads of a warp compute together, all of them; see `INTRINSICS`.
+
+    It orders no memory. A warp is 32 threads with numbers in turn; a block of fewer than 32 is one
+    smaller warp, in which a shuffle from a lane that does not exist gives a lane its own value.
+    """
+
+    name: str
+    operation: str
+    args: tuple[Expr, ...]
+
+    @property
+    def value(self) -> Expr:
+        """The argument whose type and tile the result has."""
+        return self.args[INTRINSICS[self.operation].like]
+
+
+@dataclass(frozen=True, slots=True)
 class Fail(Stmt):
-    """Stop the kernel with an error code and up to six i64 details."""
+    """Stop the kernel with an error code and up to six i64 details.
+
+    On CUDA it stops the thread. The others go on, but what they store does not matter; the error is
+    that of one of the threads that failed.
+    """
 
     code: int
     details: tuple[Expr, ...] = ()

@@ -29,6 +29,9 @@ class Target:
         Data cache that one core sees at each level.
     cores : int
         Threads that run at once. Work is cut by it where the way of cutting changes no result.
+    products : str
+        In what products of float32 matrices are computed: ``"float32"``, or what tensor cores
+        round factors to, ``"tf32"``, ``"bfloat16"`` or ``"float16"``.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Target:
     l2_bytes: int
     l3_bytes: int
     cores: int = 4
+    products: str = "float32"
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of a type one vector register holds."""

@@ -14,10 +14,12 @@ from graphc.ir.loop import (
     END,
     Alloc,
     Assign,
+    Barrier,
     Declare,
     Fail,
     For,
     If,
+    Intrinsic,
     Kernel,
     Let,
     Prefetch,
@@ -104,6 +106,12 @@ def _verify_body(
             case Let() | Declare():
                 _verify_expr(kernel, statement.value, names, buffers)
                 names.add(statement.name)
+            case Intrinsic():
+                for argument in statement.args:
+                    _verify_expr(kernel, argument, names, buffers)
+                names.add(statement.name)
+            case Barrier():
+                pass
             case Assign():
                 _verify_expr(kernel, statement.value, names, buffers)
                 if statement.name not in names:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.expr import Apply, Expr, Reduce
-from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Prefetch, Stmt, Store
+from graphc.ir.loop import Assign, Declare, For, If, Kernel, Let, Stmt
 from graphc.ir.operations import OPERATIONS
+from graphc.ir.statements import with_expressions
 from graphc.passes import elementary, trigonometry
 from graphc.passes.elementary import FORMATS
 from graphc.passes.trigonometry import OF_ANGLE, Angle, far_angle, is_far, near_angle
@@ -114,7 +115,7 @@ class _Expansion:
     def statement(self, statement: Stmt) -> tuple[Stmt, ...]:
         """Return a statement expanded, behind those that reduce its angles."""
         self.before = []
-        expanded = self.expressions(statement)
+        expanded = with_expressions(statement, self.expr)
         before = self.before
         if not isinstance(statement, Let):
             self.forget()
@@ -133,26 +134,6 @@ class _Expansion:
             case If():
                 body, otherwise = self.body(statement.body), self.body(statement.otherwise)
                 return replace(statement, body=body, otherwise=otherwise)
-        return statement
-
-    def expressions(self, statement: Stmt) -> Stmt:
-        """Return a statement with the expressions that it evaluates itself expanded."""
-        match statement:
-            case For():
-                start, stop = self.expr(statement.start), self.expr(statement.stop)
-                return replace(statement, start=start, stop=stop)
-            case If():
-                return replace(statement, condition=self.expr(statement.condition))
-            case Let() | Declare() | Assign():
-                return replace(statement, value=self.expr(statement.value))
-            case Store():
-                mask = None if statement.mask is None else self.expr(statement.mask)
-                offset, value = self.expr(statement.offset), self.expr(statement.value)
-                return replace(statement, offset=offset, value=value, mask=mask)
-            case Prefetch():
-                return replace(statement, offset=self.expr(statement.offset))
-            case Fail():
-                return replace(statement, details=tuple(map(self.expr, statement.details)))
         return statement
 
     def expr(self, expr: Expr) -> Expr:

@@ -22,18 +22,27 @@ from graphc.passes.pooled_gradients import pooled_gradients
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
+from graphc.passes.schedule.cuda import schedule as cuda
 from graphc.passes.winograd_training import winograd
 
 GraphPass = Callable[[Graph], Graph]
 
-GRAPH_PASSES: tuple[GraphPass, ...] = (
-    canonicalize,
-    row_updates,
-    pooled_gradients,
-    winograd,
-    fuse,
-)
-"""Graph to Graph, in order; differentiation happens while the graph is built."""
+GRAPH_PASSES: dict[str, tuple[GraphPass, ...]] = {
+    "cpu": (
+        canonicalize,
+        row_updates,
+        pooled_gradients,
+        winograd,
+        fuse,
+    ),
+    "cuda": (
+        canonicalize,
+        row_updates,
+        fuse,
+    ),
+}
+"""By the target's name, Graph to Graph in order; graphs are differentiated while they are built."""
+
 
 @dataclass(slots=True)
 class Made:
@@ -51,11 +60,11 @@ class Made:
     scheduled: dict[Kernel, tuple[Kernel, Cost]] = field(default_factory=dict)
 
 
-SCHEDULES = {"cpu": cpu.schedule}
+SCHEDULES = {"cpu": cpu.schedule, "cuda": cuda.schedule}
 """The schedule of each target, by the target's name."""
 
 
-def run_graph_passes(graph: Graph, passes: tuple[GraphPass, ...] = GRAPH_PASSES) -> Graph:
+def run_graph_passes(graph: Graph, passes: tuple[GraphPass, ...] = GRAPH_PASSES["cpu"]) -> Graph:
     """Apply passes in order; with the option ``verify`` the graph is checked after each."""
     for step in passes:
         graph = step(graph)
@@ -80,7 +89,7 @@ def compile_graph(
     -------
     Plan
     """
-    fused = run_graph_passes(graph)
+    fused = run_graph_passes(graph, GRAPH_PASSES[target.name])
     layout = storage(fused)
     made = Made()
     launches = []

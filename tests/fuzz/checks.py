@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from cuda_checks import run_plan_in_step
 from drafts import Reject, arguments, text
 
 from graphc import config
 from graphc.codegen import counters
 from graphc.codegen.cpu import host_target
+from graphc.codegen.cuda import cuda_target
 from graphc.errors import GraphcError
 from graphc.ir.dim import symbols
 from graphc.ir.graph import Graph, Node, Value, placeholder, rewrite_values, topological
 from graphc.ir.interp import interpret
+from graphc.passes.emulate import emulated
 from graphc.passes.manager import compile_graph
 from graphc.runtime.program import Program
 
@@ -55,11 +58,10 @@ def run(graph: Graph, program: Program, arrays: Sequence[np.ndarray]) -> list[np
     return [*outputs, *(own[i] for i in positions)]
 
 
-def check(graph: Graph, sizes: dict[str, int], seed: int) -> None:
-    """Assert that a compiled graph agrees with the interpreter: sizes, threads, special values."""
-    rng = random.Random(seed)
-    program = Program(compile_graph(graph, host_target()))
-    compiled = counters.stats()["kernels_compiled"]
+def attempts(
+    graph: Graph, sizes: dict[str, int], rng: random.Random
+) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
+    """Yield arguments and what the interpreter makes of them: other sizes and values, too."""
     special = () if any(map(_truncates, graph.nodes)) else ("special",)
     for attempt in ("drafted", "other", "other", *special):
         chosen = other_sizes(sizes, rng) if attempt == "other" else sizes
@@ -73,8 +75,15 @@ def check(graph: Graph, sizes: dict[str, int], seed: int) -> None:
             if attempt == "drafted":
                 raise
             continue  # these sizes do not fit the graph: an empty maximum, too small an image
-        if attempt == "other" and not _tame(graph, expected):
-            continue
+        if attempt != "other" or _tame(graph, expected):
+            yield arrays, expected
+
+
+def check(graph: Graph, sizes: dict[str, int], seed: int) -> None:
+    """Assert that a compiled graph agrees with the interpreter: sizes, threads, special values."""
+    program = Program(compile_graph(graph, host_target()))
+    compiled = counters.stats()["kernels_compiled"]
+    for arrays, expected in attempts(graph, sizes, random.Random(seed)):
         with config.options(threads=1):
             first = run(graph, program, arrays)
         compare(graph, first, expected)
@@ -83,6 +92,15 @@ def check(graph: Graph, sizes: dict[str, int], seed: int) -> None:
                 for a, b in zip(first, run(graph, program, arrays), strict=True):
                     np.testing.assert_array_equal(a, b)
     assert counters.stats()["kernels_compiled"] == compiled, "other sizes compiled a kernel"
+
+
+def check_cuda(graph: Graph, sizes: dict[str, int], seed: int) -> None:
+    """Assert that a graph's CUDA kernels agree with the interpreter, and have no faults."""
+    plan = compile_graph(graph, cuda_target("sm_90"))
+    program = Program(emulated(plan))
+    for arrays, expected in attempts(graph, sizes, random.Random(seed)):
+        compare(graph, run(graph, program, arrays), expected)
+        run_plan_in_step(plan, arrays)
 
 
 def _truncates(node: Node) -> bool:

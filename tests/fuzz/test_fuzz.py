@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from checks import check, fails_by, report, shrink
+from checks import check, check_cuda, fails_by, report, shrink
 from drafts import Draft, text
 from gradient_checks import check_gradient, random_gradient_graph
 from steps import STEPS, attempt, random_draft, random_graph
@@ -54,6 +54,11 @@ def test_gradients(seed: int) -> None:
     _run(*random_gradient_graph(seed), seed, check_gradient)
 
 
+@pytest.mark.parametrize("seed", range(3000, 3040))
+def test_cuda(seed: int) -> None:
+    _run(*random_graph(seed), seed, check_cuda)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2000, 2500))
 def test_five_hundred_graphs(seed: int) -> None:
@@ -64,6 +69,18 @@ def test_five_hundred_graphs(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(2000, 2150))
 def test_more_gradients(seed: int) -> None:
     _run(*random_gradient_graph(seed), seed, check_gradient)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3000, 3300))
+def test_more_of_cuda(seed: int) -> None:
+    _run(*random_graph(seed, 3, 25), seed, check_cuda)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3000, 3100))
+def test_gradients_of_cuda(seed: int) -> None:
+    _run(*random_gradient_graph(seed), seed, check_cuda)
 
 
 def test_a_seed_gives_one_graph() -> None:

@@ -9,13 +9,13 @@ import pytest
 from group_kernels import TARGET, GroupKernel
 
 from graphc.codegen.python_text import source
-from graphc.codegen.sharing import statements
 from graphc.ir.dim import symbol
 from graphc.ir.graph import Graph, placeholder
 from graphc.ir.loop import Prefetch, Store
 from graphc.ir.ops.reduction import max as max_over
 from graphc.ir.ops.reduction import sum as sum_over
 from graphc.ir.ops.transcendental import exp
+from graphc.ir.statements import statements
 from graphc.ir.types import TensorType, float32
 
 SMALL = replace(TARGET, l3_bytes=256)

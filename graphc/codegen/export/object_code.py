@@ -102,7 +102,7 @@ def _kernel_parts(kernels: Sequence[Kernel], target: Target) -> tuple[list[int],
     nameless = [replace(kernel, name="") for kernel in kernels]
     with ThreadPoolExecutor(config.current().compile_threads, "graphc-export") as pool:
         for kernel in dict.fromkeys(nameless):
-            engine = compiler.engine_of(kernel)
+            engine = compiler.engine_of(kernel, target)
             text = engine.source(kernel, target)
             numbers[kernel] = known.setdefault(text, len(jobs))
             if numbers[kernel] == len(jobs):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div
+from graphc.ir.dim import Dim
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.loop import Alloc, Assign, Declare, Let, Stmt, Store
 from graphc.ir.ops.attention_tiles import (
@@ -72,7 +72,7 @@ def forward_nest(
             sums, result, heads.value_width, [E.use(name, zero) for name in inverses]
         ),
     )
-    return heads.side_by_side(ceil_div(heads.queries, QUERIES), body)
+    return heads.side_by_side(body, in_blocks=True)
 
 
 def _splat(number: float, dtype: DType) -> Expr:
@@ -193,7 +193,7 @@ def backward_nest(
         *_zeros(heads, by_value, depth),
         heads.loop(0, heads.queries, queries, QUERIES),
     )
-    return heads.side_by_side(1, body)
+    return heads.side_by_side(body, in_blocks=False)
 
 
 def _zeros(heads: Heads, target: Buffer, width: Dim) -> Body:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, dim_min, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.loop import Assign, Bind, Declare, For, If, Let, Stmt, Store
 from graphc.ir.types import DType, float32, float64
@@ -94,16 +94,18 @@ class Heads:
         name = self.names()
         return For(name, E.index(start), E.index(stop), body(symbol(name)), step=step)
 
-    def side_by_side(self, blocks: Dim, body: Body) -> Body:
-        """Return the parallel loop over ``blocks`` of each head of each sequence."""
+    def side_by_side(self, body: Body, in_blocks: bool) -> Body:
+        """Return the parallel loop over each head of each sequence, and its blocks of queries."""
         place = symbol(self.names())
+        blocks = dim_max(ceil_div(self.queries, QUERIES), 1) if in_blocks else 1
+        heads = dim_max(self.heads, 1)
         total = self.batch * self.heads * blocks
         lets = (
-            Let(str(self.n), E.index(place // (self.heads * blocks))),
-            Let(str(self.h), E.index(place // blocks % self.heads)),
+            Let(str(self.n), E.index(place // (heads * blocks))),
+            Let(str(self.h), E.index(place // blocks % heads)),
         )
         first = Let(str(self.first), E.index(place % blocks * QUERIES))
-        named = lets if blocks == 1 else (*lets, first)
+        named = (*lets, first) if in_blocks else lets
         loop = For(
             str(place), E.index(0), E.index(total), (*named, *body), bind=Bind.PARALLEL
         )

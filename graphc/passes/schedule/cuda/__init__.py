@@ -1,0 +1,1 @@
+"""Schedules for CUDA: what a block does, what a thread, and how threads meet."""

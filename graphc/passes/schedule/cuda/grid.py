@@ -1,0 +1,95 @@
+"""Blocks of threads: the loops around a kernel's body, and indices from a thread's number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, Var, substitute, symbol, terms
+from graphc.ir.expr import Axis, Buffer
+from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let
+from graphc.passes.schedule.loops import Body
+
+THREADS = 256
+"""Threads of a block, where nothing asks for another number."""
+BLOCK, THREAD = "block", "thread"
+"""Names of the loop variables of blocks and of threads."""
+QUOTIENT = "quotient"
+"""Name of a size variable divided by the lanes of a vector."""
+
+
+def in_blocks(
+    kernel: Kernel, extent: Dim, body: Body, shared: Sequence[Buffer] = (), threads: int = THREADS
+) -> Kernel:
+    """Return a kernel of ``extent`` blocks, each thread of which runs ``body``."""
+    inner = For(THREAD, E.index(0), E.index(threads), body, bind=Bind.THREAD)
+    made = (*map(Alloc, shared), inner)
+    begin, end = (E.index(symbol(name)) for name in (BEGIN, END))
+    return replace(
+        kernel, body=(For(BLOCK, begin, end, made, bind=Bind.BLOCK),), extent=extent, work=1
+    )
+
+
+def placed(axes: Sequence[Axis], position: Dim) -> Body:
+    """Return statements that name the index on each axis of a row-major position."""
+    found = indices(axes, position)
+    return tuple(Let(axis.name, E.index(found[axis.name])) for axis in reversed(axes))
+
+
+def below(position: Dim, extent: Dim, body: Body) -> Body:
+    """Return ``body`` for positions below an extent."""
+    return (If(E.index(position) < E.index(extent), body),)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Rows that are made of whole vectors, if one size variable is a multiple of their lanes.
+
+    With that multiple put for the variable, index arithmetic shows that every row is aligned.
+
+    Attributes
+    ----------
+    variable : str
+    lanes : int
+    extent : Dim
+        Elements of a row.
+    """
+
+    variable: str
+    lanes: int
+    extent: Dim
+
+    @property
+    def vectors(self) -> Dim:
+        """Vectors of a row."""
+        return substitute(self.extent, {self.variable: symbol(QUOTIENT)})
+
+    @property
+    def sizes(self) -> dict[str, Dim]:
+        """What to put for the variable."""
+        return {self.variable: symbol(QUOTIENT) * self.lanes}
+
+    def either(self, vectors: Body, elements: Body) -> If:
+        """Return the branch that computes by vectors where rows are made of them."""
+        size = symbol(self.variable)
+        named = Let(QUOTIENT, E.index(size // self.lanes))
+        return If(E.index(size % self.lanes).eq(0), (named, *vectors), elements)
+
+
+def whole(extent: Dim, lanes: int) -> Whole | None:
+    """Return how rows of an extent can be whole vectors; None where no variable decides."""
+    found = terms(extent)
+    if isinstance(extent, int) or len(found) != 1:
+        return None
+    names = [atom.name for atom, power in found[0][1] if power == 1 and isinstance(atom, Var)]
+    return Whole(names[-1], lanes, extent) if names else None
+
+
+def indices(axes: Sequence[Axis], position: Dim) -> dict[str, Dim]:
+    """Return the index on each axis of a row-major position."""
+    found: dict[str, Dim] = {}
+    for axis in reversed(axes[1:]):
+        found[axis.name] = position % axis.extent
+        position = position // axis.extent
+    return found | {axis.name: position for axis in axes[:1]}

@@ -1,0 +1,111 @@
+"""Explicit nests of ops on CUDA.
+
+A nest's outermost loop is parallel, or its iterations are independent, or it is run by one block.
+Where a parallel nest computes vectors of lanes, each lane becomes a thread (`lanes`); else each
+iteration is a thread's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.errors import CompileError
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, ceil_div, linear, symbol, symbols
+from graphc.ir.expr import Buffer, Expr, Index, Load
+from graphc.ir.loop import (
+    Alloc,
+    Barrier,
+    Bind,
+    Fail,
+    For,
+    If,
+    Kernel,
+    Let,
+    Stmt,
+    Store,
+    python_of,
+)
+from graphc.ir.statements import expressions, statements
+from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, in_blocks
+from graphc.passes.schedule.cuda.lanes import lanes_of, spread
+
+
+def schedule(kernel: Kernel) -> Kernel:
+    """Return an explicit nest in blocks of threads."""
+    if python_of(kernel) is not None:
+        raise CompileError(
+            "a kernel in Python runs on the CPU only",
+            remedy="Call it on arrays of graphc.cpu(), or write it with graphc.scalar.",
+        )
+    only = kernel.body[0] if len(kernel.body) == 1 else None
+    if isinstance(only, For) and only.bind is Bind.PARALLEL:
+        lanes = lanes_of(only.body)
+        if lanes > 1:
+            return _by_lanes(kernel, only, lanes)
+        return _by_threads(kernel, only)
+    if isinstance(only, For) and independent(only):
+        return _by_threads(kernel, only)
+    return _by_one_block(kernel)
+
+
+def _extent(loop: For) -> Dim:
+    if not (isinstance(loop.start, Index) and isinstance(loop.stop, Index)) or loop.start.dim != 0:
+        raise CompileError(f"the loop over {loop.name} does not start at 0")
+    return loop.stop.dim
+
+
+def _by_lanes(kernel: Kernel, loop: For, lanes: int) -> Kernel:
+    """Give each iteration a block, and each lane of its vectors a thread."""
+    own = Let(loop.name, E.index(symbol(BLOCK)))
+    body, shared = spread(loop.body, lanes)
+    return in_blocks(kernel, _extent(loop), (own, *body), shared, threads=lanes)
+
+
+def _by_threads(kernel: Kernel, loop: For) -> Kernel:
+    """Give each iteration a thread."""
+    place = symbol(BLOCK) * THREADS + symbol(THREAD)
+    own = Let(loop.name, E.index(place))
+    extent = _extent(loop)
+    body = (If(E.index(place) < E.index(extent), (own, *loop.body)),)
+    return in_blocks(kernel, ceil_div(extent, THREADS), body)
+
+
+def _by_one_block(kernel: Kernel) -> Kernel:
+    """Let the threads of one block share each independent loop, and one of them run the others."""
+    body: list[Stmt] = []
+    scratch = {stmt.buffer for stmt in kernel.body if isinstance(stmt, Alloc)}
+    for stmt in kernel.body:
+        if isinstance(stmt, Alloc):
+            continue
+        if isinstance(stmt, For) and independent(stmt):
+            body.append(replace(stmt, start=E.index(symbol(THREAD)), step=THREADS))
+        else:
+            body.append(If(E.index(symbol(THREAD)).eq(0), (stmt,)))
+        body.append(Barrier())
+    return in_blocks(kernel, 1, tuple(body[:-1]), [replace(b, space="shared") for b in scratch])
+
+
+def independent(loop: For) -> bool:
+    """Return whether each iteration of a loop writes an element of its own and reads no others."""
+    if loop.step != 1 or loop.start != E.index(0):
+        return False
+    stored: dict[Buffer, Expr] = {}
+    for stmt in statements(loop.body):
+        if isinstance(stmt, Store):
+            if stored.setdefault(stmt.buffer, stmt.offset) != stmt.offset:
+                return False
+        elif not isinstance(stmt, Let | If | Fail):
+            return False
+    loads = {e for stmt in statements(loop.body) for root in expressions(stmt) for e in E.walk(root)
+             if isinstance(e, Load)}  # fmt: skip
+    own = all(_own_place(offset, loop.name) for offset in stored.values())
+    return own and all(stored.get(load.buffer, load.offset) == load.offset for load in loads)
+
+
+def _own_place(offset: Expr, name: str) -> bool:
+    """Return whether an offset is another one in each iteration."""
+    if not isinstance(offset, Index) or symbols(offset.dim) != {name}:
+        return False
+    found = linear(offset.dim, name)
+    return found is not None and found[0] != 0

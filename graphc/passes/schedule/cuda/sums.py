@@ -1,0 +1,374 @@
+"""Kernels with reductions: a team of threads for each place that keeps its reductions' results.
+
+How large a team is, and which threads are neighbours, follows what is read side by side: along the
+reduction (a warp for a short row, a block for a long one), along the places (columns, eight threads
+each), or by one thread where a reduction has few terms. Threads of a team take terms in turn, fold
+their partial results by a fixed tree, and share what is stored along a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from graphc.errors import CompileError
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
+from graphc.ir.expr import Axis, Buffer, Expr, Load, Reduce
+from graphc.ir.intrinsics import WARP
+from graphc.ir.loop import Assign, Barrier, Declare, For, If, Intrinsic, Kernel, Let, Stmt, Store
+from graphc.ir.operations import IDENTITY
+from graphc.ir.target import Target
+from graphc.passes.schedule.cuda.grid import (
+    BLOCK,
+    THREAD,
+    THREADS,
+    Whole,
+    below,
+    in_blocks,
+    indices,
+    placed,
+    whole,
+)
+from graphc.passes.schedule.loops import Body, over_axes, values_first
+from graphc.passes.schedule.nest import Nest, free_names, moved, stride, substituted
+from graphc.passes.schedule.plan import Plan, accumulate, body_over, plan_of
+from graphc.passes.schedule.vectorize import vector_store, vectorize
+
+SHORT = 1024
+"""Rows of at most this many terms are a warp's; longer ones a block's."""
+FEW = 64
+"""Reductions of at most this many terms, known when compiling, are one thread's."""
+LANES = 4
+"""Terms that a thread takes at once."""
+ACROSS = 8
+"""Threads that share a column, where columns are neighbours."""
+WORKER, FIRST = "worker", "first"
+"""Names of a thread's number in its team, and of its first turn."""
+NEVER = 1 << 62
+"""The first turn of a thread that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Who computes one place.
+
+    Attributes
+    ----------
+    size : int
+        Threads of a team.
+    count : int
+        Teams of a block.
+    side_by_side : bool
+        Whether threads of one team are neighbours; else neighbours are of neighbouring places.
+    """
+
+    size: int
+    count: int
+    side_by_side: bool = True
+
+
+def schedule(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
+    """Return a kernel with reductions in blocks of threads."""
+    plan = plan_of(items, target)
+    check_apart(plan)
+    places = product(axis.extent for axis in plan.kept)
+    terms: Dim = 0
+    for group in plan.groups:
+        terms = dim_max(terms, product(axis.extent for axis in group[0].axes))
+    if isinstance(terms, int) and terms <= FEW:
+        return in_blocks(kernel, ceil_div(places, THREADS), _alone(plan, places))
+    if plan.vector is not None:
+        team = Team(ACROSS, THREADS // ACROSS, side_by_side=False)
+        writer = _Writer(plan, team, places)
+        return in_blocks(kernel, ceil_div(places, team.count), writer.body(), writer.shared)
+    return _in_rows(kernel, plan, places, terms)
+
+
+def check_apart(plan: Plan) -> None:
+    """Raise CompileError where a reduction depends on the index of another one."""
+    inside = {axis.name for group in plan.groups for reduce in group for axis in reduce.axes}
+    for group in plan.groups:
+        for reduce in group:
+            if free_names(reduce) & inside:
+                raise CompileError("a reduction in the terms of another one has no CUDA schedule")
+
+
+def _alone(plan: Plan, places: Dim) -> Body:
+    """Return what a thread does that computes a place by itself."""
+    known: dict[Expr, Expr] = {}
+    body: list[Stmt] = []
+    for group in plan.groups:
+        steps: list[Stmt] = []
+        for reduce in group:
+            declared, holder = _holder(reduce, len(known), ())
+            body.append(declared)
+            term = body_over(reduce, group[0].axes)
+            convert = partial(_known, known=dict(known))
+            steps.append(Assign(holder.name, accumulate(reduce.combine, holder, term, convert)))
+            known[reduce] = holder
+        body.extend(over_axes(group[0].axes, tuple(steps)))
+    stores: dict[tuple[Axis, ...], list[Store]] = {}
+    for item in plan.items:
+        inner = tuple(a for a in item.axes if a not in plan.kept)
+        stores.setdefault(inner, []).append(_known_store(item.store, known))
+    for inner, found in stores.items():
+        body.extend(over_axes(inner, values_first(found)))
+    place = symbol(BLOCK) * THREADS + symbol(THREAD)
+    return below(place, places, (*placed(plan.kept, place), *body))
+
+
+def _known(expr: Expr, known: dict[Expr, Expr]) -> Expr:
+    return E.rebuild(expr, lambda e: None, known)
+
+
+def _known_store(store: Store, known: dict[Expr, Expr]) -> Store:
+    return replace(store, value=_known(store.value, dict(known)))
+
+
+def _holder(reduce: Reduce, number: int, tile: tuple[int, ...]) -> tuple[Declare, E.Use]:
+    """Return the register of a reduction's partial results, and its use."""
+    start = E.splat(E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype), tile)
+    register = f"acc{number}"
+    return Declare(register, start), E.use(register, start)
+
+
+def _in_rows(kernel: Kernel, plan: Plan, places: Dim, terms: Dim) -> Kernel:
+    """Let a warp or a block compute a row, whichever its length asks for."""
+    warps = THREADS // WARP
+    short = 1 + (warps - 1) * dim_min(SHORT // dim_max(terms, 1), 1)
+    by_warp = _Writer(plan, Team(WARP, warps), places)
+    by_block = _Writer(plan, Team(THREADS, 1), places)
+    choice = If(E.index(terms) <= E.index(SHORT), by_warp.body(), by_block.body())
+    shared = (*by_warp.shared, *by_block.shared)
+    return in_blocks(kernel, ceil_div(places, short), (choice,), shared)
+
+
+class _Writer:
+    """Writes what the threads of a team do.
+
+    Attributes
+    ----------
+    shared : list of Buffer
+        Memory through which they exchange partial results.
+    """
+
+    def __init__(self, plan: Plan, team: Team, places: Dim) -> None:
+        self.plan, self.team, self.places = plan, team, places
+        self.shared: list[Buffer] = []
+
+    def body(self) -> Body:
+        """Return the statements of a thread.
+
+        Teams behind the last place take no turns, but come to every exchange like all others.
+        """
+        team, thread = self.team, symbol(THREAD)
+        if team.side_by_side:
+            worker, own = thread % team.size, thread // team.size
+        else:
+            worker, own = thread // team.count, thread % team.count
+        column = symbol(BLOCK) * team.count + own
+        stores = E.index(column) < E.index(self.places)
+        head = (
+            Let(WORKER, E.index(worker)),
+            Let(FIRST, E.select(stores, E.index(worker), E.index(NEVER))),
+            *placed(self.plan.kept, column),
+        )
+        rows, elements = self._rows(), self._ways(stores, None)
+        if rows is None:
+            return (*head, *elements)
+        return (*head, rows.either(self._ways(stores, rows), elements))
+
+    def _rows(self) -> Whole | None:
+        """Return how all rows can be whole vectors, if they can be walked by such."""
+        lengths = {a.extent for g in self.plan.groups for r in g for a in r.axes}
+        lengths |= {a.extent for item in self.plan.items for a in self._inner(item)}
+        single = all(len(r.axes) == 1 for g in self.plan.groups for r in g)
+        single = single and all(len(self._inner(item)) <= 1 for item in self.plan.items)
+        (length, *others) = lengths
+        if others or not single or not self.team.side_by_side or not self._adjacent():
+            return None
+        return whole(length, LANES)
+
+    def _adjacent(self) -> bool:
+        """Return whether everything along rows is read and written side by side."""
+        for group in self.plan.groups:
+            for reduce in group:
+                if not _adjacent(reduce.body, reduce.axes[0].name):
+                    return False
+        for item in self.plan.items:
+            for axis in self._inner(item):
+                if stride(item.store, axis.name) != 1 or item.store.mask is not None:
+                    return False
+                if not _adjacent(item.store.value, axis.name):
+                    return False
+        return True
+
+    def _inner(self, item: Nest) -> tuple[Axis, ...]:
+        return tuple(a for a in item.axes if a not in self.plan.kept)
+
+    # -- reductions --------------------------------------------------------------------------
+
+    def _ways(self, stores: Expr, rows: Whole | None) -> Body:
+        """Return reductions and stores, by whole vectors of rows of a length or by elements."""
+        known: dict[Expr, Expr] = {}
+        body: list[Stmt] = []
+        for group in self.plan.groups:
+            declared, holders, steps = self._partial(group, known, rows)
+            body += [*declared, *steps]
+            for reduce, holder in zip(group, holders, strict=True):
+                exchange, found = self._exchanged(reduce, holder, f"_{len(known)}")
+                body += exchange
+                known[reduce] = found
+        body.append(If(stores, self._stores(known, rows)))
+        return tuple(body)
+
+    def _partial(
+        self, group: Sequence[Reduce], known: dict[Expr, Expr], rows: Whole | None
+    ) -> tuple[list[Stmt], list[E.Use], Body]:
+        """Return registers, and the loop in which a thread takes its terms of a group."""
+        axes = group[0].axes
+        declared, holders = zip(
+            *(_holder(reduce, len(known) + k, (LANES,)) for k, reduce in enumerate(group))
+        )
+
+        def step(walk: _Walk) -> Body:
+            def convert(e: Expr) -> Expr:
+                return walk.vector(_known(e, dict(known)))
+
+            body = []
+            for reduce, holder in zip(group, holders, strict=True):
+                found = accumulate(reduce.combine, holder, body_over(reduce, axes), convert)
+                body.append(Assign(holder.name, walk.where_inside(found, holder)))
+            return tuple(body)
+
+        return list(declared), list(holders), self._turns(axes, rows, step)
+
+    def _turns(
+        self, axes: Sequence[Axis], rows: Whole | None, step: Callable[[_Walk], Body]
+    ) -> Body:
+        """Return the loops over a thread's share of a row's elements, `LANES` in each turn."""
+        size, turn = self.team.size, symbol("turn")
+        if rows is not None:
+            walk = _Walk(axes[0].name, rows.sizes, {axes[0].name: turn * LANES}, None)
+            last = E.index(rows.vectors)
+            return (For("turn", E.index(symbol(FIRST)), last, step(walk), step=size),)
+        count = product(axis.extent for axis in axes)
+        places = indices(axes, turn + size * symbol("lane"))
+        even = count // (size * LANES) * (size * LANES)
+        inside = E.iota(LANES) < E.index(ceil_div(count - turn, size))
+        loops = []
+        for start, stop, mask in ((0, even, None), (even, count, inside)):
+            body = step(_Walk("lane", places, {"lane": 0}, mask))
+            first = E.index(start + symbol(FIRST))
+            loops.append(For("turn", first, E.index(stop), body, step=size * LANES))
+        return tuple(loops)
+
+    def _exchanged(self, reduce: Reduce, holder: E.Use, suffix: str) -> tuple[list[Stmt], Expr]:
+        """Return what folds the partial results of a team, and the result that all have."""
+        own = E.fold(reduce.combine, holder)
+        if not self.team.side_by_side:
+            return self._through_memory(reduce, own, suffix)
+        body: list[Stmt] = [Let(f"part{suffix}", own)]
+        found: Expr = E.use(f"part{suffix}", own)
+        distance = min(self.team.size, WARP) // 2
+        while distance:
+            name = f"far{suffix}_{distance}"
+            body.append(Intrinsic(name, "shuffle_xor", (found, E.index(distance))))
+            both = E.apply(reduce.combine, found, E.use(name, found))
+            body.append(Let(f"near{suffix}_{distance}", both))
+            found = E.use(f"near{suffix}_{distance}", both)
+            distance //= 2
+        if self.team.size == WARP:
+            return body, found
+        warps = self.team.size // WARP
+        buffer = self._memory(reduce, warps, suffix)
+        first = E.index(symbol(WORKER) % WARP).eq(0)
+        body += [If(first, (Store(buffer, E.index(symbol(WORKER) // WARP), found),)), Barrier()]
+        total = E.fold(reduce.combine, E.load(buffer, E.index(0), (warps,), (1,)))
+        body.append(Let(f"total{suffix}", total))
+        return body, E.use(f"total{suffix}", total)
+
+    def _through_memory(
+        self, reduce: Reduce, own: Expr, suffix: str
+    ) -> tuple[list[Stmt], Expr]:
+        """Fold what threads far from each other have."""
+        assert isinstance(self.team.count, int)
+        buffer = self._memory(reduce, THREADS, suffix)
+        place = symbol(THREAD) % self.team.count
+        parts = E.load(buffer, E.index(place), (self.team.size,), (self.team.count,))
+        total = E.fold(reduce.combine, parts)
+        body = [
+            Store(buffer, E.index(symbol(THREAD)), own), Barrier(), Let(f"total{suffix}", total),
+        ]  # fmt: skip
+        return body, E.use(f"total{suffix}", total)
+
+    def _memory(self, reduce: Reduce, count: int, suffix: str) -> Buffer:
+        buffer = Buffer(f"parts{len(self.shared)}", reduce.dtype, (count,), "shared")
+        self.shared.append(buffer)
+        return buffer
+
+    # -- stores ------------------------------------------------------------------------------
+
+    def _stores(self, known: dict[Expr, Expr], rows: Whole | None) -> Body:
+        """Return the stores of a place, first those along its row, by turns."""
+        along: dict[tuple[tuple[Axis, ...], Expr | None], list[Store]] = {}
+        for item in self.plan.items:
+            store = _known_store(item.store, known)
+            along.setdefault((self._inner(item), self._once(item)), []).append(store)
+        body: Body = ()
+        for (axes, once), stores in along.items():
+            if axes:
+                found = self._turns(axes, rows, partial(_row, stores))
+            else:
+                found = (If(E.index(symbol(WORKER)).eq(0), values_first(stores)),)
+            body += found if once is None else (If(once, found),)
+        return body
+
+    def _once(self, item: Nest) -> Expr | None:
+        """Return where a store that does not depend on all kept axes happens, else None."""
+        found: Expr | None = None
+        for axis in self.plan.kept:
+            if axis not in item.axes:
+                first = E.index(symbol(axis.name)).eq(0)
+                found = first if found is None else found & first
+        return found
+
+
+def _row(stores: Sequence[Store], walk: _Walk) -> Body:
+    return values_first([walk.stored(store) for store in stores])
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """How one turn takes elements: along which variable, and what is put for which before and
+    after it becomes lanes; ``mask`` says which of these exist.
+    """
+
+    name: str
+    before: dict[str, Dim]
+    after: dict[str, Dim]
+    mask: Expr | None
+
+    def vector(self, expr: Expr) -> Expr:
+        """Return an expression at the elements of a turn."""
+        found = vectorize(substituted(expr, self.before, {}), self.name, LANES, self.mask, {})
+        return substituted(found, self.after, {})
+
+    def stored(self, store: Store) -> Store:
+        """Return a store of the elements of a turn."""
+        found = vector_store(moved(store, self.before, {}), self.name, LANES, self.mask, {})
+        return moved(found, self.after, {})
+
+    def where_inside(self, found: Expr, otherwise: Expr) -> Expr:
+        """Return ``found`` for the elements that exist."""
+        if self.mask is None:
+            return found
+        return E.select(substituted(self.mask, self.after, {}), found, otherwise)
+
+
+def _adjacent(expr: Expr, name: str) -> bool:
+    """Return whether all reads of an expression are the same along a variable, or side by side."""
+    loads = (e for e in E.walk(expr) if isinstance(e, Load))
+    return all(load.mask is None and stride(load, name) in (0, 1) for load in loads)
