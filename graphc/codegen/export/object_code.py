@@ -18,7 +18,7 @@ from graphc.codegen.export.weights import WEIGHT, constant_name
 from graphc.codegen.llvm_kernel import SYMBOL
 from graphc.codegen.native.module import NativeModule, constant_text
 from graphc.errors import CompileError
-from graphc.ir.loop import Kernel
+from graphc.ir.loop import Kernel, python_of
 from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import ALIGNMENT
 from graphc.ir.table import LaunchRow
@@ -75,10 +75,12 @@ def object_code(export: Export, kernels: Sequence[Kernel], target: Target) -> by
     code = bytes(llvm_compile.machine(target).emit_object(whole))
     foreign = sorted(_expected(code, target) - _C_LIBRARY - python_kernels.LIBRARY)
     if foreign:
+        calls = dict.fromkeys(call.function for call in map(python_of, kernels) if call)
         raise CompileError(
             f"the code of {export.name} calls {', '.join(foreign)[:200]}, which a library without "
             "Python does not have",
-            remedy="A graphc.kernel that is exported uses loops, numbers and functions of math.",
+            remedy=f"What is exported of a graphc.kernel ({', '.join(calls)}) are loops, numbers "
+            "and functions of math.",
         )
     return code
 
