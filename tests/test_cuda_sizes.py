@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -10,13 +12,15 @@ from cuda_checks import run_plan_in_step
 
 from graphc import config
 from graphc.codegen.cuda import cuda_target
+from graphc.errors import VerifyError
 from graphc.ir.dim import Dim, evaluate, symbol
 from graphc.ir.graph import Graph, Value, placeholder
 from graphc.ir.interp import interpret
-from graphc.ir.loop import Intrinsic
+from graphc.ir.loop import Barrier, Intrinsic, Kernel, Stmt
 from graphc.ir.operand import REGISTRY as R
 from graphc.ir.plan import Plan
-from graphc.ir.statements import statements
+from graphc.ir.statements import mapped, statements
+from graphc.ir.target import Target
 from graphc.ir.types import TensorType, float32
 from graphc.passes.differentiate import gradients
 from graphc.passes.emulate import emulated
@@ -46,7 +50,8 @@ PRODUCTS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
             {"M": 1, "K": 1, "N": 1},
             {"M": 130, "K": 70, "N": 200},
             {"M": 64, "K": 64, "N": 64},
-            {"M": 7, "K": 300, "N": 5},
+            {"M": 7, "K": 600, "N": 5},
+            {"M": 140, "K": 96, "N": 132},
             {"M": 257, "K": 33, "N": 31},
         ],
     ),
@@ -80,7 +85,7 @@ PRODUCTS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
 ROWS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
     "softmax": (
         graph(lambda x: R["softmax"](x, axis=-1), (M, N)),
-        [{"M": m, "N": n} for m, n in ((1, 1), (3, 7), (9, 1024), (2, 1025), (2, 4099))],
+        [{"M": m, "N": n} for m, n in ((1, 1), (3, 7), (9, 1024), (2, 1025), (2, 4096))],
     ),
     "layer_norm": (
         graph(lambda x, g, b: R["layer_norm"](x, g, b), (M, N), (N,), (N,)),
@@ -105,15 +110,24 @@ ROWS: dict[str, tuple[Graph, list[dict[str, int]]]] = {
 }
 
 
+def target() -> Target:
+    """Return a device of so few processors that tiles are large for small products, too."""
+    return replace(cuda_target("sm_90"), cores=2)
+
+
+def draw(whole: Graph, bound: dict[str, int]) -> list[np.ndarray]:
+    generator = np.random.default_rng(sum(bound.values()))
+    shapes = [[evaluate(d, bound) for d in v.shape] for v in whole.inputs]
+    return [generator.standard_normal(s).astype(np.float32) for s in shapes]
+
+
 def check(case: tuple[Graph, list[dict[str, int]]], tolerance: float) -> Plan:
     """Run a graph at all of its sizes; return its plan."""
     whole, sizes = case
-    plan = compile_graph(whole, cuda_target("sm_90"))
+    plan = compile_graph(whole, target())
     program = Program(emulated(plan))
     for bound in sizes:
-        generator = np.random.default_rng(sum(bound.values()))
-        shapes = [[evaluate(d, bound) for d in v.shape] for v in whole.inputs]
-        arrays = [generator.standard_normal(s).astype(np.float32) for s in shapes]
+        arrays = draw(whole, bound)
         expected = interpret(whole, arrays, bound)
         for found, wanted in zip(program(arrays), expected, strict=True):
             limit = tolerance * float(np.abs(wanted).max(initial=1.0))
@@ -142,3 +156,33 @@ def test_products_of_rounded_factors(name: str, precision: str) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_rows(name: str) -> None:
     check(ROWS[name], 1e-5)
+
+
+def without_barrier(kernel: Kernel, number: int) -> Kernel:
+    """Return a kernel with one barrier less."""
+    numbers = count()
+
+    def change(stmt: Stmt) -> tuple[Stmt, ...]:
+        return () if isinstance(stmt, Barrier) and next(numbers) == number else (stmt,)
+
+    return replace(kernel, body=mapped(kernel.body, change))
+
+
+@pytest.mark.parametrize("name", ["matmul", "softmax", "layer_norm", "columns", "all"])
+def test_every_barrier_is_needed(name: str) -> None:
+    whole, sizes = (PRODUCTS | ROWS)[name]
+    plan = compile_graph(whole, target())
+    (launch,) = plan.launches
+    barriers = sum(isinstance(s, Barrier) for s in statements(launch.kernel.body))
+    assert barriers
+    for number in range(barriers):
+        faulty = replace(launch, kernel=without_barrier(launch.kernel, number))
+        assert any(races(replace(plan, launches=(faulty,)), draw(whole, b)) for b in sizes)
+
+
+def races(plan: Plan, arrays: list[np.ndarray]) -> bool:
+    try:
+        run_plan_in_step(plan, arrays)
+    except VerifyError:
+        return True
+    return False
