@@ -22,6 +22,7 @@ from graphc.codegen import (
     cuda_code,
     llvm_compile,
     llvm_engine,
+    numba_cuda,
     numba_engine,
     python_kernels,
 )
@@ -45,6 +46,7 @@ _SHARED_FILES = (
     "llvm_extremes.py",
     "llvm_kernel.py",
     "llvm_memory.py",
+    "llvm_types.py",
     "llvm_values.py",
 )
 
@@ -79,6 +81,12 @@ def engine_of(kernel: Kernel, target: Target) -> Any:
     if python_of(kernel) is not None:
         return python_kernels
     return current_engine() if target.name == "cpu" else llvm_engine
+
+
+def passes_of(engine: Any, target: Target) -> tuple[str, ...]:
+    """Return the passes of LLVM that an engine's text wants on a target."""
+    found: tuple[str, ...] = getattr(engine, "TARGET_PASSES", {}).get(target.name, engine.PASSES)
+    return found
 
 
 def compile_kernels(kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
@@ -174,11 +182,13 @@ def object_code(source: str, target: Target, engine: str = "") -> bytes:
         return cuda_code.machine_code(source, target)
     writer: Any = _BY_NAME[engine or config.current().engine]
     text, library = writer.llvm_text(source, target), getattr(writer, "LIBRARY", ())
-    return llvm_compile.object_code(text, target, writer.PASSES, library)
+    return llvm_compile.object_code(text, target, passes_of(writer, target), library)
 
 
 def source_of(kernel: Kernel, target: Target) -> str:
     """Return a kernel as Python text."""
+    if target.name == "cuda":
+        return numba_cuda.source(kernel, target)
     writer = numba_engine if python_of(kernel) is None else python_kernels
     return writer.source(kernel, target)
 
@@ -195,14 +205,14 @@ def llvm_ir(kernel: Kernel, target: Target) -> str:
     """Return a kernel's optimized LLVM IR."""
     engine = engine_of(kernel, target)
     text = engine.llvm_text(engine.source(kernel, target), target)
-    return str(llvm_compile.optimized(text, target, engine.PASSES))
+    return str(llvm_compile.optimized(text, target, passes_of(engine, target)))
 
 
 def assembly(kernel: Kernel, target: Target) -> str:
     """Return a kernel's machine code as assembly."""
     engine = engine_of(kernel, target)
     text = engine.llvm_text(engine.source(kernel, target), target)
-    return llvm_compile.assembly(text, target, engine.PASSES)
+    return llvm_compile.assembly(text, target, passes_of(engine, target))
 
 
 def kernel_key(text: str, target: Target, engine: str = "") -> str:

@@ -42,7 +42,7 @@ def comment(kernel: Kernel, sign: str) -> str:
 def machine_code(text: str, target: Target) -> bytes:
     """Return the bytes that are kept for a kernel's source: a line on its launch, then PTX."""
     first, _, rest = text.partition("\n")
-    ptx = llvm_compile.assembly(rest, target, llvm_engine.PASSES)
+    ptx = llvm_compile.assembly(rest, target, llvm_engine.TARGET_PASSES["cuda"])
     return f"//{first.removeprefix(';')}\n{ptx}".encode()
 
 

@@ -18,7 +18,8 @@ from graphc.codegen.export.sizes import SizeWriter
 from graphc.codegen.export.tensors import TOO_LARGE, Tensors
 from graphc.codegen.export.threads import MOST_THREADS, Threads
 from graphc.codegen.export.weights import Weights
-from graphc.codegen.llvm_builder import I8, I32, I64, POINTER, Constant, Function, Row
+from graphc.codegen.llvm_builder import Constant, Function, Row
+from graphc.codegen.llvm_types import I8, I32, I64, POINTER
 from graphc.codegen.native.function import NativeFunction
 from graphc.codegen.native.module import NativeModule
 from graphc.ir.dim import Dim
