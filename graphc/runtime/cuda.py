@@ -72,6 +72,8 @@ class CudaDevice:
     Attributes
     ----------
     number : int
+    model : str
+        What its maker calls it.
     lock : threading.RLock
         Held while a program's launches go to the stream, so that programs of several threads do
         not mix.
@@ -83,6 +85,7 @@ class CudaDevice:
         self._process = os.getpid()
         core = lazy.cuda_core()
         device = self._current()
+        self.model = str(device.name)
         self._processor = processor_of(self.name, device)
         self.stream = device.create_stream()
         self._copies: Any = None

@@ -16,6 +16,7 @@ from emulated_cuda import FakeCuda
 
 import graphc
 from graphc import autograd, gluon, nd, sym
+from graphc.cli.info import gpu_line
 from graphc.errors import CompileError, DeviceError, IndexRangeError, ShapeError
 from graphc.runtime import cuda
 from graphc.runtime.device import DeviceArray
@@ -399,3 +400,7 @@ def test_gradients_of_functions() -> None:
     (found,) = graphc.grad(lambda a: (a * a).sum(), argnums=(0,))(x)
     assert found.context == GPU
     np.testing.assert_allclose(found.asnumpy(), 2 * floats(3, 4), rtol=1e-6)
+
+
+def test_info_names_the_devices() -> None:
+    assert gpu_line() == "gpu(0) Emulated GPU (sm_90), gpu(1) Emulated GPU (sm_90)"
