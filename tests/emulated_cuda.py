@@ -109,6 +109,7 @@ class FakeStream:
 
     def __init__(self, fake: FakeCuda, number: int) -> None:
         self.fake, self.number, self.work = fake, number, deque[Callable[[], object]]()
+        self.handle = 7
         self.lock = threading.RLock()
 
     def add(self, what: str, work: Callable[[], object], *details: Any) -> None:
@@ -284,7 +285,9 @@ class FakeCuda:
             ),
             EventOptions=lambda timing_enabled: SimpleNamespace(timing_enabled=timing_enabled),
             launch=self.launch,
-            utils=SimpleNamespace(StridedMemoryView=SimpleNamespace(from_buffer=shared_view)),
+            utils=SimpleNamespace(
+                StridedMemoryView=SimpleNamespace(from_buffer=shared_view, from_dlpack=self.view)
+            ),
             graph=SimpleNamespace(GraphDefinition=self.graph),
         )
         attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
@@ -321,6 +324,15 @@ class FakeCuda:
 
     def pool(self, number: int) -> FakePool:
         return self.pools.setdefault(number, FakePool(self, number))
+
+    def view(self, other: Any, stream_ptr: int) -> Any:
+        """Take the place of `StridedMemoryView.from_dlpack`."""
+        assert stream_ptr == 7
+        array, item = other.array, other.array.itemsize
+        strides = tuple(stride // item for stride in array.strides)
+        return SimpleNamespace(
+            ptr=array.ctypes.data, shape=array.shape, strides=strides, dtype=array.dtype, kept=other
+        )
 
     def memory(self) -> tuple[CUresult, int, int]:
         used = self.pools[self.current.number].used_bytes

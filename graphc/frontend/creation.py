@@ -22,6 +22,7 @@ from graphc.ir.ops import creation as core
 from graphc.ir.types import DType, as_dtype
 from graphc.runtime.blocks import allocator
 from graphc.runtime.cuda import synchronize_all
+from graphc.runtime.device import DLPACK_CUDA
 
 Shape = int | Sequence[int]
 
@@ -84,9 +85,7 @@ def _float(dtype: Any) -> DType:
     return element_type("float32" if dtype is None else dtype)
 
 
-def full(
-    shape: Shape, val: float, ctx: Any = None, dtype: Any = "float32", out: Any = None
-) -> Any:
+def full(shape: Shape, val: float, ctx: Any = None, dtype: Any = "float32", out: Any = None) -> Any:
     """Return an array of one value."""
     context = usable(ctx)
     sizes = as_tuple(shape)
@@ -104,9 +103,7 @@ def full(
     return out
 
 
-def zeros(
-    shape: Shape, ctx: Any = None, dtype: Any = "float32", stype: str | None = None
-) -> Any:
+def zeros(shape: Shape, ctx: Any = None, dtype: Any = "float32", stype: str | None = None) -> Any:
     """Return an array of zeros."""
     return full(shape, 0, ctx, dtype)
 
@@ -162,8 +159,26 @@ def from_numpy(ndarray: np.ndarray, zero_copy: bool = True) -> NDArray:
 
 
 def from_dlpack(dlpack: Any) -> NDArray:
-    """Return a handle of memory that another library shares through DLPack."""
+    """Return a handle of memory that another library shares through DLPack, where it is."""
+    kind, number = dlpack.__dlpack_device__()
+    if kind == DLPACK_CUDA:
+        return _on_gpu(dlpack, number)
     return NDArray(np.ascontiguousarray(np.from_dlpack(dlpack)))
+
+
+def _on_gpu(dlpack: Any, number: int) -> NDArray:
+    """Return a handle of another library's memory on a GPU."""
+    context = usable(Context("gpu", number))
+    device = context.accelerator
+    assert device is not None
+    memory = device.adopt(dlpack)
+    if memory is None:
+        raise ShapeError(
+            "from_dlpack shares memory on a GPU only with arrays in row-major order",
+            remedy="Make a contiguous copy there first.",
+            where=user_location(),
+        )
+    return NDArray(memory, Storage.on(context))  # type: ignore[arg-type]
 
 
 def waitall() -> None:

@@ -12,13 +12,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphc import lazy
+from graphc import config, lazy
 from graphc.codegen import cuda_code
 from graphc.codegen.compiler import CompiledKernel
 from graphc.codegen.cuda import PROCESSORS, SHARED_BYTES, cuda_target
@@ -71,6 +72,8 @@ class CudaDevice:
     Attributes
     ----------
     number : int
+    model : str
+        What its maker calls it.
     lock : threading.RLock
         Held while a program's launches go to the stream, so that programs of several threads do
         not mix.
@@ -82,6 +85,7 @@ class CudaDevice:
         self._process = os.getpid()
         core = lazy.cuda_core()
         device = self._current()
+        self.model = str(device.name)
         self._processor = processor_of(self.name, device)
         self.stream = device.create_stream()
         self._copies: Any = None
@@ -115,12 +119,16 @@ class CudaDevice:
     @contextmanager
     def used(self) -> Iterator[None]:
         """Have the device to oneself; what the driver refuses becomes a DeviceError."""
-        with self.lock:
-            try:
-                self._current()
-                yield
-            except lazy.cuda_error() as error:
-                raise self._failed(error) from None
+        with self.lock, self._errors():
+            yield
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            self._current()
+            yield
+        except lazy.cuda_error() as error:
+            raise self._failed(error) from None
 
     def _failed(self, error: Exception) -> DeviceError:
         """Return the error for one of the driver, with what ran last."""
@@ -269,18 +277,45 @@ class CudaDevice:
         memory = core.Buffer.from_handle(array.address, array.nbytes, owner=array)
         return core.utils.StridedMemoryView.from_buffer(memory, array.shape, dtype=array.dtype)
 
+    def adopt(self, other: Any) -> DeviceArray | None:
+        """Return an array in the memory that another library shares by DLPack.
+
+        None where its elements do not lie in row-major order.
+        """
+        with self.used():
+            view = lazy.cuda_core().utils.StridedMemoryView.from_dlpack(
+                other, stream_ptr=int(self.stream.handle)
+            )
+        rows = np.empty(view.shape, np.uint8).strides
+        strides = view.strides
+        if strides is not None and any(
+            stride != row for stride, row, size in zip(strides, rows, view.shape) if size > 1
+        ):
+            return None
+        return DeviceArray(self, view, view.ptr, view.shape, view.dtype)
+
     def _span(self, address: int, n_bytes: int) -> Any:
         """Return cuda-core's handle of memory that something else owns."""
         return lazy.cuda_core().Buffer.from_handle(address, n_bytes)
 
     # -- kernels -----------------------------------------------------------------------------
 
-    def load(self, compiled: CompiledKernel) -> None:
-        """Load a kernel onto the device, unless it is there."""
-        if compiled.key in self._kernels:
-            return
+    def load(self, kernels: Sequence[CompiledKernel]) -> None:
+        """Load kernels onto the device that are not there yet.
+
+        The driver makes machine code of PTX, side by side in threads, and keeps it on disk.
+        """
+        missing = {k.key: k for k in kernels if k.key not in self._kernels}
+        if len(missing) > 1:
+            with ThreadPoolExecutor(config.current().compile_threads, "graphc-load") as pool:
+                list(pool.map(self._load, missing.values()))
+        else:
+            for kernel in missing.values():
+                self._load(kernel)
+
+    def _load(self, compiled: CompiledKernel) -> None:
         code = cuda_code.read(compiled.code)
-        with self.used():
+        with self._errors():
             kernel = lazy.cuda_core().ObjectCode.from_ptx(code.code).get_kernel(SYMBOL)
             if code.shared_bytes > SHARED_BYTES:
                 self._allow(kernel, code.shared_bytes)

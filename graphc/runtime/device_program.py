@@ -117,8 +117,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
     ) -> None:
         super().__init__(table)
         self.device = device
-        for kernel in kernels:
-            device.load(kernel)
+        device.load(kernels)
         rows = table.launches
         self._guards = max((i + 1 for i, r in enumerate(rows) if r.check is not None), default=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from emulated_cuda import FakeCuda
 
 import graphc
 from graphc import autograd, gluon, nd, sym
+from graphc.cli.info import gpu_line
 from graphc.errors import CompileError, DeviceError, IndexRangeError, ShapeError
 from graphc.runtime import cuda
 from graphc.runtime.device import DeviceArray
@@ -358,3 +360,47 @@ def test_the_next_batch_is_on_its_way(emulated: FakeCuda) -> None:
     for number, _ in enumerate(loader, 1):
         copies = [size for name, *size in emulated.calls if name == "copy"]
         assert len(copies) == min(number + 1, 3)
+
+
+def test_memory_of_other_libraries() -> None:
+    def tensor(array: np.ndarray) -> Any:
+        return SimpleNamespace(__dlpack_device__=lambda: (2, 0), array=array)
+
+    theirs = floats(3, 4)
+    found = nd.from_dlpack(tensor(theirs))
+    assert found.context == GPU
+    found[1] = 7
+    nd.waitall()
+    assert (theirs[1] == 7).all()
+    with pytest.raises(ShapeError, match="arrays in row-major order"):
+        nd.from_dlpack(tensor(theirs.T))
+
+
+def test_calls_of_several_threads() -> None:
+    function = graphc.compile(lambda x: (x * 2).sum(axis=0) + x)
+    wrong = []
+
+    def run(number: int) -> None:
+        for turn in range(5):
+            x = floats(3, 4) * (number + turn)
+            found = function(nd.array(x, ctx=GPU)).asnumpy()
+            if not np.allclose(found, (x * 2).sum(axis=0) + x, rtol=1e-4, atol=1e-4):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_gradients_of_functions() -> None:
+    x = there(floats(3, 4))
+    (found,) = graphc.grad(lambda a: (a * a).sum(), argnums=(0,))(x)
+    assert found.context == GPU
+    np.testing.assert_allclose(found.asnumpy(), 2 * floats(3, 4), rtol=1e-6)
+
+
+def test_info_names_the_devices() -> None:
+    assert gpu_line() == "gpu(0) Emulated GPU (sm_90), gpu(1) Emulated GPU (sm_90)"

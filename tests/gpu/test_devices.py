@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_ops_compiled as records
+from record_samples import cases, check_outputs, draw, graph_of
 
 import graphc
 from benchmarks import models
@@ -20,7 +20,8 @@ from graphc.frontend.build import build_program
 from graphc.frontend.context import Context
 from graphc.gluon import nn
 from graphc.gluon.data import vision
-from graphc.ir.types import TensorType, as_dtype
+from graphc.ir.op import OpDef, Sample
+from graphc.ir.types import DType
 from graphc.runtime import cuda
 
 pytestmark = pytest.mark.gpu
@@ -42,21 +43,15 @@ def floats(*shape: int, seed: int = 0) -> np.ndarray:
 # -- records ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("op", "sample", "dtype"), records._cases(every_dtype=False))
-def test_records_agree_with_the_reference(op: Any, sample: Any, dtype: Any) -> None:
-    operands = records._operands(op, sample, dtype)
-    graph = records._graph(op, sample, operands)
+@pytest.mark.parametrize(("op", "sample", "dtype"), cases(every_dtype=False))
+def test_records_agree_with_the_reference(op: OpDef, sample: Sample, dtype: DType) -> None:
+    operands = draw(op, sample, dtype)
+    graph = graph_of(op, sample, operands)
+    device = cuda.device(0)
     program = build_program(graph, GPU)
-    found = [o.get() for o in program([GPU.accelerator.put(o) for o in operands])]
-    kinds = op.operand_dtypes([TensorType(as_dtype(a.dtype), a.shape) for a in operands])
-    if kinds is not None:
-        operands = [a.astype(k.numpy) for a, k in zip(operands, kinds, strict=True)]
-    expected = op.reference(*operands, **sample.attrs)
-    expected = expected if isinstance(expected, tuple) else (expected,)
-    for value, got, wanted in zip(graph.outputs, found, expected, strict=True):
-        rtol, atol = op.tolerance.get(value.dtype, (0.0, 0.0))
-        wanted = np.asarray(wanted).astype(got.dtype)
-        np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol, equal_nan=True)
+    for _ in range(2):  # by launches, then as a CUDA graph
+        found = [output.get() for output in program([device.put(o) for o in operands])]
+        check_outputs(op, sample, operands, graph, found)
 
 
 # -- models ----------------------------------------------------------------------------------
