@@ -64,7 +64,8 @@ def release() -> str:
 
 def ptx(kernel: Kernel, target: Target) -> str:
     """Return a kernel's PTX."""
-    return llvm_compile.assembly(llvm_engine.source(kernel, target), target, llvm_engine.PASSES)
+    text, passes = llvm_engine.source(kernel, target), llvm_engine.TARGET_PASSES["cuda"]
+    return llvm_compile.assembly(text, target, passes)
 
 
 def resources(kernels: Iterable[Kernel], target: Target) -> list[Resources]:

@@ -22,21 +22,8 @@ import ctypes
 from dataclasses import dataclass
 
 from graphc.codegen.dispatch_layout import Call, Error, Failure, Launch, PoolState
-from graphc.codegen.llvm_builder import (
-    I1,
-    I8,
-    I32,
-    I64,
-    POINTER,
-    VOID,
-    Builder,
-    Constant,
-    Function,
-    Module,
-    Row,
-    array,
-    zeroed,
-)
+from graphc.codegen.llvm_builder import Builder, Constant, Function, Module, Row, zeroed
+from graphc.codegen.llvm_types import I1, I8, I32, I64, POINTER, VOID, array
 from graphc.codegen.native.function import NativeFunction, words
 
 TICKET_CHUNK_BITS = 12

@@ -1,4 +1,4 @@
-"""LLVM IR as text: types, constants, blocks, and a builder that never writes a value twice.
+"""LLVM IR as text: constants, blocks, and a builder that never writes a value twice.
 
 An instruction without side effects that is written again where its first copy is known gives the
 first copy's result: value numbering while writing. That saves LLVM most of its own redundancy
@@ -7,58 +7,22 @@ passes, and text is what LLVM parses anyway. Method names are those of LLVM's ow
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-# -- types ---------------------------------------------------------------------------------------
-
-
-class Type:
-    """A type by its text; equal types are one object."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str):
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class IntegerType(Type):
-    """``i1`` to ``i64``; ``width`` in bits."""
-
-    __slots__ = ("width",)
-
-    def __init__(self, width: int):
-        super().__init__(f"i{width}")
-        self.width = width
-
-
-class VectorType(Type):
-    """``<count x element>``."""
-
-    __slots__ = ("count", "element")
-
-    def __init__(self, element: Any, count: int):
-        super().__init__(f"<{count} x {element.text}>")
-        self.element, self.count = element, count
-
-
-FLOAT, DOUBLE, POINTER, VOID = Type("float"), Type("double"), Type("ptr"), Type("void")
-integer = cache(IntegerType)
-vector = cache(VectorType)
-I1, I8, I32, I64 = (integer(width) for width in (1, 8, 32, 64))
-
-
-@cache
-def array(element: Type, count: int) -> Type:
-    """Return the type of ``count`` elements in memory."""
-    return Type(f"[{count} x {element.text}]")
-
+from graphc.codegen.llvm_types import (
+    I1,
+    I32,
+    I64,
+    POINTER,
+    VOID,
+    IntegerType,
+    Type,
+    VectorType,
+    literal,
+    vector,
+)
 
 FLAGGED = Type("{ i64, i1 }")
 """A number and a flag, as instructions return that may not succeed."""
@@ -87,7 +51,7 @@ class Constant(Row):
     __slots__ = ("constant",)
 
     def __init__(self, type: Any, number: Any):
-        super().__init__(type, _literal(type, number))
+        super().__init__(type, literal(type, number))
         self.constant = number
 
 
@@ -122,24 +86,6 @@ def undefined(type: Any) -> Row:
 def zeroed(type: Any) -> Row:
     """Return a value of zeros only, of any type."""
     return Row(type, "zeroinitializer")
-
-
-def _literal(type: Any, number: Any) -> str:
-    if isinstance(type, VectorType):
-        first, *rest = number
-        if all(item is first for item in rest):
-            return f"splat ({type.element.text} {_literal(type.element, first)})"
-        items = [_literal(type.element, item) for item in number]
-        return "<" + ", ".join(f"{type.element.text} {item}" for item in items) + ">"
-    if type is FLOAT or type is DOUBLE:
-        return _float_literal(float(number), type is FLOAT)
-    return str(int(number))
-
-
-def _float_literal(number: float, single: bool) -> str:
-    if single:  # the double of equal value; LLVM refuses digits that float32 has not
-        (number,) = struct.unpack("<f", struct.pack("<f", number))
-    return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
 
 
 # -- modules, functions, blocks ------------------------------------------------------------------
@@ -239,9 +185,20 @@ def _binary(name: str) -> Callable[[Builder, Row, Row], Row]:
     """Return the method of an instruction of two operands of one type."""
 
     def write(self: Builder, a: Row, b: Row) -> Row:
-        return self._pure(a.type, f"{name} {a.type.text} {a.text}, {b.text}")
+        return self._moved(a.type, f"{name} {a.type.text} {a.text}, {b.text}", a, b)
 
     return write
+
+
+_MOVED = {I64, POINTER}
+"""Types of the values of index arithmetic."""
+
+
+def _number(row: Row) -> int | None:
+    """Return the number of a constant integer scalar, or None."""
+    if isinstance(row, Constant) and isinstance(row.type, IntegerType):
+        return int(row.constant) % (1 << row.type.width)
+    return None
 
 
 def _conversion(name: str) -> Callable[[Builder, Row, Any], Row]:
@@ -253,6 +210,29 @@ def _conversion(name: str) -> Callable[[Builder, Row, Any], Row]:
     return write
 
 
+class Ahead:
+    """The block in front of an innermost loop: what its index arithmetic repeats goes there.
+
+    Attributes
+    ----------
+    block : Block
+    last : int
+        Greatest number among names of values in front of the loop.
+    """
+
+    __slots__ = ("block", "known", "last", "names")
+
+    def __init__(self, block: Block, last: int):
+        self.block, self.last = block, last
+        self.known: dict[str, Row] = {}
+        self.names: set[str] = set()
+
+    def has(self, row: Row) -> bool:
+        """Whether a value is there at the end of the block."""
+        text = row.text
+        return not text.startswith("%v") or int(text[2:]) <= self.last or text in self.names
+
+
 class Builder:
     """Writes instructions at the end of ``block``.
 
@@ -260,12 +240,16 @@ class Builder:
     ----------
     function : Function
     block : Block
+    ahead : Ahead or None
+        Where integer arithmetic and addresses go whose operands are known there.
     """
 
     def __init__(self, function: Function, block: Block):
         self.function, self.block = function, block
+        self.ahead: Ahead | None = None
         self._known: dict[str, Row] = {}
         self._added: list[str] = []
+        self._sums: dict[str, tuple[Row, int]] = {}
 
     # -- what is known -----------------------------------------------------------------------
 
@@ -291,6 +275,21 @@ class Builder:
             self._added.append(text)
         return found
 
+    def _moved(self, kind: Any, text: str, *operands: Row) -> Row:
+        """Write an instruction in front of the loop if all operands are known there."""
+        ahead = self.ahead
+        if ahead is None or kind not in _MOVED or not all(map(ahead.has, operands)):
+            return self._pure(kind, text)
+        found = self._known.get(text)
+        if found is None or not ahead.has(found):
+            found = ahead.known.get(text)
+        if found is None:
+            here, self.block = self.block, ahead.block
+            found = ahead.known[text] = self._effect(kind, text)
+            self.block = here
+            ahead.names.add(found.text)
+        return found
+
     def _effect(self, kind: Any, text: str) -> Row:
         row = Row(kind, self.function.fresh())
         self.block.lines.append(f"  {row.text} = {text}")
@@ -301,12 +300,47 @@ class Builder:
 
     # -- arithmetic --------------------------------------------------------------------------
 
-    add, sub, mul = map(_binary, ("add", "sub", "mul"))
+    _add, _sub, _mul = map(_binary, ("add", "sub", "mul"))
     sdiv, udiv, srem, urem = map(_binary, ("sdiv", "udiv", "srem", "urem"))
     shl, lshr, ashr = map(_binary, ("shl", "lshr", "ashr"))
     and_, or_, xor = map(_binary, ("and", "or", "xor"))
     fadd, fsub, fmul, fdiv = map(_binary, ("fadd", "fsub", "fmul", "fdiv"))
     advance = _binary("add nsw")
+
+    def add(self, a: Row, b: Row) -> Row:
+        """Return a sum; constants of scalars are gathered, which finds equal addresses."""
+        if isinstance(a, Constant):
+            a, b = b, a
+        number = _number(b)
+        if number is None:
+            return self._add(a, b)
+        if isinstance(a, Constant):
+            return Constant(a.type, (a.constant + number) % (1 << a.type.width))
+        base, before = self._sums.get(a.text, (a, 0))
+        total = (before + number) % (1 << a.type.width)
+        if not total:
+            return base
+        row = self._add(base, Constant(a.type, total))
+        self._sums[row.text] = base, total
+        return row
+
+    def sub(self, a: Row, b: Row) -> Row:
+        """Return a difference."""
+        number = _number(b)
+        return self._sub(a, b) if number is None else self.add(a, Constant(a.type, -number))
+
+    def mul(self, a: Row, b: Row) -> Row:
+        """Return a product; those of scalars by 0, 1 and -1 take no multiplication."""
+        if isinstance(a, Constant):
+            a, b = b, a
+        number = _number(b)
+        if number is None:
+            return self._mul(a, b)
+        if isinstance(a, Constant):
+            return Constant(a.type, a.constant * number % (1 << a.type.width))
+        if number == (1 << a.type.width) - 1:
+            return self._sub(Constant(a.type, 0), a)
+        return b if number == 0 else a if number == 1 else self._mul(a, b)
 
     def fneg(self, a: Row) -> Row:
         return self._pure(a.type, f"fneg {a.typed}")
@@ -342,7 +376,8 @@ class Builder:
         if function.result is VOID:
             self._line(text)
             return undefined(VOID)
-        return (self._pure if pure else self._effect)(function.result, text)
+        kind = function.result
+        return self._moved(kind, text, *arguments) if pure else self._effect(kind, text)
 
     def call_address(self, address: Row, result: Any, arguments: Sequence[Row]) -> Row:
         """Call the function at an address."""
@@ -379,7 +414,13 @@ class Builder:
         """Return ``address`` plus ``offset`` elements, a scalar or a vector of them."""
         wide = isinstance(offset.type, VectorType)
         kind = vector(POINTER, offset.type.count) if wide else POINTER
-        return self._pure(kind, f"getelementptr {element.text}, {address.typed}, {offset.typed}")
+        text = f"getelementptr {element.text}, {address.typed}, {offset.typed}"
+        return self._moved(kind, text, address, offset)
+
+    def parts(self, offset: Row) -> tuple[Row, int]:
+        """Return a scalar as another one and the constant that was added to it."""
+        base, number = self._sums.get(offset.text, (offset, 0))
+        return base, number - (number >> 63 << 64)
 
     def load(self, address: Row, kind: Any, align_bytes: int | None = None) -> Row:
         align = f", align {align_bytes}" if align_bytes else ""

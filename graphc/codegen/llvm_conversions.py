@@ -5,15 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.codegen.llvm_builder import (
-    I1,
-    Builder,
-    Constant,
-    Function,
-    VectorType,
-    undefined,
-    vector,
-)
+from graphc.codegen.llvm_builder import Builder, Constant, Function, undefined
+from graphc.codegen.llvm_types import I1, VectorType, vector
 from graphc.codegen.llvm_values import Arithmetic, Row, Tile, Value, Weak, suffix
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_

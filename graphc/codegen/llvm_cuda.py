@@ -9,25 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.cuda import BARRIER, POSITIONS, PRODUCTS, SHUFFLE_XOR
-from graphc.codegen.llvm_builder import (
+from graphc.codegen.llvm_builder import Builder, Constant, Function, Module, undefined
+from graphc.codegen.llvm_kernel import CODE_BYTES, SYMBOL, failure_places
+from graphc.codegen.llvm_memory import Memory, Place, Pointer
+from graphc.codegen.llvm_types import (
     FLOAT,
     I8,
     I32,
     I64,
     POINTER,
     VOID,
-    Builder,
-    Constant,
-    Function,
-    Module,
     Type,
     VectorType,
     integer,
-    undefined,
     vector,
 )
-from graphc.codegen.llvm_kernel import CODE_BYTES, SYMBOL, failure_places
-from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_values import Row, Value, Weak
 from graphc.codegen.sharing import static_size
 from graphc.ir.intrinsics import WARP
@@ -197,7 +193,7 @@ class CudaEmitter(Memory):
     # -- memory: a masked access is a branch -------------------------------------------------
 
     def _load_row(
-        self, pointer: Pointer, place: Row, lanes: int, keep: Row | None, fill: Weak,
+        self, pointer: Pointer, place: Place | Row, lanes: int, keep: Row | None, fill: Weak,
         multiple: int = 1,
     ) -> Row:  # fmt: skip
         if keep is None:
@@ -216,7 +212,7 @@ class CudaEmitter(Memory):
         return phi
 
     def _store_row(
-        self, pointer: Pointer, place: Row, row: Row, keep: Row | None, multiple: int = 1
+        self, pointer: Pointer, place: Place | Row, row: Row, keep: Row | None, multiple: int = 1
     ) -> None:
         if keep is None:
             super()._store_row(pointer, place, row, None, multiple)

@@ -11,28 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from graphc.codegen.llvm_builder import I64, Block, Constant, Phi
+from graphc.codegen.llvm_builder import Ahead, Block, Constant, Phi
 from graphc.codegen.llvm_cuda import CudaEmitter
+from graphc.codegen.llvm_indices import Indices, Innermost
 from graphc.codegen.llvm_kernel import KernelEmitter
 from graphc.codegen.llvm_memory import Memory, Pointer
+from graphc.codegen.llvm_types import I64
 from graphc.codegen.llvm_values import Value, Weak
 from graphc.codegen.sharing import static_size, used_names
 from graphc.errors import CompileError
-from graphc.ir.dim import (
-    Atom,
-    Dim,
-    FloorDiv,
-    Maximum,
-    Minimum,
-    Modulo,
-    Var,
-    atom_symbols,
-    terms,
-)
+from graphc.ir.dim import Dim, terms
 from graphc.ir.expr import (
     Apply,
+    Buffer,
     Const,
     Expr,
     Fold,
@@ -72,10 +64,12 @@ EMITTERS: dict[str, Callable[[Kernel, Target], Memory]] = {
 """What writes a kernel's function, by the name of the target."""
 
 NAME = "llvm"
-FILES = ("cuda.py", "llvm_cuda.py", "llvm_engine.py")
+FILES = ("cuda.py", "cuda_code.py", "llvm_cuda.py", "llvm_engine.py", "llvm_indices.py")
 """What code depends on beside the emitters that engines share."""
 
-PASSES = ("instruction_combine", "simplify_cfg")
+PASSES = ("simplify_cfg",)
+TARGET_PASSES = {"cuda": ("instruction_combine", "simplify_cfg")}
+"""Passes of targets whose code generator takes addresses apart in its own way."""
 
 
 def source(kernel: Kernel, target: Target) -> str:
@@ -97,7 +91,7 @@ def llvm_text(text: str, target: Target) -> str:
     return text
 
 
-class _Walk:
+class _Walk(Indices):
     """Writes one kernel.
 
     ``names`` holds what each size, loop variable and register is at this point; ``changes`` the
@@ -107,8 +101,8 @@ class _Walk:
 
     def __init__(self, kernel: Kernel, target: Target):
         self.kernel = kernel
-        self.emit: Any = EMITTERS[target.name](kernel, target)
-        self.names: dict[str, Value] = dict(self.emit.bounds)
+        super().__init__(EMITTERS[target.name](kernel, target))
+        self.names |= self.emit.bounds
         self.pointers: dict[str, Pointer] = {}
         self.changes: dict[str, int] = {}
         self.clock = 0
@@ -119,6 +113,8 @@ class _Walk:
         stores = [s for s in statements(kernel.body) if isinstance(s, Store)]
         self.streams = any(store.streaming for store in stores)
         self.stored = dict.fromkeys(store.buffer.name for store in stores)
+        self.nests = {id(loop) for loop in _nests(kernel.body)}
+        self.settles = target.name not in TARGET_PASSES
 
     def text(self) -> str:
         used = used_names(self.kernel)
@@ -203,15 +199,14 @@ class _Walk:
             case If():
                 self.branch(stmt)
             case Let():
-                self.define(stmt.name, self.value(stmt.value))
+                self.let(stmt)
             case Declare() | Assign():
                 value = self.value(stmt.value)
                 self.define(stmt.name, self.emit.spread(value, self.tiles[stmt.name]))
             case Store():
                 self.store(stmt)
             case Prefetch():
-                pointer = self.pointers[stmt.buffer.name]
-                self.emit.prefetch(pointer, self.value(stmt.offset), stmt.level)
+                self.emit.prefetch(*self.place(stmt.buffer, stmt.offset), stmt.level)
             case Alloc():
                 make = self.emit.shared if stmt.buffer.space == "shared" else self.emit.alloc
                 self.pointers[stmt.buffer.name] = make(stmt.buffer.dtype, static_size(stmt.buffer))
@@ -228,12 +223,19 @@ class _Walk:
             case _:
                 raise CompileError(f"{type(stmt).__name__} is no statement of a scheduled kernel")
 
+    def let(self, stmt: Let) -> None:
+        value, scalar = self.value(stmt.value), stmt.value.dtype is int64 and not stmt.value.tile
+        if isinstance(stmt.value, Index) and self.is_positive(stmt.value.dim):
+            self.positive.add(stmt.name)
+        opaque = scalar and self.settles and self.innermost is None
+        self.define(stmt.name, self.opaque(value) if opaque else value)
+
     def define(self, name: str, value: Value) -> None:
         self.names[name] = value
         self.change(name)
 
     def store(self, stmt: Store) -> None:
-        pointer, offset = self.pointers[stmt.buffer.name], self.value(stmt.offset)
+        pointer, offset = self.place(stmt.buffer, stmt.offset)
         value = self.value(stmt.value)
         mask = None if stmt.mask is None else self.value(stmt.mask)
         if offset.tile:
@@ -275,15 +277,19 @@ class _Walk:
         return [self.emit.builder.phi(row.type) for row in like.rows]
 
     def loop(self, loop: For) -> None:
-        builder = self.emit.builder
+        builder, function = self.emit.builder, self.emit.function
         start, stop = self.value(loop.start).rows[0], self.value(loop.stop).rows[0]
-        before, body, after = builder.block, self.emit.function.block(), self.emit.function.block()
+        before, clock, last = builder.block, self.clock, function.count
+        innermost = self.settles and id(loop) not in self.nests
+        ahead = function.block() if innermost else before
+        body, after = function.block(), function.block()
+        entrance = ahead if innermost else body
         known = isinstance(start, Constant) and isinstance(stop, Constant)
         runs = known and start.constant < stop.constant  # type: ignore[attr-defined]
         if runs:
-            builder.branch(body)
+            builder.branch(entrance)
         else:
-            builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
+            builder.cbranch(builder.icmp_signed("<", start, stop), entrance, after)
         assigned = self.changed(loop.body)
         initial = {name: self.names[name] for name in assigned}
         ends = [] if runs else [(before, initial)]
@@ -292,21 +298,40 @@ class _Walk:
             phis = {name: self.phis(value) for name, value in initial.items()}
             for name, value in initial.items():
                 self.names[name] = Value(value.dtype, value.tile, list(phis[name]))
-            self.define(loop.name, self.emit.scalar(counter))
-            self.body(loop.body)
+            count = len(body.lines)
+            place = self.emit.scalar(counter)
+            place = self.opaque(place) if self.settles else place
+            inner = Innermost(
+                loop.name, clock, Ahead(ahead, last), body, count, place.rows[0], start, loop.step
+            )
+            with self.written(inner if innermost else None):
+                self.define(loop.name, place)
+                self.body(loop.body)
+                if not builder.block.terminated:
+                    self.advance(inner, ahead)
             if not builder.block.terminated:
                 following = builder.advance(counter, Constant(I64, loop.step))
                 final = {name: self.names[name] for name in assigned}
-                ways = (before, start, initial), (builder.block, following, final)
+                ways = (ahead, start, initial), (builder.block, following, final)
                 for block, row, names in ways:
                     counter.add_incoming(row, block)
                     for name in assigned:
                         _arrive(phis[name], names[name], block)
                 ends.append((builder.block, final))
                 builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
+        if innermost:
+            _leave(ahead, body)
         builder.block = after
         self.changed(loop.body)
         self.names |= {name: self.met(name, ends) for name in assigned}
+
+    @contextmanager
+    def written(self, inner: Innermost | None) -> Iterator[None]:
+        """Write the body of a loop, an innermost one or another."""
+        self.innermost = inner
+        self.emit.builder.ahead = None if inner is None else inner.ahead
+        yield
+        self.innermost = self.emit.builder.ahead = None
 
     # -- expressions -------------------------------------------------------------------------
 
@@ -325,7 +350,7 @@ class _Walk:
             case Use():
                 return self.names[expr.name]
             case Index():
-                return self.polynomial(expr.dim)
+                return self.emit.scalar(self.row(expr.dim))
             case Iota():
                 if len(expr.tile) != 1:
                     raise CompileError("an Iota has one axis")
@@ -358,7 +383,7 @@ class _Walk:
         return self.emit.apply(expr.op, *args)
 
     def load(self, expr: Load) -> Value:
-        pointer, offset = self.pointers[expr.buffer.name], self.value(expr.offset)
+        pointer, offset = self.place(expr.buffer, expr.offset)
         mask = None if expr.mask is None else self.value(expr.mask)
         if offset.tile and not expr.strides:
             return self.emit.gather(pointer, offset, mask, expr.fill)
@@ -375,43 +400,32 @@ class _Walk:
 
     # -- index arithmetic --------------------------------------------------------------------
 
+    def place(self, buffer: Buffer, offset: Expr) -> tuple[Pointer, Value]:
+        """Return memory and where in it: what an innermost loop does not change is added ahead."""
+        pointer = self.pointers[buffer.name]
+        if self.innermost is None or not isinstance(offset, Index):
+            return pointer, self.value(offset)
+        fixed, rest = self.split(offset.dim)
+        if fixed is not None:
+            kind = self.emit.memory_type(buffer.dtype)
+            address = self.emit.builder.gep(pointer.address, fixed, kind)
+            pointer = Pointer(buffer.dtype, address, pointer.address)
+        return pointer, self.emit.scalar(rest)
+
     def stride(self, dim: Dim) -> Value | Weak:
-        return dim if isinstance(dim, int) else self.polynomial(dim)
-
-    def polynomial(self, dim: Dim) -> Value:
-        """Return a Dim; terms of inner loops are added last, so that the rest can be moved out."""
-        if isinstance(dim, int):
-            return self.emit.value(dim, int64)
-        total: Value | None = None
-        for coefficient, factors in sorted(terms(dim), key=self.depth):
-            term: Value | None = None
-            for atom, power in factors:
-                for _ in range(power):
-                    value = self.atom(atom)
-                    term = value if term is None else self.emit.apply("mul", term, value)
-            if term is None:
-                term = self.emit.value(coefficient, int64)
-            elif coefficient != 1:
-                term = self.emit.apply("mul", term, coefficient)
-            total = term if total is None else self.emit.apply("add", total, term)
-        assert total is not None  # 0 is an int
-        return total
-
-    def depth(self, term: tuple[int, Sequence[tuple[Atom, int]]]) -> int:
-        """Return when the last of a term's names was bound."""
-        return max((self.stamp(atom_symbols(atom)) for atom, _ in term[1]), default=0)
-
-    def atom(self, atom: Atom) -> Value:
-        match atom:
-            case Var():
-                return self.names[atom.name]
-            case FloorDiv() | Modulo() | Minimum() | Maximum():
-                a, b = self.polynomial(atom.a), self.polynomial(atom.b)
-                return self.emit.apply(_ATOMS[type(atom)], a, b)
-        raise CompileError(f"{type(atom).__name__} is no index arithmetic")
+        return dim if isinstance(dim, int) else self.emit.scalar(self.row(dim))
 
 
-_ATOMS = {FloorDiv: "floordiv", Modulo: "mod", Minimum: "min", Maximum: "max"}
+def _nests(stmts: Sequence[Stmt]) -> Iterator[For]:
+    """Yield the loops that hold loops."""
+    for stmt in statements(stmts):
+        if isinstance(stmt, For) and any(isinstance(s, For) for s in statements(stmt.body)):
+            yield stmt
+
+
+def _leave(block: Block, after: Block) -> None:
+    block.lines.append(f"  br label %{after.name}")
+    block.terminated = True
 
 
 def _arrive(phis: Sequence[Phi], value: Value, block: Block) -> None:

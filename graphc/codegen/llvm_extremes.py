@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from graphc.codegen.llvm_builder import FLOAT, I32, I64, Builder, Row, VectorType, filled, vector
+from graphc.codegen.llvm_builder import Builder, Row, filled
+from graphc.codegen.llvm_types import FLOAT, I32, I64, VectorType, vector
 
 _SIGNS = {"max": (">", "and_"), "min": ("<", "or_")}
 """Which of two operands is taken, and how signs combine: those of zeros decide between them."""

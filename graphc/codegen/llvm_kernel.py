@@ -8,18 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.cpu import STREAMING_FENCE, architecture
-from graphc.codegen.llvm_builder import (
-    I8,
-    I32,
-    I64,
-    POINTER,
-    VOID,
-    Builder,
-    Constant,
-    Function,
-    Module,
-)
+from graphc.codegen.llvm_builder import Builder, Constant, Function, Module
 from graphc.codegen.llvm_memory import Memory, Pointer
+from graphc.codegen.llvm_types import I8, I32, I64, POINTER, VOID
 from graphc.codegen.llvm_values import Value, Weak
 from graphc.ir.loop import BEGIN, END
 from graphc.ir.target import Target

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from graphc.codegen.llvm_builder import (
-    I8,
-    I32,
-    I64,
-    VOID,
-    Builder,
-    Constant,
-    VectorType,
-    array,
-    filled,
-    undefined,
-    vector,
-)
+from graphc.codegen.llvm_builder import Builder, Constant, filled, undefined
 from graphc.codegen.llvm_conversions import Conversions
+from graphc.codegen.llvm_types import I8, I32, I64, VOID, VectorType, array, vector
 from graphc.codegen.llvm_values import Row, Tile, Value, Weak, suffix
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_
@@ -35,10 +24,19 @@ MAX_APART = 4
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Typed memory: a parameter or scratch."""
+    """Typed memory: a parameter or scratch, or what lies behind its ``start``."""
 
     dtype: DType
     address: Row
+    start: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an element lies: ``sum(steps) + number`` elements behind a pointer."""
+
+    steps: tuple[Row, ...]
+    number: int
 
 
 class Memory(Conversions):
@@ -72,31 +70,48 @@ class Memory(Conversions):
     def _stack(self, element: Any, count: int) -> Row:
         return self.entry.alloca(array(element, count), SCRATCH_ALIGN_BYTES)
 
-    def element(self, pointer: Pointer, offset: Row) -> Row:
-        """Return the address of an element, or of each of a vector of elements."""
-        return self.builder.gep(pointer.address, offset, self.memory_type(pointer.dtype))
+    def element(self, pointer: Pointer, place: Place | Row) -> Row:
+        """Return the address of an element, or of each of a vector of elements.
 
-    def offsets(
+        Constants are added last: the code generator takes them into its instructions.
+        """
+        if isinstance(place, Row):
+            return self._beside(pointer, pointer.address, place)
+        address = pointer.address
+        for offset in place.steps:
+            address = self._beside(pointer, address, offset)
+        number = Constant(I64, place.number)
+        return self._beside(pointer, address, number) if place.number else address
+
+    def _beside(self, pointer: Pointer, address: Row, offset: Row) -> Row:
+        return self.builder.gep(address, offset, self.memory_type(pointer.dtype))
+
+    def places(
         self, offset: Value | Weak, lead: Tile, strides: Sequence[Value | Weak]
-    ) -> list[Row]:
-        """Return the offset of each row, given the strides of the axes before the last."""
-        bases = [self.typed([offset])[0]]
-        static = np.zeros((), np.int64)
+    ) -> list[Place]:
+        """Return the place of each row, given the strides of the axes before the last."""
+        start, number = self.builder.parts(self.typed([offset])[0].rows[0])
+        static: Any = np.full((), number, np.int64)
+        steps: list[tuple[Row, ...]] = [()]
         for extent, stride in zip(lead, strides):
             if not isinstance(stride, Value):  # constants are added up here, once for each row
                 static = static[..., None] + np.arange(extent) * stride
-                bases = [base for base in bases for _ in range(extent)]
+                steps = [before for before in steps for _ in range(extent)]
                 continue
-            steps = [self.apply("mul", stride, k) if k else None for k in range(extent)]
+            (row,) = stride.rows
+            ways = [(self.builder.mul(row, Constant(I64, k)),) if k else () for k in range(extent)]
             static = np.repeat(static[..., None], extent, axis=-1)
-            bases = [b if s is None else self.apply("add", b, s) for b in bases for s in steps]
-        rows = zip(bases, static.ravel().tolist(), strict=True)
-        return [(self.apply("add", b, k) if k else b).rows[0] for b, k in rows]
+            steps = [(*before, *way) for before in steps for way in ways]
+        rows = zip(steps, static.ravel().tolist(), strict=True)
+        return [Place((*before, start), k) for before, k in rows]
 
-    def lane_offsets(self, offset: Row, stride: Value | Weak, lanes: int) -> Row:
-        """Return a vector of offsets ``offset + lane * stride``."""
+    def lane_offsets(self, place: Place | Row, stride: Value | Weak, lanes: int) -> Row:
+        """Return a vector of offsets ``place + lane * stride``."""
         steps = self.apply("mul", self.iota(lanes), stride)
-        return self.apply("add", steps, self.scalar(offset)).rows[0]
+        start: Row = place if isinstance(place, Row) else Constant(I64, place.number)
+        for offset in place.steps if isinstance(place, Place) else ():
+            start = self.builder.add(offset, start)
+        return self.apply("add", steps, self.scalar(start)).rows[0]
 
     def dummy(self) -> Row:
         """Return memory that masked-off accesses go to."""
@@ -145,7 +160,7 @@ class Memory(Conversions):
             return self._load_transposed(pointer, offset, tile, strides)
         dtype, lanes = pointer.dtype, tile[-1] if tile else 1
         stride = strides[-1] if tile else 1
-        places = self.offsets(offset, tile[:-1], strides)
+        places = self.places(offset, tile[:-1], strides)
         masks = self._mask_rows(mask, tile)
         rows = []
         for place, keep in zip(places, masks, strict=True):
@@ -176,7 +191,8 @@ class Memory(Conversions):
 
         No address faults.
         """
-        arguments = [self.element(pointer, self.typed([offset])[0].rows[0])]
+        (place,) = self.places(offset, (), ())
+        arguments = [self.element(pointer, place)]
         arguments += [Constant(I32, number) for number in (0, 4 - level, 1)]  # read, near, data
         callee = self.module.declare("llvm.prefetch.p0", VOID, [a.type for a in arguments])
         self.builder.call(callee, arguments)
@@ -191,7 +207,7 @@ class Memory(Conversions):
         return self.broadcast(value, narrow)
 
     def _load_row(
-        self, pointer: Pointer, place: Row, lanes: int, keep: Row | None, fill: Weak,
+        self, pointer: Pointer, place: Place | Row, lanes: int, keep: Row | None, fill: Weak,
         multiple: int = 1,
     ) -> Row:  # fmt: skip
         dtype = pointer.dtype
@@ -212,14 +228,14 @@ class Memory(Conversions):
         return self.builder.select(keep, row, filling)
 
     def _load_apart(
-        self, pointer: Pointer, place: Row, stride: int, lanes: int, keep: Row | None, fill: Weak
+        self, pointer: Pointer, place: Place, stride: int, lanes: int, keep: Row | None, fill: Weak
     ) -> Row:
         """Return every ``stride``-th element from adjacent reads, the last ending at the last."""
         starts = [*range(0, (stride - 1) * lanes, lanes), (lanes - 1) * (stride - 1)]
         within = np.minimum(np.arange(lanes) * stride // lanes, stride - 1)
         row, taken = undefined(self.memory_row(pointer.dtype, lanes)), np.arange(lanes) * stride
         for number, start in enumerate(starts):
-            at = self.apply("add", self.scalar(place), start).rows[0] if start else place
+            at = replace(place, number=place.number + start)
             wanted = np.where(within == number)[0]
             mask = None if keep is None else self._apart(keep, lanes, wanted, stride, start)
             part = self._load_row(pointer, at, lanes, mask, fill)
@@ -291,7 +307,7 @@ class Memory(Conversions):
             value, strides = self._transposed(value), [*strides[:-2], strides[-1], 1]
             tile = value.tile
         stride = strides[-1] if tile else 1
-        places = self.offsets(offset, tile[:-1], strides)
+        places = self.places(offset, tile[:-1], strides)
         if streaming and mask is None and value.lanes > 1 and _is(stride, 1):
             self._stream_rows(pointer, places, value.rows)
             return
@@ -323,7 +339,7 @@ class Memory(Conversions):
         return operand
 
     def _store_row(
-        self, pointer: Pointer, place: Row, row: Row, keep: Row | None, multiple: int = 1
+        self, pointer: Pointer, place: Place | Row, row: Row, keep: Row | None, multiple: int = 1
     ) -> None:
         dtype, address = pointer.dtype, self.element(pointer, place)
         item = self.to_memory(dtype, row)
@@ -339,20 +355,20 @@ class Memory(Conversions):
         self.builder.store(item, address, dtype.item_bytes * math.gcd(multiple, lanes))
 
     def _store_apart(
-        self, pointer: Pointer, place: Row, row: Row, stride: int, keep: Row | None
+        self, pointer: Pointer, place: Place, row: Row, stride: int, keep: Row | None
     ) -> None:
         """Write to every ``stride``-th element by adjacent writes that leave out the others."""
         lanes = row.type.count
         none, keep = self.constant(False, bool_, lanes), self._lane_mask(keep, lanes)
         for start in range(0, stride * lanes, lanes):
-            at = self.apply("add", self.scalar(place), start).rows[0] if start else place
+            at = replace(place, number=place.number + start)
             source, rest = np.divmod(start + np.arange(lanes), stride)
             order = np.where(rest == 0, source, lanes)
             wanted = self.shuffle(keep, none, order.tolist())
             spread = self.shuffle(row, row, source.tolist())
             self._store_row(pointer, at, spread, wanted)
 
-    def _stream_rows(self, pointer: Pointer, places: Sequence[Row], rows: Sequence[Row]) -> None:
+    def _stream_rows(self, pointer: Pointer, places: Sequence[Place], rows: Sequence[Row]) -> None:
         """Store the rows of a tile past the cache where the memory begins at a line.
 
         Each row then begins at a multiple of its own elements, as `ir.loop.Store` has it.
@@ -363,9 +379,8 @@ class Memory(Conversions):
             for place, row in zip(places, rows, strict=True)
         ]
         align_bytes = min(getattr(rows[0].type, "count", 1) * item_bytes, SCRATCH_ALIGN_BYTES)
-        low = self.builder.and_(
-            self.builder.ptrtoint(pointer.address, I64), Constant(I64, align_bytes - 1)
-        )
+        start = self.builder.ptrtoint(pointer.start or pointer.address, I64)
+        low = self.builder.and_(start, Constant(I64, align_bytes - 1))
         aligned = self.builder.icmp_unsigned("==", low, Constant(I64, 0))
         with self.builder.if_else(aligned) as ways:
             for way, streaming in zip(ways, (True, False), strict=True):

@@ -15,23 +15,9 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.cpu import FLOAT_INTRINSICS, INTEGER_INTRINSICS
-from graphc.codegen.llvm_builder import (
-    DOUBLE,
-    FLOAT,
-    I1,
-    I32,
-    I64,
-    Builder,
-    Constant,
-    Module,
-    Row,
-    VectorType,
-    filled,
-    integer,
-    undefined,
-    vector,
-)
+from graphc.codegen.llvm_builder import Builder, Constant, Module, Row, filled, undefined
 from graphc.codegen.llvm_extremes import Extremes
+from graphc.codegen.llvm_types import DOUBLE, FLOAT, I1, I32, I64, VectorType, integer, vector
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_, int64
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc import lazy
-from graphc.codegen.llvm_builder import I64, Constant
+from graphc.codegen.llvm_builder import Constant
 from graphc.codegen.llvm_kernel import KernelEmitter
 from graphc.codegen.llvm_memory import Memory, Pointer
+from graphc.codegen.llvm_types import I64
 from graphc.codegen.llvm_values import Tile, Value, Weak
 from graphc.codegen.python_text import DTYPE_NAMES, FOLDS, FUNCTIONS
 from graphc.errors import CompileError

@@ -11,19 +11,8 @@ from scheduled_kernels import TARGET, pointwise, row_sums, run_both, scratch, ta
 
 from graphc import lazy
 from graphc.codegen import llvm_engine
-from graphc.codegen.llvm_builder import (
-    FLOAT,
-    I1,
-    I32,
-    I64,
-    POINTER,
-    Builder,
-    Constant,
-    Function,
-    Module,
-    filled,
-    vector,
-)
+from graphc.codegen.llvm_builder import Builder, Constant, Function, Module, filled
+from graphc.codegen.llvm_types import FLOAT, I1, I32, I64, POINTER, vector
 from graphc.ir import expr as E
 from graphc.ir.dim import symbol
 from graphc.ir.expr import Buffer, index

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.export.layout import TEXT_BYTES, Status
-from graphc.codegen.llvm_builder import I32, I64, POINTER, Constant, Function, Row
+from graphc.codegen.llvm_builder import Constant, Function, Row
+from graphc.codegen.llvm_types import I32, I64, POINTER
 from graphc.codegen.native.function import NativeFunction
 from graphc.codegen.native.module import NativeModule, Variadic
 

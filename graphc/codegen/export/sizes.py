@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.codegen.llvm_builder import FLAGGED, I1, I64, Constant, Row
+from graphc.codegen.llvm_builder import FLAGGED, Constant, Row
+from graphc.codegen.llvm_types import I1, I64
 from graphc.codegen.native.function import NativeFunction
 from graphc.ir.dim import (
     Atom,

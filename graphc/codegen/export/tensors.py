@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from graphc.codegen.export.errors import Errors, quoted
 from graphc.codegen.export.layout import CPU, Argument, Export, Status, Tensor, dtype_word
 from graphc.codegen.export.sizes import AXIS, SizeWriter, Solution, solutions
-from graphc.codegen.llvm_builder import I8, I32, I64, POINTER, Constant, Function, Row
+from graphc.codegen.llvm_builder import Constant, Function, Row
+from graphc.codegen.llvm_types import I8, I32, I64, POINTER
 from graphc.codegen.native.function import NativeFunction
 from graphc.codegen.native.module import NativeModule
 from graphc.ir.dim import SizeExpr, symbols
@@ -242,8 +243,6 @@ class Tensors:
                 f"size {name} would be %lld", (value,),
             )  # fmt: skip
         for fact in self._export.constraints:
-            if not symbols(fact.left) | symbols(fact.right) <= values.keys():
-                continue
             left, right = writer.value(fact.left), writer.value(fact.right)
             wrong = builder.or_(writer.fault, builder.icmp_signed("!=", left, right))
             text = quoted(f"{fact.left} == {fact.right}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 
 from graphc.codegen.dispatch_layout import IDLE_NS, LINE_BYTES, STACK_BYTES, PoolState
-from graphc.codegen.llvm_builder import I1, I32, I64, POINTER, Constant, Function, Row
+from graphc.codegen.llvm_builder import Constant, Function, Row
+from graphc.codegen.llvm_types import I1, I32, I64, POINTER
 from graphc.codegen.native.function import NativeFunction
 from graphc.codegen.native.module import NativeModule
 

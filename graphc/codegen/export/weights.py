@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from graphc.codegen.export.errors import Errors
 from graphc.codegen.export.layout import Export, Status
-from graphc.codegen.llvm_builder import I8, I32, I64, POINTER, Constant, Function, Row
+from graphc.codegen.llvm_builder import Constant, Function, Row
+from graphc.codegen.llvm_types import I8, I32, I64, POINTER
 from graphc.codegen.native.function import NativeFunction
 from graphc.codegen.native.module import NativeModule
 from graphc.ir.plan import ALIGNMENT

@@ -7,23 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.dispatch_layout import PoolState
-from graphc.codegen.llvm_builder import (
-    I1,
-    I8,
-    I32,
-    I64,
-    POINTER,
-    VOID,
-    Block,
-    Builder,
-    Constant,
-    Function,
-    Module,
-    Row,
-    Type,
-    array,
-    integer,
-)
+from graphc.codegen.llvm_builder import Block, Builder, Constant, Function, Module, Row
+from graphc.codegen.llvm_types import I1, I8, I32, I64, POINTER, VOID, Type, array, integer
 
 TYPES = {"v": VOID, "i": I32, "q": I64, "p": POINTER}
 """Types of results and arguments by letters."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.codegen.llvm_builder import POINTER, Function, Module, Row, Type
+from graphc.codegen.llvm_builder import Function, Module, Row
+from graphc.codegen.llvm_types import POINTER, Type
 
 # Every byte as LLVM writes it in a string constant, by which a table of bytes becomes one of text.
 _ESCAPED = np.array([list(f"\\{byte:02X}".encode()) for byte in range(256)], np.uint8)
