@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_checks import run_plan_in_step
-from ptxas import resources
+from ptxas import ptx, resources
 
 import graphc.ir.ops  # noqa: F401
 from graphc.codegen.cuda import cuda_target
@@ -157,10 +157,12 @@ def test_width_is_a_constant_and_lengths_are_not(name: str) -> None:
 
 
 def kernels(name: str, dtype: DType, width: int, target: Target) -> list[Kernel]:
-    """Return kernels of one width, causal and with a mask."""
+    """Return kernels of one width, causal ones and one with a mask."""
     found = []
-    for causal, mask in ((True, None), (False, (0, 1, 0, 0))):
-        attrs = attributes(causal)
+    for causal, heads_first, mask in (
+        (True, False, None), (True, True, None), (False, False, (0, 1, 0, 0)),
+    ):  # fmt: skip
+        attrs = attributes(causal, heads_first)
         arrays = operands(name, dtype, (2, 3, 9, 9, width, width), attrs, mask)
         plan = compile_graph(graph_of(name, arrays, attrs), target)
         found += [launch.kernel for launch in plan.launches]
@@ -178,6 +180,14 @@ def test_nothing_is_spilled(name: str, processor: str) -> None:
     for taken in resources(every, target):
         assert taken.spill_bytes == 0 and taken.registers <= 255
         assert taken.shared_bytes <= target.shared_bytes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_rows_are_moved_as_vectors(name: str) -> None:
+    causal, *_ = kernels(name, float32, 64, TARGET)
+    text = ptx(causal, TARGET)
+    assert "ld.shared.v4" in text and "ld.shared.b32" not in text
+    assert "ld.global.v4" in text and ".minnctapersm 2" in text
 
 
 @pytest.mark.slow

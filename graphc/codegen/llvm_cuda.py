@@ -47,6 +47,12 @@ def block_threads(kernel: Kernel) -> int:
     return 1
 
 
+def blocks_at_once(kernel: Kernel) -> int:
+    """Return how many blocks of a scheduled kernel a multiprocessor runs at least."""
+    loops = (stmt for stmt in statements(kernel.body) if isinstance(stmt, For))
+    return max((loop.at_once for loop in loops), default=1)
+
+
 def shared_bytes(kernel: Kernel) -> int:
     """Return the shared memory that a block of a scheduled kernel asks for."""
     buffers = (s.buffer for s in statements(kernel.body) if isinstance(s, Alloc))
@@ -68,7 +74,8 @@ class CudaEmitter(Memory):
         self.count = len(kernel.params)
         kinds = [POINTER] * self.count + [I64] * len(kernel.sizes) + [POINTER]
         # Without a number of blocks ptxas would rather spill than use many registers.
-        attributes = f'nounwind "nvvm.maxntid"="{threads}" "nvvm.minctasm"="1"'
+        blocks = blocks_at_once(kernel)
+        attributes = f'nounwind "nvvm.maxntid"="{threads}" "nvvm.minctasm"="{blocks}"'
         self.function = Function(SYMBOL, VOID, kinds, attributes, convention="ptx_kernel ")
         self.module = Module(target.triple)
         self.module.define(self.function)

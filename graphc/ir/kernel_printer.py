@@ -177,8 +177,9 @@ class _Writer:
         def write() -> str:
             step = f" step {loop.step}" if loop.step != 1 else ""
             bind = f" {loop.bind.value}" if loop.bind.value else ""
+            many = f" {loop.at_once} at once" if loop.at_once != 1 else ""
             start, stop = self.text(loop.start), self.text(loop.stop)
-            return f"for {loop.name} in {start}..{stop}{step}{bind}:"
+            return f"for {loop.name} in {start}..{stop}{step}{bind}{many}:"
 
         return write
 

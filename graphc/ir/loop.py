@@ -41,7 +41,11 @@ class Stmt:
 
 @dataclass(frozen=True, slots=True)
 class For(Stmt):
-    """``for name in range(start, stop, step)``."""
+    """``for name in range(start, stop, step)``.
+
+    Of blocks a multiprocessor runs ``at_once`` at least: a thread has no more registers than that
+    leaves it.
+    """
 
     name: str
     start: Expr
@@ -49,6 +53,7 @@ class For(Stmt):
     body: tuple[Stmt, ...]
     step: int = 1
     bind: Bind = Bind.SERIAL
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from graphc.errors import CompileError
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
 from graphc.ir.expr import Buffer, Expr
 from graphc.ir.loop import Alloc, Assign, Barrier, Bind, Declare, For, If, Let, Stmt, Store
 from graphc.ir.ops.attention_tiles import Options, Places, lowest_score
@@ -37,6 +37,8 @@ from graphc.passes.schedule.loops import Body
 
 SEQUENCE, HEAD, FIRST, TURN = "sequence", "head", "first", "turn"
 """Names of a block's sequence and head, of the first of its rows, and of the others at hand."""
+LIGHT = {32, 64}
+"""Channels of heads, two blocks of which share the registers of a multiprocessor."""
 MOST_BYTES = 163 << 10
 """Shared memory that a block asks for at most: more would take more registers than there are."""
 
@@ -88,11 +90,31 @@ def shared(name: str, dtype: DType, rows: int, pitch: int) -> Buffer:
     return Buffer(name, dtype, (rows, pitch), "shared")
 
 
-def over_blocks(extent: Dim, memory: Sequence[Buffer], body: Body) -> Body:
-    """Return the loops over blocks and threads."""
+def over_blocks(
+    target: Target, extent: Dim, memory: Sequence[Buffer], body: Body, light: bool
+) -> Body:
+    """Return the loops over blocks and threads.
+
+    Parameters
+    ----------
+    target : Target
+    extent : Dim
+    memory : sequence of Buffer
+        What the threads of a block share.
+    body : tuple of Stmt
+    light : bool
+        Whether half of the registers are enough: then two blocks run at once if memory allows.
+    """
     threads = For(THREAD, E.index(0), E.index(THREADS), body, bind=Bind.THREAD)
     made = (*map(Alloc, memory), threads)
-    return (For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK),)
+    own_bytes = sum(b.dtype.item_bytes * int(product(b.shape)) for b in memory)
+    at_once = 2 if light and 2 * own_bytes <= target.shared_bytes else 1
+    return (For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK, at_once=at_once),)
+
+
+def light(places: Places) -> bool:
+    """Return whether a thread needs no more than 128 registers: so it is found to be by ptxas."""
+    return places.mask is None and {places.key_width, places.value_width} <= LIGHT
 
 
 def placed(places: Places, number: Dim, length: Dim, side: int) -> Body:
@@ -144,6 +166,7 @@ class _Forward:
         self, target: Target, outputs: Sequence[Buffer], operands: Sequence[Buffer],
         options: Options,
     ) -> None:  # fmt: skip
+        self.target = target
         query, key, value, *masks = operands
         n, h, self.first = (symbol(name) for name in (SEQUENCE, HEAD, FIRST))
         self.places = places = Places(query, value, masks[0] if masks else None, options, n, h)
@@ -204,7 +227,7 @@ class _Forward:
             *self._results(),
         )
         extent = places.batch * places.heads * ceil_div(places.queries, side)
-        return over_blocks(extent, self.memory, body)
+        return over_blocks(self.target, extent, self.memory, body, light(places))
 
     def _softened(self) -> Body:
         """Return what leaves exponentials of the scores in shared memory.

@@ -24,6 +24,7 @@ from graphc.passes.schedule.cuda.attention import (
     SEQUENCE,
     TURN,
     lanes_for,
+    light,
     over_blocks,
     place_of,
     placed,
@@ -58,7 +59,8 @@ def _backward_nest(
     choice = If(
         E.index(first) < E.index(0), of_keys.body(symbol(BLOCK)), of_queries.body(first)
     )
-    return over_blocks(of_keys.blocks + of_queries.blocks, of_keys.memory, (choice,))
+    extent = of_keys.blocks + of_queries.blocks
+    return over_blocks(target, extent, of_keys.memory, (choice,), light(of_keys.places))
 
 
 class _Part:

@@ -24,15 +24,14 @@ def in_blocks(
 ) -> Kernel:
     """Return a kernel of ``extent`` blocks, each thread of which runs ``body``."""
     inner = For(THREAD, E.index(0), E.index(threads), body, bind=Bind.THREAD)
-    return over_grid(kernel, extent, (*map(Alloc, shared), inner))
+    made = (*map(Alloc, shared), inner)
+    return over_grid(kernel, extent, For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK))
 
 
-def over_grid(kernel: Kernel, extent: Dim, body: Body) -> Kernel:
-    """Return a kernel of ``extent`` blocks, whose body has the loop over threads."""
+def over_grid(kernel: Kernel, extent: Dim, loop: For) -> Kernel:
+    """Return a kernel of the loop over its ``extent`` blocks."""
     begin, end = (E.index(symbol(name)) for name in (BEGIN, END))
-    return replace(
-        kernel, body=(For(BLOCK, begin, end, body, bind=Bind.BLOCK),), extent=extent, work=1
-    )
+    return replace(kernel, body=(replace(loop, start=begin, stop=end),), extent=extent, work=1)
 
 
 def placed(axes: Sequence[Axis], position: Dim) -> Body:

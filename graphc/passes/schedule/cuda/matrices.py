@@ -255,12 +255,13 @@ class Square:
         """
         step = vector(self.dtype)
         step *= max(TERMS // (step * self.lanes), 1)
-        whole = left.width // step * step
+        steps = left.width // step
         body: list[Stmt] = [Declare(use.name, self.splat(0)) for use in self.uses]
-        if whole:
-            channel = symbol("channel")
-            terms = self._terms(left, right, channel, step)
-            body.append(For("channel", E.index(0), E.index(whole), terms, step=step))
+        if steps:
+            # Steps are counted, not channels: then index arithmetic shows that rows are aligned.
+            terms = self._terms(left, right, symbol("step") * step, step)
+            body.append(For("step", E.index(0), E.index(steps), terms))
+        whole = steps * step
         return (*body, *self._terms(left, right, whole, left.width - whole))
 
     def _terms(self, left: Rows, right: Buffer, first: Dim, count: int) -> Body:

@@ -40,7 +40,7 @@ def schedule(kernel: Kernel) -> Kernel:
         )
     only = kernel.body[0] if len(kernel.body) == 1 else None
     if isinstance(only, For) and only.bind is Bind.BLOCK:
-        return over_grid(kernel, _extent(only), only.body)
+        return over_grid(kernel, _extent(only), only)
     if isinstance(only, For) and only.bind is Bind.PARALLEL:
         lanes = lanes_of(only.body)
         if lanes > 1:
