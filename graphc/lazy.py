@@ -104,6 +104,25 @@ def networkx() -> ModuleType:
 
 
 @cache
+def cuda_core() -> ModuleType:
+    """Return ``cuda.core``: devices, streams, memory pools, kernels, graphs."""
+    return _require("cuda.core", "cuda")
+
+
+@cache
+def cuda_driver() -> ModuleType:
+    """Return ``cuda.bindings.driver``, for the little that cuda-core does not offer."""
+    return _require("cuda.bindings.driver", "cuda")
+
+
+@cache
+def cuda_error() -> type[Exception]:
+    """Return the class of what cuda-core raises where the driver fails."""
+    found: type[Exception] = _require("cuda.core._utils.cuda_utils", "cuda").CUDAError
+    return found
+
+
+@cache
 def cloudpickle() -> ModuleType:
     """Return ``cloudpickle``, which takes lambdas and ``__main__`` to spawned processes."""
     return _require("cloudpickle")

@@ -8,11 +8,12 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_cuda import FakeCuda, emulated_cuda
 
 import graphc
 
@@ -112,3 +113,19 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         check_golden(path, text, update)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def emulated_devices() -> FakeCuda:
+    """Return the devices of a session: what is compiled for them is found by later tests."""
+    return FakeCuda()
+
+
+@pytest.fixture
+def emulated(
+    tmp_path_factory: pytest.TempPathFactory, emulated_devices: FakeCuda
+) -> Iterator[FakeCuda]:
+    """Have two CUDA devices that run on the CPU."""
+    folder = tmp_path_factory.getbasetemp() / "emulated-cache"
+    with emulated_cuda(folder, emulated_devices) as fake:
+        yield fake

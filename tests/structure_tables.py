@@ -20,13 +20,17 @@ ORDER = {
     "codegen": (
         "cpu cuda targets sharing python_text python_engine llvm_types llvm_builder llvm_extremes "
         "llvm_values llvm_conversions llvm_memory llvm_kernel llvm_cuda llvm_indices llvm_compile "
-        "numba_lowering numba_engine llvm_engine python_kernels cache counters dispatch_layout "
-        "native dispatch_ir dispatch compiler export"
+        "numba_lowering numba_engine numba_cuda llvm_engine python_kernels cache counters "
+        "dispatch_layout native dispatch_ir dispatch cuda_code compiler export"
     ),
-    "runtime": "random threads locks limits profile blocks program saved",
+    "runtime": (
+        "random threads locks limits profile blocks bound program device staging cuda "
+        "device_program saved"
+    ),
     "frontend": (
-        "formats tree trace build execute array prepared tape tracer compiled traced jit "
-        "export_library random_key context assign ops backward numpy_calls ndarray_methods ndarray "
+        "formats context tree trace build execute memory array prepared tape tracer compiled "
+        "traced transfer jit export_library random_key assign ops backward numpy_calls "
+        "ndarray_methods ndarray "
         "creation source scalar_source scalar kernel_source kernel sampling files autograd symbol "
         "functional numeric initializer lr_scheduler optimizer metric_base metric gluon"
     ),

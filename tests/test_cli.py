@@ -205,7 +205,8 @@ def test_nominal_processors_give_the_same_listing_everywhere(run: Run) -> None:
 
 def test_cuda_kernels_from_any_machine(run: Run) -> None:
     arguments = ("dump", f"{MLP}:gelu", "--target", "cuda:sm_90", "--stage")
-    kernel, ptx = (run(*arguments, stage)[1] for stage in ("kernel", "ptx"))
+    kernel, source, ptx = (run(*arguments, stage)[1] for stage in ("kernel", "source", "ptx"))
+    assert "block = int64(cuda.blockIdx.x)" in source
     assert "for thread in 0..256 thread:" in kernel
     assert ".target sm_90" in ptx and ".visible .entry" in ptx and "ld.global.v4" in ptx
     everything = run(*arguments, "all")[1]

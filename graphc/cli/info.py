@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -15,6 +13,7 @@ from graphc.codegen import cache
 from graphc.codegen.cpu import host_target
 from graphc.errors import GraphcError
 from graphc.ir.printer import bytes_text
+from graphc.runtime import cuda
 
 PACKAGES = ("numpy", "numba", "llvmlite", "networkx")
 FEATURES = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "neon")
@@ -62,18 +61,12 @@ def cache_line() -> str:
 
 
 def gpu_line() -> str:
-    """Return the number of CUDA devices, or what is missing for one."""
-    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return f"none: no NVIDIA driver ({name}) on this machine"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or not count:
-        return "none: the NVIDIA driver is there and finds no device"
-    if importlib.util.find_spec("cuda") is None:
-        return f'{count.value} CUDA devices; their packages are missing: pip install "graphc[cuda]"'
-    return f"{count.value} CUDA devices; this version compiles for the CPU only"
+    """Return the CUDA devices, or what is missing for one."""
+    reason = cuda.missing()
+    if reason is not None:
+        return f"none: {reason[0]}"
+    devices = [cuda.device(number) for number in range(cuda.num_gpus())]
+    return ", ".join(f"{d.name} {d.model} ({d.target.cpu})" for d in devices)
 
 
 def cache_command(action: str) -> str:

@@ -34,10 +34,7 @@ SUFFIX = {
 COMMENT = {"llvm": ";", "ptx": "//"}
 MISSING = {
     "cpu": {"ptx": "it is CUDA's, with --target cuda:sm_90"},
-    "cuda": {
-        "source": "kernels for CUDA have no Python text; --stage kernel is close to it",
-        "asm": "the driver makes it from --stage ptx",
-    },
+    "cuda": {"asm": "the driver makes it from --stage ptx"},
 }
 """By the target's name: the stages that it has not, and where to look instead."""
 

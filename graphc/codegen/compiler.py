@@ -19,8 +19,10 @@ from graphc import config, lazy
 from graphc.codegen import (
     cache,
     counters,
+    cuda_code,
     llvm_compile,
     llvm_engine,
+    numba_cuda,
     numba_engine,
     python_kernels,
 )
@@ -58,11 +60,15 @@ class CompiledKernel:
     key : str
         Names the kernel's text, engine, target and versions; the disk cache's key.
     address : int
-        Address of ``i32 kernel(void **buffers, const i64 *sizes, i64 begin, i64 end, Error *)``.
+        Address of ``i32 kernel(void **buffers, const i64 *sizes, i64 begin, i64 end, Error *)``;
+        0 for CUDA, whose kernels each device loads for itself.
+    code : bytes
+        What `graphc.codegen.cuda_code.read` takes; empty for the CPU.
     """
 
     key: str
     address: int
+    code: bytes = b""
 
 
 def current_engine() -> Any:
@@ -141,7 +147,8 @@ class Compilation:
         nameless = replace(kernel, name="")
         if nameless not in self._known:
             engine = engine_of(kernel, self._target)
-            text = engine.source(kernel, self._target)
+            written = cuda_code.source if self._target.name == "cuda" else engine.source
+            text = written(kernel, self._target)
             key = self._known[nameless] = kernel_key(text, self._target, engine.NAME)
             if key not in self._jobs and load_cached(key, self._target) is None:
                 # LLVM, where most of the time goes, runs without Python's lock.
@@ -164,13 +171,15 @@ class Compilation:
 
 
 def object_code(source: str, target: Target, engine: str = "") -> bytes:
-    """Return the object file of a kernel's source; its only symbol is `SYMBOL`.
+    """Return the object file of a kernel's source; its only symbol is `SYMBOL`. For CUDA, PTX.
 
     Raises
     ------
     CompileError
         If the target lacks an instruction that the kernel needs.
     """
+    if target.name == "cuda":
+        return cuda_code.machine_code(source, target)
     writer: Any = _BY_NAME[engine or config.current().engine]
     text, library = writer.llvm_text(source, target), getattr(writer, "LIBRARY", ())
     return llvm_compile.object_code(text, target, passes_of(writer, target), library)
@@ -178,6 +187,8 @@ def object_code(source: str, target: Target, engine: str = "") -> bytes:
 
 def source_of(kernel: Kernel, target: Target) -> str:
     """Return a kernel as Python text."""
+    if target.name == "cuda":
+        return numba_cuda.source(kernel, target)
     writer = numba_engine if python_of(kernel) is None else python_kernels
     return writer.source(kernel, target)
 
@@ -251,6 +262,8 @@ _numbers = itertools.count()
 
 def _load(key: str, code: bytes, target: Target) -> CompiledKernel:
     """Link object code into this process."""
+    if target.name == "cuda":
+        return _loaded.setdefault(key, CompiledKernel(key, 0, code))
     binding = lazy.llvmlite_binding()
     linker = _linkers.get(target)
     if linker is None:

@@ -88,12 +88,12 @@ def _unlocked() -> Any:
     return library
 
 
-def _emitted(module: Any, target: Target) -> bytes:
-    """Return a module's object code."""
+def _emitted(module: Any, target: Target, as_object: bool = True) -> bytes:
+    """Return a module's object code, or its assembly."""
     ffi = lazy.llvmlite_binding().ffi
     with ffi.OutputString() as message:
         emit = _unlocked().LLVMPY_TargetMachineEmitToMemory
-        buffer = emit(machine(target), module, 1, message)
+        buffer = emit(machine(target), module, int(as_object), message)
         if not buffer:
             raise CompileError(f"LLVM cannot generate code: {message}")
     try:
@@ -146,7 +146,7 @@ def only_last(text: str, target: Target) -> str:
 
 def assembly(text: str, target: Target, passes: Sequence[str]) -> str:
     """Return the machine code of LLVM IR text as assembly."""
-    return str(machine(target).emit_assembly(optimized(text, target, passes)))
+    return _emitted(optimized(text, target, passes), target, as_object=False).decode()
 
 
 def undefined_symbols(code: bytes) -> list[str]:

@@ -64,7 +64,7 @@ EMITTERS: dict[str, Callable[[Kernel, Target], Memory]] = {
 """What writes a kernel's function, by the name of the target."""
 
 NAME = "llvm"
-FILES = ("cuda.py", "llvm_cuda.py", "llvm_engine.py", "llvm_indices.py")
+FILES = ("cuda.py", "cuda_code.py", "llvm_cuda.py", "llvm_engine.py", "llvm_indices.py")
 """What code depends on beside the emitters that engines share."""
 
 PASSES = ("simplify_cfg",)

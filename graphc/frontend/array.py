@@ -7,13 +7,22 @@ MXNet's on top. Either way an op is computed by `graphc.frontend.execute`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import AutogradError, DTypeError, GraphcError, Location, user_location
+from graphc.errors import (
+    AutogradError,
+    DeviceError,
+    DTypeError,
+    GraphcError,
+    Location,
+    user_location,
+)
+from graphc.frontend.context import HOST, Context
 from graphc.frontend.execute import execute
+from graphc.frontend.memory import converted
 from graphc.ir.operand import REGISTRY, Operators, apply, computes_unclaimed, is_scalar
 from graphc.ir.types import DType, TensorType, as_dtype, weak_dtype
 
@@ -56,6 +65,9 @@ class Storage:
         Whether others have the memory too and may write to it unseen.
     watched : bool
         Whether values that are kept were computed from it.
+    context : Context or None
+        The device that has it. None goes with arrays of any device: numbers, NumPy's arrays, the
+        state of random draws.
     """
 
     # Defaults of the class: every result of every operation makes a Storage, few are written to.
@@ -63,6 +75,18 @@ class Storage:
     written: Location | None = None
     exposed = False
     watched = False
+    context: Context | None = HOST
+
+    @staticmethod
+    def on(context: Context | None) -> Storage:
+        """Return what new memory on a device is noted in."""
+        if context is HOST:
+            return Storage()
+        if context is None:
+            return Unplaced()
+        found = Storage()
+        found.context = context
+        return found
 
     def touch(self, where: Location | None = None) -> None:
         """Note an in-place write, by default by the user's current line."""
@@ -81,6 +105,60 @@ class Storage:
         """Have writes noted from now on; return the version."""
         self.watched = True
         return self.version
+
+
+class Unplaced(Storage):
+    """Memory that goes with arrays of any device."""
+
+    context = None
+
+
+def common(operands: Iterable[Any], what: str = "operand") -> Context | None:
+    """Return the device that operands are on; None where none of them is on any.
+
+    This decides it for operations, compiled calls and the arrays that they refer to.
+
+    Parameters
+    ----------
+    operands : iterable
+        What is no Array counts for nothing.
+    what : str
+        What the error calls them.
+
+    Raises
+    ------
+    DeviceError
+        When they are on two.
+    """
+    found: Context | None = None
+    for operand in operands:
+        if isinstance(operand, Array):
+            own = operand._storage.context
+            if own is not found and own is not None:
+                if found is not None:
+                    raise _apart(list(operands), what)
+                found = own
+    return found
+
+
+def _apart(operands: Sequence[Any], what: str) -> DeviceError:
+    """Return the error of operands on two devices."""
+    places = [o._storage.context if isinstance(o, Array) else None for o in operands]
+    named = [(number, place) for number, place in enumerate(places) if place is not None]
+    first, other = next(
+        (one, two) for one, two in zip(named, named[1:], strict=False) if one[1] is not two[1]
+    )
+    return two_devices(f"{what} {first[0]} is", first[1], f"{what} {other[0]} is", other[1])
+
+
+def two_devices(one: str, its: Context, other: str, others: Context) -> DeviceError:
+    """Return the error of two arrays, ``"x is"`` and ``"y is"``, that should be on one device."""
+    return DeviceError(
+        f"arrays on two devices: {one} on {its}, {other} on {others}",
+        remedy=f"Move one: x.as_in_context(graphc.{others}). The Parameters of a network are where "
+        "initialize(ctx=) or reset_ctx() put them.",
+        where=user_location(),
+    )
 
 
 class Entry:
@@ -146,12 +224,14 @@ class Handle(Operators):
 
 @computes_unclaimed
 class Array(Handle):
-    """An n-dimensional array on the CPU with NumPy's semantics.
+    """An n-dimensional array with NumPy's semantics.
 
     Parameters
     ----------
     array : numpy.ndarray
         Used as it is, not copied.
+    storage : Storage, optional
+        By default that of new memory on ``cpu(0)``.
     """
 
     __slots__ = ("__weakref__", "_array", "_entry", "_index", "_leaf", "_storage")
@@ -201,16 +281,17 @@ class Array(Handle):
             return apply(op, traced, attrs)
         cls = _handle_class(operands)
         try:
+            context = common(operands)
             arrays = lift(cls, op, operands)
             types = [a.type for a in arrays]
             inferred = op.infer(*types, **attrs)
             single = isinstance(inferred, TensorType)
             expected = (inferred,) if single else inferred
-            results = execute(op, [a._array for a in arrays], attrs, expected)
+            results = execute(op, [a._array for a in arrays], attrs, expected, context)
         except GraphcError as error:
             shown = [getattr(o, "type", type(o).__name__) for o in operands]
             raise error.attach(where=user_location(), op=op.name, operands=shown) from None
-        outputs = tuple(cls.wrap(r) for r in results)
+        outputs = tuple(cls(r, Storage.on(context)) for r in results)
         if op.name == "reshape":
             outputs[0]._storage = arrays[0]._storage
         if mode.recording and op.gradient:
@@ -284,9 +365,10 @@ def _lift_one(cls: type[Array], op: Any, operand: Any, peer: DType) -> Array:
     if isinstance(operand, Array):
         return operand
     if is_scalar(operand):
-        return cls(np.asarray(operand).astype(cls.scalar_dtype(operand, peer).numpy))
+        dtype = cls.scalar_dtype(operand, peer).numpy
+        return cls(np.asarray(operand).astype(dtype), Unplaced())
     if isinstance(operand, (np.ndarray, list, tuple)):
-        return cls(np.asarray(operand))
+        return cls(np.asarray(operand), Unplaced())
     raise DTypeError(
         f"{op.name} cannot take a {type(operand).__name__}",
         remedy="Pass an array, a NumPy array or a number.",
@@ -297,10 +379,8 @@ def _cast(array: Array, dtype: DType) -> Array:
     if array.type.dtype is dtype:
         return array
     if not array.on_tape:
-        with np.errstate(all="ignore"):
-            return type(array).wrap(array._array.astype(dtype.numpy)) if not isinstance(
-                array, Saved
-            ) else Array(array._array.astype(dtype.numpy))
+        cls = Array if isinstance(array, Saved) else type(array)
+        return cls(converted(array._array, dtype.numpy), Storage.on(array._storage.context))
     cast: Array = apply(REGISTRY["cast"], (array,), {"dtype": dtype})
     return cast
 

@@ -15,7 +15,9 @@ from graphc.errors import (
     user_location,
 )
 from graphc.frontend.array import Array, mode
+from graphc.frontend.memory import overwrite_part
 from graphc.frontend.tracer import Trace, Tracer, current_trace
+from graphc.frontend.transfer import transfer
 from graphc.ir.graph import Value, constant
 from graphc.ir.ops import basic, movement
 from graphc.ir.types import same_shape
@@ -44,8 +46,11 @@ def assign(target: Any, value: Any) -> None:
     _write(target, ..., value)
     if source is not None and source.on_tape and mode.recording:
         recorded: Any = source
+        there = target._storage.context
+        if source._storage.context is not there:
+            recorded = transfer(source, there)
         if source.shape != target.shape:
-            recorded = movement.broadcast_to(source, target.shape)
+            recorded = movement.broadcast_to(recorded, target.shape)
         if recorded.type.dtype is not target.type.dtype or recorded._entry is None:
             recorded = basic.cast(recorded, target.type.dtype)
         target._entry, target._index = recorded._entry, recorded._index
@@ -76,14 +81,14 @@ def _write(target: Array, key: Any, value: Any) -> None:
             remedy="Write x = x + y, or leave the record scope (autograd.pause()).",
             where=user_location(),
         )
-    source = _as_numpy(value)
+    source = _elements(value)
     with np.errstate(all="ignore"):
         try:
-            target._array[key] = source
+            overwrite_part(target._array, key, source)
         except ValueError:
+            part = np.broadcast_to(np.empty(()), target.shape)[key]
             raise ShapeError(
-                f"cannot write an array of shape {source.shape} into a part of shape "
-                f"{target._array[key].shape}",
+                f"cannot write an array of shape {source.shape} into a part of shape {part.shape}",
                 remedy="The shapes must be equal or broadcast.",
                 where=user_location(),
             ) from None
@@ -95,7 +100,8 @@ def _write(target: Array, key: Any, value: Any) -> None:
     target._storage.touch()
 
 
-def _as_numpy(value: Any) -> np.ndarray:
+def _elements(value: Any) -> Any:
+    """Return what is written, as NumPy or a device has it."""
     if isinstance(value, Array):
         return value._array
     found = np.asarray(value)
@@ -112,7 +118,7 @@ def _update(trace: Trace, target: Any, value: Any) -> None:
     if isinstance(value, Array):
         value = value.tracer_class.wrap(trace.current(value))
     elif not isinstance(value, Tracer):
-        value = Tracer(constant(_as_numpy(value).item(), place.dtype))
+        value = Tracer(constant(_elements(value).item(), place.dtype))
     new = basic.cast(value, place.dtype)
     if not same_shape(new.type.shape, place.shape):
         new = movement.broadcast_to(new, place.shape)

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from graphc.errors import ArgumentError, AutogradError, TraceError, user_location
 from graphc.frontend import backward as engine
-from graphc.frontend.array import Array, mode
+from graphc.frontend.array import Array, Storage, mode
 from graphc.frontend.array import record as record_entry
+from graphc.frontend.memory import filled, on_host
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.tape import Leaf
 from graphc.frontend.tracer import current_trace
@@ -186,7 +185,7 @@ class _CustomOp(OpDef):
         outputs = y if isinstance(y, tuple) else (y,)
         arriving = g if isinstance(g, tuple) else (g,)
         given = [
-            NDArray.wrap(np.zeros(o.shape, o.dtype.numpy)) if c is None else _as_nd(c)
+            _zeros(o) if c is None else _as_nd(c)
             for o, c in zip(outputs, arriving, strict=True)
         ]
         if mode.recording:
@@ -215,7 +214,7 @@ def _gradient(name: str, found: Any, operand: Array) -> Array | None:
             remedy="Return an NDArray of the input's shape, or None.",
             where=user_location(),
         )
-    if mode.recording and not found.on_tape and found._array.any():
+    if mode.recording and not found.on_tape and on_host(found._array).any():
         raise AutogradError(
             f"{name}.backward computed a gradient outside of nd: it has no second gradient",
             remedy="Write backward with nd operations only, or do not pass create_graph=True.",
@@ -224,9 +223,13 @@ def _gradient(name: str, found: Any, operand: Array) -> Array | None:
     return engine.constant_of(found)
 
 
+def _zeros(like: Array) -> NDArray:
+    context = like._storage.context
+    return NDArray(filled(like.shape, 0, like.dtype.numpy, context), Storage.on(context))
+
+
 def _as_nd(array: Array) -> NDArray:
-    found: NDArray = NDArray.wrap(array._array)
-    found._storage = array._storage
+    found = NDArray(array._array, array._storage)
     found._entry, found._index, found._leaf = array._entry, array._index, array._leaf
     return found
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, AutogradError, ShapeError, user_location
-from graphc.frontend.array import Array, mode
+from graphc.frontend.array import Array, Storage, Unplaced, common, mode
+from graphc.frontend.memory import accumulate, converted, copied, overwrite
 from graphc.frontend.tape import Leaf, key_of, ones_like, pull_back
 
 GRAD_REQUESTS = ("write", "add", "null")
@@ -48,7 +49,8 @@ def cotangents_of(heads: Sequence[Array], given: Any) -> list[Array]:
 def _cotangent(head: Array, gradient: Any) -> Array:
     if gradient is None:
         return ones_like(head)
-    found = gradient if isinstance(gradient, Array) else Array(np.asarray(gradient))
+    found = gradient if isinstance(gradient, Array) else Array(np.asarray(gradient), Unplaced())
+    common((head, found), "head and its gradient, number")
     if found.shape != head.shape:
         raise ShapeError(
             f"a head gradient of shape {found.shape} does not fit a head of shape {head.shape}",
@@ -57,7 +59,8 @@ def _cotangent(head: Array, gradient: Any) -> Array:
         )
     found = constant_of(found)
     if found.type.dtype is not head.type.dtype:
-        found = Array(found._array.astype(head._array.dtype))
+        array = converted(found._array, head._array.dtype)
+        found = Array(array, Storage.on(found._storage.context))
     return found
 
 
@@ -118,9 +121,9 @@ def _store(owner: Any, gradient: Array) -> None:
     if target is None:
         return
     if owner._grad_req == "add":
-        target._array[...] += gradient._array
+        accumulate(target._array, gradient._array)
     elif gradient._array is not target._array:
-        target._array[...] = gradient._array
+        overwrite(target._array, gradient._array)
     target._storage.touch()
 
 
@@ -151,6 +154,7 @@ def _returned(variable: Array, gradient: Array | None, number: int) -> Any:
             remedy="Call attach_grad() on it before autograd.record(), and use it there.",
             where=user_location(),
         )
-    found = type(variable).wrap(gradient._array.copy())
+    context = variable._storage.context
+    found = type(variable)(copied(gradient._array, context), Storage.on(context))
     found._entry, found._index, found._leaf = gradient._entry, gradient._index, gradient._leaf
     return found

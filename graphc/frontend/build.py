@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from graphc.codegen.compiler import Compilation
 from graphc.codegen.cpu import host_target
+from graphc.frontend.context import HOST, Context
 from graphc.ir.graph import Graph, input_name
+from graphc.ir.table import table_of
+from graphc.ir.target import Target
 from graphc.passes.hoist import hoist
 from graphc.passes.manager import compile_graph
 from graphc.passes.partition import split
 from graphc.runtime import saved
+from graphc.runtime.cuda import CudaDevice
+from graphc.runtime.device_program import DeviceProgram
 from graphc.runtime.program import Program
+
+# A Program on the CPU, else a DeviceProgram: both are called alike, with arrays of their kind.
+AnyProgram = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Halves:
     """The forward and the backward program of one graph; ``reads`` and ``wrt`` as in `Split`."""
 
-    forward: Program
-    backward: Program
+    forward: AnyProgram
+    backward: AnyProgram
     reads: tuple[tuple[str, int], ...]
     wrt: tuple[int, ...]
 
@@ -29,67 +38,90 @@ class Halves:
 class Parts:
     """A graph's program, and the one of what it reads prepared, with `Hoisted`'s places."""
 
-    main: Program
-    prepare: Program
+    main: AnyProgram
+    prepare: AnyProgram
     given: tuple[int, ...]
     rest: tuple[int, ...]
 
 
-def build_program(graph: Graph) -> Program:
-    """Return the program of a graph for this machine."""
-    key = saved.key_of(graph)
-    found = saved.load(key)
+def build_program(graph: Graph, processor: Context = HOST) -> AnyProgram:
+    """Return the program of a graph for a device of this machine.
+
+    ``processor`` is a `Context.processor`, here and below.
+    """
+    device = processor.accelerator
+    key = saved.key_of(graph, target=_target(device))
+    found = saved.load(key, _loader(device))
     if found is not None and len(found[0]) == 1 and _takes(found[0][0], graph):
         return found[0][0]
-    program = _compiled(graph)
+    program = _compiled(graph, device)
     saved.save(key, [program])
     return program
 
 
-def build_parts(graph: Graph, fixed: tuple[int, ...]) -> Parts | Program:
+def build_parts(
+    graph: Graph, fixed: tuple[int, ...], processor: Context = HOST
+) -> Parts | AnyProgram:
     """Return the programs of a graph whose inputs ``fixed`` are parameters.
 
     One program where nothing is computed from these alone.
     """
-    key = saved.key_of(graph, "hoisted", repr(fixed))
-    found = saved.load(key)
+    device = processor.accelerator
+    key = saved.key_of(graph, "hoisted", repr(fixed), target=_target(device))
+    found = saved.load(key, _loader(device))
     parts = None if found is None else _placed(*found, graph)
     if parts is not None:
         return parts
     cut = hoist(graph, fixed)
     if cut is None:
-        program = _compiled(graph)
+        program = _compiled(graph, device)
         saved.save(key, [program])
         return program
-    main, prepare = map(_compiled, (cut.main, cut.prepare))
+    main, prepare = (_compiled(part, device) for part in (cut.main, cut.prepare))
     saved.save(key, [main, prepare], {"given": cut.given, "rest": cut.rest})
     return Parts(main, prepare, cut.given, cut.rest)
 
 
-def _compiled(graph: Graph) -> Program:
+def _target(device: CudaDevice | None) -> Target:
+    return host_target() if device is None else device.target
+
+
+def _loader(device: CudaDevice | None) -> Any:
+    """Return what makes a program of a table whose kernels are in the cache."""
+    return Program.loaded if device is None else partial(DeviceProgram.loaded, device=device)
+
+
+def _compiled(graph: Graph, device: CudaDevice | None) -> AnyProgram:
     """Compile a graph; LLVM has begun with the first kernels when the last are scheduled."""
-    with Compilation(host_target()) as compilation:
-        plan = compile_graph(graph, host_target(), compilation.add)
-        return Program(plan, compilation.finish())
+    target = _target(device)
+    with Compilation(target) as compilation:
+        plan = compile_graph(graph, target, compilation.add)
+        kernels = compilation.finish()
+    if device is None:
+        return Program(plan, kernels)
+    return DeviceProgram(table_of(plan, [kernel.key for kernel in kernels]), kernels, device)
 
 
-def build_halves(graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
+def build_halves(
+    graph: Graph, wrt: tuple[int, ...], heads: tuple[bool, ...], processor: Context = HOST
+) -> Halves:
     """Return the programs of a graph whose outputs ``heads`` are differentiated by inputs ``wrt``.
 
     A warm start also skips the cut between the two.
     """
-    key = saved.key_of(graph, "halves", repr(wrt), repr(heads))
-    found = saved.load(key)
+    device = processor.accelerator
+    key = saved.key_of(graph, "halves", repr(wrt), repr(heads), target=_target(device))
+    found = saved.load(key, _loader(device))
     halves = None if found is None else _connected(*found, graph, heads)
     if halves is None:
         cut = split(graph, wrt, heads)
-        forward, backward = _compiled(cut.forward), _compiled(cut.backward)
+        forward, backward = (_compiled(half, device) for half in (cut.forward, cut.backward))
         saved.save(key, [forward, backward], {"reads": cut.reads, "wrt": cut.wrt})
         halves = Halves(forward, backward, cut.reads, cut.wrt)
     return halves
 
 
-def _placed(programs: list[Program], notes: Any, graph: Graph) -> Parts | Program | None:
+def _placed(programs: list[AnyProgram], notes: Any, graph: Graph) -> Parts | AnyProgram | None:
     """Return what an entry holds; None where it does not take and return what the graph does."""
     if len(programs) == 1:
         return programs[0] if _takes(programs[0], graph) else None
@@ -110,14 +142,14 @@ def _placed(programs: list[Program], notes: Any, graph: Graph) -> Parts | Progra
     return Parts(main, prepare, given, rest) if fits else None
 
 
-def _takes(program: Program, graph: Graph) -> bool:
+def _takes(program: AnyProgram, graph: Graph) -> bool:
     """Return whether a program from the disk takes and returns what a graph does."""
     inputs = tuple((input_name(v), v.type) for v in graph.inputs)
     return program.table.inputs == inputs and len(program.table.outputs) == len(graph.outputs)
 
 
 def _connected(
-    programs: list[Program], notes: Any, graph: Graph, heads: tuple[bool, ...]
+    programs: list[AnyProgram], notes: Any, graph: Graph, heads: tuple[bool, ...]
 ) -> Halves | None:
     """Return what an entry holds; None where that is not two programs and how they connect."""
     try:

@@ -11,6 +11,8 @@ import numpy as np
 from graphc.errors import user_location
 from graphc.frontend.array import Array, Entry, Saved, Storage, mode
 from graphc.frontend.build import Halves, Parts, build_halves, build_parts, build_program
+from graphc.frontend.context import HOST, Context
+from graphc.frontend.memory import filled
 from graphc.frontend.prepared import Prepared
 from graphc.ir.graph import Graph
 from graphc.ir.op import Kind, OpDef
@@ -26,10 +28,15 @@ class Compiled:
     graph : Graph
     fixed : tuple of int, optional
         Which inputs are parameters: what depends on these alone is kept from call to call.
+    context : Context, optional
+        The device that it runs on; None where its arrays go with those of any.
     """
 
-    def __init__(self, graph: Graph, fixed: tuple[int, ...] = ()) -> None:
-        self.graph, self.fixed = graph, fixed
+    def __init__(
+        self, graph: Graph, fixed: tuple[int, ...] = (), context: Context | None = None
+    ) -> None:
+        self.graph, self.fixed, self.context = graph, fixed, context
+        self._processor = (context or HOST).processor
         places = {id(value.node): place for place, value in enumerate(graph.inputs)}
         self.updated = tuple(places[id(value.node)] for value, _ in graph.updates)
         self._lock = threading.RLock()
@@ -47,8 +54,8 @@ class Compiled:
 
     def _built(self) -> Program | Prepared:
         if not self.fixed:
-            return build_program(self.graph)
-        parts = build_parts(self.graph, self.fixed)
+            return build_program(self.graph, self._processor)
+        parts = build_parts(self.graph, self.fixed, self._processor)
         return Prepared(parts) if isinstance(parts, Parts) else parts
 
     def halves(self, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
@@ -56,7 +63,7 @@ class Compiled:
         key = (wrt, heads)
         with self._lock:
             if key not in self._halves:
-                self._halves[key] = build_halves(self.graph, wrt, heads)
+                self._halves[key] = build_halves(self.graph, wrt, heads, self._processor)
         return self._halves[key]
 
     def gradient(
@@ -73,7 +80,7 @@ class Compiled:
                 results = tuple(g for g in found if g is not None)
                 graph = Graph(f"{self.graph.name}_gradient", inputs, results)
                 chosen = tuple(i for i, g in zip(wrt, found, strict=True) if g is not None)
-                self._gradients[key] = (Compiled(graph), chosen)
+                self._gradients[key] = (Compiled(graph, context=self.context), chosen)
         return self._gradients[key]
 
 
@@ -115,7 +122,9 @@ class Call(OpDef):
             ]
             arrays += [c._array for c in cotangents]
             places = [kept.get(i) for i in wrt] if kept else ()
-            results = [Array(a) for a in halves.backward(arrays, places)]
+            results = [
+                Array(a, Storage.on(target.context)) for a in halves.backward(arrays, places)
+            ]
         for position, result in zip(wrt, results, strict=True):
             found[position] = result
         return tuple(found)
@@ -129,7 +138,8 @@ CALL = Call()
 
 
 def _zeros(like: Array) -> Array:
-    return Array(np.zeros(like.shape, like.dtype.numpy))
+    context = like._storage.context
+    return Array(filled(like.shape, 0, like.dtype.numpy, context), Storage.on(context))
 
 
 def call(
@@ -161,14 +171,16 @@ def call(
             results = program(arrays)
         if target.updated:
             touch([operands[place]._storage for place in target.updated])
-        return [cls.wrap(r) for cls, r in zip(classes, results)]
+        return [cls(r, Storage.on(target.context)) for cls, r in zip(classes, results)]
     heads = tuple(v.dtype.floating for v in target.graph.outputs)
     halves = target.halves(wrt, heads)
     results = halves.forward(arrays)
     if target.updated:
         touch([operands[place]._storage for place in target.updated])
     count = len(target.graph.outputs)
-    outputs = [cls.wrap(r) for cls, r in zip(classes, results[:count], strict=True)]
+    outputs = [
+        cls(r, Storage.on(target.context)) for cls, r in zip(classes, results[:count], strict=True)
+    ]
     where = user_location()
     attrs = {"target": target, "halves": halves, "saved": results[count:]}
     entry = Entry(CALL, attrs, tuple(Saved(o, where) for o in operands), where)

@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 from graphc.errors import ArgumentError, DeviceError, nearest, user_location
-from graphc.runtime import blocks
+from graphc.runtime import blocks, cuda
+from graphc.runtime.cuda import CudaDevice
 
 KINDS = {"cpu": 1, "gpu": 2, "cpu_pinned": 3, "cpu_shared": 5}
 """Names of device types, with the numbers that MXNet's files give them."""
@@ -23,13 +24,14 @@ _scopes = _Scopes()
 
 
 class Context:
-    """A device: a type and a number.
+    """A device: a type and a number. There is one object for each, so that ``is`` compares them.
 
     Parameters
     ----------
     device_type : {"cpu", "gpu", "cpu_pinned", "cpu_shared"} or Context
     device_id : int
-        All numbers of the CPU are the same memory.
+        Every number of the CPU is the same memory and the same cores; arrays on two of them are
+        kept apart as those on two GPUs are.
 
     Examples
     --------
@@ -41,30 +43,34 @@ class Context:
     device_type: str
     device_id: int
 
-    def __init__(self, device_type: str | Context, device_id: int = 0) -> None:
-        kind = device_type.device_type if isinstance(device_type, Context) else device_type
-        number = device_type.device_id if isinstance(device_type, Context) else device_id
-        if kind not in KINDS:
+    def __new__(cls, device_type: str | Context, device_id: int = 0) -> Context:
+        if isinstance(device_type, Context):
+            return device_type
+        known = _made.get((device_type, device_id))
+        if known is not None:
+            return known
+        if device_type not in KINDS:
             raise ArgumentError(
-                f"there is no device type {kind!r}.{nearest(str(kind), KINDS)}",
+                f"there is no device type {device_type!r}.{nearest(str(device_type), KINDS)}",
                 remedy="Use graphc.cpu() or graphc.gpu(i). A shape is one tuple: nd.ones((2, 3)).",
                 where=user_location(),
             )
-        self.device_type = kind
-        self.device_id = int(number)
+        new = super().__new__(cls)
+        new.device_type, new.device_id = device_type, int(device_id)
+        return _made.setdefault((device_type, new.device_id), new)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Context, (self.device_type, self.device_id))
 
     @property
     def device_typeid(self) -> int:
         """MXNet's number of the device type."""
         return KINDS[self.device_type]
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Context):
-            return NotImplemented
-        return (self.device_type, self.device_id) == (other.device_type, other.device_id)
-
-    def __hash__(self) -> int:
-        return hash((self.device_type, self.device_id))
+    @property
+    def processor(self) -> Context:
+        """The device whose programs run there: all numbers of the CPU share ``cpu(0)``'s."""
+        return self if self.device_type == "gpu" else HOST
 
     def __repr__(self) -> str:
         return f"{self.device_type}({self.device_id})"
@@ -76,9 +82,29 @@ class Context:
     def __exit__(self, *error: Any) -> None:
         _scopes.entered.pop()
 
+    @property
+    def accelerator(self) -> CudaDevice | None:
+        """What arrays and programs on a GPU go through; None for the CPU.
+
+        Raises
+        ------
+        DeviceError
+            For a GPU that is not there; says what is missing.
+        """
+        return cuda.device(self.device_id) if self.device_type == "gpu" else None
+
     def empty_cache(self) -> None:
         """Give memory that waits for arrays to come back to the system."""
-        blocks.forget()
+        device = self.accelerator
+        if device is None:
+            blocks.forget()
+        else:
+            device.empty_cache()
+
+
+_made: dict[tuple[str, int], Context] = {}
+HOST = Context("cpu", 0)
+"""Where arrays are that nobody put anywhere else."""
 
 
 def cpu(device_id: int = 0) -> Context:
@@ -97,13 +123,22 @@ def gpu(device_id: int = 0) -> Context:
 
 
 def num_gpus() -> int:
-    """Return how many GPUs arrays can be put on: none in this version."""
-    return 0
+    """Return how many GPUs arrays can be put on: 0 without ``graphc[cuda]``, driver or device."""
+    return cuda.num_gpus()
 
 
 def current_context() -> Context:
     """Return the Context of the innermost ``with ctx:`` block, by default ``cpu(0)``."""
     return _scopes.entered[-1] if _scopes.entered else cpu()
+
+
+def memory_of(context: Context | str | None) -> Context:
+    """Return the device whose memory a context names, the current one for None.
+
+    Memory that a GPU or another process reads fast is memory of ``cpu(0)``.
+    """
+    chosen = current_context() if context is None else Context(context)
+    return chosen if chosen.device_type in ("cpu", "gpu") else HOST
 
 
 def usable(context: Context | str | None) -> Context:
@@ -112,13 +147,12 @@ def usable(context: Context | str | None) -> Context:
     Raises
     ------
     DeviceError
-        For a GPU.
+        For a GPU that is not there; says what is missing.
     """
-    chosen = current_context() if context is None else Context(context)
+    chosen = memory_of(context)
     if chosen.device_type == "gpu":
-        raise DeviceError(
-            f"cannot put an array on {chosen}: version 0.1 has no CUDA target",
-            remedy="Use graphc.cpu(); context.num_gpus() tells how many GPUs there are to use.",
-            where=user_location(),
-        )
+        try:
+            cuda.device(chosen.device_id)
+        except DeviceError as error:
+            raise error.attach(where=user_location()) from None
     return chosen

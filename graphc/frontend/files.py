@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, user_location
-from graphc.frontend.array import Array
+from graphc.frontend.array import Array, Storage
+from graphc.frontend.context import usable
 from graphc.frontend.formats import load_arrays, save_arrays
+from graphc.frontend.memory import copied, on_host
 from graphc.frontend.ndarray import NDArray
 
 
@@ -34,7 +36,7 @@ def save(fname: str | os.PathLike[str], data: Any) -> None:
 
 
 def load(fname: str | os.PathLike[str]) -> list[NDArray] | dict[str, NDArray]:
-    """Read arrays that MXNet, graphc or a safetensors writer saved, as they were saved.
+    """Read arrays that MXNet, graphc or a safetensors writer saved, onto the current device.
 
     Raises
     ------
@@ -50,13 +52,14 @@ def load(fname: str | os.PathLike[str]) -> list[NDArray] | dict[str, NDArray]:
 def _handle(array: np.ndarray) -> NDArray:
     if array.dtype == np.float16:
         array = array.astype(np.float32)
-    return NDArray(np.ascontiguousarray(array))
+    context = usable(None)
+    return NDArray(copied(array, context), Storage.on(context))
 
 
 def _plain(array: Any, name: Any) -> np.ndarray:
     if not isinstance(array, Array):
         raise _refusal(array, name)
-    return array._array
+    return on_host(array._array)
 
 
 def _refusal(data: Any, name: Any) -> ArgumentError:

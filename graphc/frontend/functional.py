@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, user_location
-from graphc.frontend.array import Array, mode
+from graphc.frontend.array import Array, Storage, Unplaced, mode
 from graphc.frontend.backward import constant_of
+from graphc.frontend.memory import copied, filled
 from graphc.frontend.tape import Leaf, key_of, ones_like, pull_back, recording
 from graphc.frontend.tracer import Tracer, current_trace
 from graphc.frontend.tree import flatten, unflatten
@@ -174,18 +175,20 @@ def _recorded(
 def _fresh(leaf: Any) -> Any:
     """Return a handle of its own for an argument: only what is computed from it counts."""
     if isinstance(leaf, np.ndarray):
-        leaf = Array(leaf)
+        leaf = Array(leaf, Unplaced())
     if leaf.on_tape:
         return copy(leaf)
-    found = type(leaf).wrap(leaf._array)
-    found._storage, found._leaf = leaf._storage, Leaf()
+    found = type(leaf)(leaf._array, leaf._storage)
+    found._leaf = Leaf()
     return found
 
 
 def _handed(like: Any, gradient: Any) -> Any:
+    context = like._storage.context
     if gradient is None:
-        return type(like).wrap(np.zeros_like(like._array))
-    found = type(like).wrap(gradient._array.copy())
+        zeros = filled(like.shape, 0, like._array.dtype, context)
+        return type(like)(zeros, Storage.on(context))
+    found = type(like)(copied(gradient._array, context), Storage.on(context))
     found._entry, found._index, found._leaf = gradient._entry, gradient._index, gradient._leaf
     return found
 
@@ -212,5 +215,5 @@ def _as_tracer(leaf: Any) -> Any:
         return leaf
     trace = current_trace()
     assert trace is not None
-    array = Array(leaf) if isinstance(leaf, np.ndarray) else leaf
+    array = Array(leaf, Unplaced()) if isinstance(leaf, np.ndarray) else leaf
     return array.tracer_class.wrap(trace.current(array))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen import counters
-from graphc.errors import ArgumentError, user_location
-from graphc.frontend.array import Array, mode
+from graphc.errors import ArgumentError, DeviceError, user_location
+from graphc.frontend.array import Array, Unplaced, common, mode
 from graphc.frontend.compiled import Compiled
+from graphc.frontend.context import Context, current_context, usable
 from graphc.frontend.trace import Specializations, finish
 from graphc.frontend.traced import STALE, Ready, Traced
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
@@ -61,7 +62,7 @@ class Jit:
         leaves, structure = flatten((args, kwargs), _is_array)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self.function(*args, **kwargs)
-        arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
+        arguments = _as_handles(leaves)
         traced = self.trace_for(arguments, structure)
         result = traced.run(arguments)
         if signature is not None:
@@ -80,7 +81,7 @@ class Jit:
     def trace(self, *args: Any, **kwargs: Any) -> tuple[Traced, list[Array]]:
         """Return the trace that serves a call, and the call's arrays; runs nothing."""
         leaves, structure = flatten((args, kwargs), _is_array)
-        arguments = [leaf if isinstance(leaf, Array) else Array(leaf) for leaf in leaves]
+        arguments = _as_handles(leaves)
         return self.trace_for(arguments, structure), arguments
 
     def clear(self) -> None:
@@ -92,10 +93,12 @@ class Jit:
 
     def trace_for(self, arguments: Sequence[Array], structure: Any) -> Traced:
         """Return the trace that serves a call, tracing if there is none yet."""
+        context = self._context(arguments)
         key = (
             structure,
             tuple([(type(a), a._array.dtype.char) for a in arguments]),
             mode.training,
+            context or current_context(),
         )
         try:
             known = self._by_key.get(key)
@@ -116,20 +119,29 @@ class Jit:
                 return found
             if found is not None:
                 known = self._by_key[key] = Specializations()
-            traced, declared = self._trace(arguments, structure, key)
+            with usable(context):
+                traced, declared = self._trace(arguments, structure, key, context)
             self.traces.append(traced)
             return known.add(declared, traced)
+
+    def _context(self, arguments: Sequence[Array]) -> Context | None:
+        """Return the device of the arguments of a call; None where they go with any."""
+        try:
+            return common(arguments, "argument")
+        except DeviceError as error:
+            types = [a.type for a in arguments]
+            raise error.attach(op=self.name, operands=types) from None
 
     def argument(self, trace: Trace, number: int, kind: TensorType) -> Value:
         """Return the input of a trace that stands for an argument; its sizes are symbolic."""
         return trace.argument(number, kind)
 
     def _trace(
-        self, arguments: Sequence[Array], structure: Any, key: Any
+        self, arguments: Sequence[Array], structure: Any, key: Any, context: Context | None
     ) -> tuple[Traced, Graph]:
         """Trace the function; returns the trace, and a graph that declares the arguments only."""
         started = time.perf_counter()
-        trace = Trace()
+        trace = Trace(context)
         with solving(trace.solver), tracing(trace):
             values = [self.argument(trace, i, a.type) for i, a in enumerate(arguments)]
             handles = [
@@ -154,7 +166,7 @@ class Jit:
         # Other arrays that the code refers to may lie in memory of the user's.
         parameters = tuple(i for i, s in enumerate(sources) if hasattr(s, "current_array"))
         traced = Traced(
-            Compiled(graph, parameters),
+            Compiled(graph, parameters, trace.context),
             sources,
             returned,
             [type(leaf).eager_class for leaf in leaves],
@@ -195,8 +207,8 @@ def _signature(args: tuple[Any, ...]) -> Any:
     found: tuple[Any, ...] = (mode.training,)
     try:
         for a in args:
-            array = a._array
-            found += type(a), array.dtype, array.shape
+            array, context = a._array, a._storage.context
+            found += type(a), array.dtype, array.shape, context or current_context()
     except AttributeError:
         return None
     return found
@@ -206,16 +218,20 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, (Array, Tracer, np.ndarray))
 
 
+def _as_handles(leaves: Sequence[Any]) -> list[Array]:
+    return [leaf if isinstance(leaf, Array) else Array(leaf, Unplaced()) for leaf in leaves]
+
+
 def _captured(trace: Trace, array: Any) -> Tracer:
-    array = array if isinstance(array, Array) else Array(array)
+    array = array if isinstance(array, Array) else Array(array, Unplaced())
     tracer: Tracer = array.tracer_class.wrap(trace.current(array))
     return tracer
 
 
 def _difference(earlier: Sequence[Traced], traced: Traced) -> str:
     """Return what is new in a trace against the last one before it."""
-    structure, dtypes, training = traced.key
-    last_structure, last_dtypes, last_training = earlier[-1].key
+    structure, dtypes, training, context = traced.key
+    last_structure, last_dtypes, last_training, last_context = earlier[-1].key
     if traced.key in [t.key for t in earlier]:
         return "a size that the model fixes is another one"
     reasons = []
@@ -227,6 +243,8 @@ def _difference(earlier: Sequence[Traced], traced: Traced) -> str:
         reasons.append("other kinds of arrays")
     if training != last_training:
         reasons.append("training mode" if training else "prediction mode")
+    if context is not last_context:
+        reasons.append(f"on {context} after {last_context}")
     return ", ".join(reasons) or "the arrays it refers to were replaced by others"
 
 

@@ -9,22 +9,25 @@ import numpy as np
 from graphc.errors import (
     ArgumentError,
     AutogradError,
+    DeviceError,
     DTypeError,
     Location,
     ShapeError,
     user_location,
 )
 from graphc.frontend import context as devices
-from graphc.frontend.array import Array, Storage, mode
+from graphc.frontend.array import Array, Storage, Unplaced, common, mode
 from graphc.frontend.assign import assign, assign_part
 from graphc.frontend.backward import GRAD_REQUESTS, backward, detach_from_tape
-from graphc.frontend.context import Context
+from graphc.frontend.context import HOST, Context
+from graphc.frontend.memory import copied, filled, on_host, overwrite, part_of, placed, wait_for
 from graphc.frontend.ndarray_methods import NDMethods, key_parts
 from graphc.frontend.ops.operator import chosen, dims, set_handle
 from graphc.frontend.ops.reshape_codes import coded_shape
 from graphc.frontend.ops.shape import as_tuple
 from graphc.frontend.tape import Leaf
 from graphc.frontend.tracer import Tracer, current_trace
+from graphc.frontend.transfer import transfer
 from graphc.ir.graph import Value
 from graphc.ir.ops import gather, movement
 from graphc.ir.ops.composite import attempt
@@ -47,15 +50,25 @@ class NDTracer(NDMethods, Tracer):
     @property
     def context(self) -> Context:
         """The device that the program will run on."""
-        return devices.current_context()
+        trace = current_trace()
+        return (None if trace is None else trace.context) or devices.current_context()
 
     ctx = device = context
 
     def as_in_context(self, context: Any) -> Any:
-        """Return the value itself: a program runs on one device."""
+        """Return the value itself: a program runs on one device.
+
+        Raises
+        ------
+        DeviceError
+            For another one.
+        """
+        there = devices.usable(context)
+        if there is not self.context:
+            raise _leaves_program(self.context, there)
         return self
 
-    as_in_ctx = as_in_context
+    as_in_ctx = to_device = as_in_context
 
     def asnumpy(self) -> Any:
         """Raise: the elements are not known while compiling."""
@@ -103,13 +116,13 @@ class NDArray(NDMethods, Array):
     @property
     def context(self) -> Context:
         """The device that the array is on."""
-        return devices.cpu()
+        return self._storage.context or devices.current_context()
 
     ctx = device = context
 
     def __repr__(self) -> str:
         sizes = "x".join(map(str, self.shape))
-        return f"\n{self._array}\n<NDArray {sizes} @{self.context}>"
+        return f"\n{on_host(self._array)}\n<NDArray {sizes} @{self.context}>"
 
     def __str__(self) -> str:
         return repr(self)
@@ -118,7 +131,7 @@ class NDArray(NDMethods, Array):
 
     def asnumpy(self) -> np.ndarray:
         """Return a copy as a NumPy array."""
-        return self._array.copy()
+        return copied(self._array, HOST)
 
     def asscalar(self) -> Any:
         """Return the only element as a NumPy scalar.
@@ -134,7 +147,7 @@ class NDArray(NDMethods, Array):
                 remedy="asscalar(), float(), int() and bool() take arrays with one element.",
                 where=user_location(),
             )
-        return self._array.reshape(-1)[0]
+        return on_host(self._array).reshape(-1)[0]
 
     def item(self) -> Any:
         """Return the only element as a Python number."""
@@ -142,7 +155,7 @@ class NDArray(NDMethods, Array):
 
     def tolist(self) -> Any:
         """Return the elements as nested lists."""
-        return self._array.tolist()
+        return on_host(self._array).tolist()
 
     def __float__(self) -> float:
         return float(self.asscalar())
@@ -162,13 +175,13 @@ class NDArray(NDMethods, Array):
                 remedy="Reduce it first, for example by .sum() or .min().",
                 where=user_location(),
             )
-        return bool(self._array.reshape(-1)[0])
+        return bool(on_host(self._array).reshape(-1)[0])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             self._storage.expose()
-            return self._array if dtype is None else self._array.astype(dtype, copy=False)
-        return np.array(self._array, dtype=dtype, copy=True)
+            return np.asarray(self._array, dtype=dtype, copy=None if dtype else False)
+        return np.array(on_host(self._array), dtype=dtype, copy=True)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
         self._storage.expose()
@@ -178,25 +191,48 @@ class NDArray(NDMethods, Array):
         return self._array.__dlpack_device__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self._array.copy(),))
+        return (_restored, (type(self), on_host(self._array).copy(), self.context))
 
     def __copy__(self) -> NDArray:
         return self.copy()
 
     def __deepcopy__(self, memo: Any) -> NDArray:
-        return type(self)(self._array.copy())
+        context = self._storage.context
+        return type(self)(copied(self._array, context), Storage.on(context))
 
     def wait_to_read(self) -> None:
-        """Do nothing: arrays are computed when the call returns."""
+        """Wait until the array is computed; on the CPU it is when the call returns.
+
+        Raises
+        ------
+        DeviceError
+            For what failed on the device since the last wait.
+        """
+        wait_for(self._array)
 
     wait_to_write = wait_to_read
 
     # -- devices -------------------------------------------------------------------------------
 
     def as_in_context(self, context: Context | str) -> NDArray:
-        """Return the array on a device: itself on the CPU."""
-        devices.usable(context)
-        return self
+        """Return the array on a device: itself where it is there, else a copy.
+
+        Under ``record`` gradients come back from there.
+
+        Raises
+        ------
+        DeviceError
+            For a GPU that is not there, and for another device while a function is being compiled.
+        """
+        there = devices.usable(context)
+        return self if self._storage.context is there else self._moved(there)
+
+    def _moved(self, there: Context) -> NDArray:
+        """Return a copy on a device."""
+        if current_trace() is not None and there is not self.context:
+            raise _leaves_program(self.context, there)
+        found: NDArray = transfer(self, there)
+        return found
 
     as_in_ctx = to_device = as_in_context
 
@@ -212,8 +248,10 @@ class NDArray(NDMethods, Array):
     def copyto(self, other: NDArray | Context) -> NDArray:
         """Copy into another array, or onto a device; returns what was written."""
         if isinstance(other, Context):
-            devices.usable(other)
-            return self.copy()
+            there = devices.usable(other)
+            here = self._storage.context is there
+            copy: NDArray = self.copy() if here else self._moved(there)
+            return copy
         if not isinstance(other, NDArray):
             raise ArgumentError(
                 f"copyto() takes an NDArray or a Context, got {type(other).__name__}",
@@ -251,14 +289,10 @@ class NDArray(NDMethods, Array):
         if current_trace() is not None or any(map(gather.is_index_array, parts)):
             return super().__getitem__(key)
         try:
-            part = self._array[parts]
-        except (IndexError, ValueError):
+            part = part_of(self._array, parts)
+        except (IndexError, ValueError, TypeError):
             return super().__getitem__(key)  # whose error says more
-        if not isinstance(part, np.ndarray):
-            # NumPy copied one element: look at its memory through a slice instead.
-            last = parts[-1]
-            part = self._array[(*parts[:-1], slice(last, last + 1 or None))]
-        if not part.flags.c_contiguous:
+        if part is None:
             return super().__getitem__(key)
         part = part if part.ndim else part.reshape(1)
         return self._view(part, lambda: NDMethods.__getitem__(self, key))
@@ -352,7 +386,9 @@ class NDArray(NDMethods, Array):
                 remedy='Make it floating-point first: x = x.astype("float32").',
                 where=user_location(),
             )
-        self.mark(type(self)(np.zeros_like(self._array)), grad_req)
+        context = self._storage.context
+        zeros = filled(self.shape, 0, self._array.dtype, context)
+        self.mark(type(self)(zeros, Storage.on(context)), grad_req)
 
     def mark(self, gradient: NDArray, grad_req: str = "write") -> None:
         """Attach an array that `backward` writes the gradient into."""
@@ -362,6 +398,7 @@ class NDArray(NDMethods, Array):
                 f"a gradient of shape {gradient.shape} does not fit an array of {self.shape}",
                 where=user_location(),
             )
+        common((self, gradient), "array and its gradient, number")
         detach_from_tape(self)
         self._grad_req = grad_req
         self._grad = None if grad_req == "null" else gradient
@@ -370,7 +407,7 @@ class NDArray(NDMethods, Array):
     def zero_grad(self) -> None:
         """Set the gradient to zeros."""
         if self._grad is not None:
-            self._grad._array[...] = 0
+            overwrite(self._grad._array, 0)
             self._grad._storage.touch()
 
     def backward(
@@ -399,13 +436,30 @@ def _has_axes(part: Any) -> bool:
     return not isinstance(part, slice) and part is not Ellipsis
 
 
+def _restored(cls: type[NDArray], array: np.ndarray, context: Context) -> NDArray:
+    """Return an array from a pickle, on ``cpu(0)`` where its device is not there."""
+    if context.device_type == "gpu" and context.device_id >= devices.num_gpus():
+        context = HOST
+    return cls(placed(array, context), Storage.on(context))
+
+
+def _leaves_program(here: Context, there: Context) -> DeviceError:
+    """Return the error of an array that should change its device in a program."""
+    return DeviceError(
+        f"a function that is compiled runs on one device, this one on {here}: nothing in it can "
+        f"go to {there}",
+        remedy="Call as_in_context() on its arguments and results, or do not hybridize this Block.",
+        where=user_location(),
+    )
+
+
 def _plain_index(part: Any) -> Any:
     """Return an index array as NumPy takes it."""
     if isinstance(part, Array):
-        return part._array.astype(np.int64)
+        return on_host(part._array).astype(np.int64)
     return part.astype(np.int64) if isinstance(part, np.ndarray) else part
 
 
 NDTracer.eager_class = NDArray
 # A copy: what is recorded must not change with the NumPy array.
-set_handle(lambda array: NDArray(np.array(array, order="C")))
+set_handle(lambda array: NDArray(np.array(array, order="C"), Unplaced()))

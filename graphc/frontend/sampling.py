@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.errors import ShapeError, user_location
-from graphc.frontend.array import Array
+from graphc.frontend.array import Array, common
 from graphc.frontend.context import usable
 from graphc.frontend.creation import wrapped
 from graphc.frontend.ops.operator import dims, element_type
@@ -25,6 +25,11 @@ Shape = Any
 
 def _is_array(parameter: Any) -> bool:
     return isinstance(parameter, (Array, Tracer))
+
+
+def _device(data: Any) -> Any:
+    """Return the device of an array; None for a traced value, whose program decides."""
+    return common((data,))
 
 
 def _sizes(shape: Any, default: tuple[int, ...] = (1,)) -> tuple[Any, ...]:
@@ -50,7 +55,7 @@ def _with_parameters(draw: Any, a: Any, b: Any, shape: Any, dtype: Any) -> Any:
     """
     parameters = dims(a if _is_array(a) else b)
     samples = () if shape is None else as_tuple(shape)
-    unit = wrapped(draw((*parameters, *samples), _float(dtype)))
+    unit = wrapped(draw((*parameters, *samples), _float(dtype)), None)
     spread = [
         movement.reshape(p, (*dims(p), *(1,) * len(samples))) if _is_array(p) else p
         for p in (a, b)
@@ -75,7 +80,7 @@ def uniform(
     out : NDArray, optional
         Written into instead of a new array.
     """
-    usable(ctx)
+    context = usable(ctx)
     if _is_array(low) or _is_array(high):
         found = _with_parameters(
             lambda s, d: core.random_uniform(*draw_key(), s, 0.0, 1.0, d),
@@ -83,9 +88,8 @@ def uniform(
         )  # fmt: skip
         return _delivered(found, out)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
-    return _delivered(
-        wrapped(core.random_uniform(*draw_key(), sizes, low, high, _float(dtype))), out
-    )
+    found = core.random_uniform(*draw_key(), sizes, low, high, _float(dtype))
+    return _delivered(wrapped(found, context), out)
 
 
 def normal(
@@ -96,16 +100,15 @@ def normal(
 
     Arguments as of `uniform`.
     """
-    usable(ctx)
+    context = usable(ctx)
     if _is_array(loc) or _is_array(scale):
         found = _with_parameters(
             lambda s, d: core.random_normal(*draw_key(), s, 0.0, 1.0, d), scale, loc, shape, dtype
         )
         return _delivered(found, out)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
-    return _delivered(
-        wrapped(core.random_normal(*draw_key(), sizes, loc, scale, _float(dtype))), out
-    )
+    found = core.random_normal(*draw_key(), sizes, loc, scale, _float(dtype))
+    return _delivered(wrapped(found, context), out)
 
 
 def randn(
@@ -121,18 +124,20 @@ def randint(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """Return integers uniform in ``low <= x < high``."""
-    usable(ctx)
+    context = usable(ctx)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
     kind = element_type("int32" if dtype in (None, "None") else dtype)
-    return _delivered(wrapped(core.random_randint(*draw_key(), sizes, low, high, kind)), out)
+    found = core.random_randint(*draw_key(), sizes, low, high, kind)
+    return _delivered(wrapped(found, context), out)
 
 
 def bernoulli(
     prob: float = 0.5, shape: Shape = None, dtype: Any = "float32", ctx: Any = None
 ) -> Any:
     """Return 1 with probability ``prob``, else 0."""
-    usable(ctx)
-    return wrapped(core.random_bernoulli(*draw_key(), _sizes(shape), prob, element_type(dtype)))
+    context = usable(ctx)
+    found = core.random_bernoulli(*draw_key(), _sizes(shape), prob, element_type(dtype))
+    return wrapped(found, context)
 
 
 def exponential(
@@ -143,23 +148,23 @@ def exponential(
 
     Arguments as of `uniform`.
     """
-    usable(ctx)
+    context = usable(ctx)
 
     def unit(sizes: Any, kind: Any) -> Any:
-        uniforms = wrapped(core.random_uniform(*draw_key(), sizes, 0.0, 1.0, kind))
+        uniforms = wrapped(core.random_uniform(*draw_key(), sizes, 0.0, 1.0, kind), None)
         return -transcendental.log1p(-uniforms)
 
     if _is_array(scale):
         return _delivered(_with_parameters(unit, scale, 0.0, shape, dtype), out)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
-    return _delivered(unit(sizes, _float(dtype)) * scale, out)
+    return _delivered(wrapped(unit(sizes, _float(dtype)) * scale, context), out)
 
 
 def shuffle(data: Any, out: Any = None) -> Any:
     """Return the rows (axis 0) of an array in random order."""
     if not dims(data):
         raise ShapeError("shuffle needs at least one axis", where=user_location())
-    order = wrapped(core.random_permutation(*draw_key(), dims(data)[0]))
+    order = wrapped(core.random_permutation(*draw_key(), dims(data)[0]), None)
     return _delivered(indexing.take(data, order, 0), out)
 
 
@@ -167,8 +172,8 @@ def permutation(x: Any, ctx: Any = None) -> Any:
     """Return ``0 .. x - 1`` in random order as int64, or the rows of an array."""
     if _is_array(x):
         return shuffle(x)
-    usable(ctx)
-    return wrapped(core.random_permutation(*draw_key(), int(x)))
+    context = usable(ctx)
+    return wrapped(core.random_permutation(*draw_key(), int(x)), context)
 
 
 def multinomial(
@@ -191,7 +196,7 @@ def multinomial(
     batch, samples = dims(data)[:-1], () if shape is None else as_tuple(shape)
     classes = dims(data)[-1]
     spread = movement.reshape(data, (*batch, *(1,) * len(samples), classes))
-    u = wrapped(core.random_uniform(*draw_key(), (*batch, *samples, classes)))
+    u = wrapped(core.random_uniform(*draw_key(), (*batch, *samples, classes)), None)
     # A class of probability 0 never comes, even where the time is 0 as well.
     waits = comparison.where(spread > 0, -transcendental.log1p(-u) / spread, float("inf"))
     drawn = basic.cast(reduction.argmin(waits, -1), element_type(dtype))
@@ -206,12 +211,12 @@ def multinomial(
 
 def uniform_like(data: Any, low: float = 0.0, high: float = 1.0) -> Any:
     """Return numbers uniform in ``low <= x < high`` in the shape and type of ``data``."""
-    return uniform(low, high, dims(data), as_dtype(data.dtype))
+    return uniform(low, high, dims(data), as_dtype(data.dtype), _device(data))
 
 
 def normal_like(data: Any, loc: float = 0.0, scale: float = 1.0) -> Any:
     """Return normally distributed numbers in the shape and type of ``data``."""
-    return normal(loc, scale, dims(data), as_dtype(data.dtype))
+    return normal(loc, scale, dims(data), as_dtype(data.dtype), _device(data))
 
 
 def seed(seed_state: int, ctx: Any = "all") -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import AutogradError, located, user_location
-from graphc.frontend.array import Array, Entry, mode
+from graphc.frontend.array import Array, Entry, Storage, mode
+from graphc.frontend.memory import filled
 from graphc.ir.op import Kind, OpDef
 from graphc.ir.ops.contraction import sum_to_shape
 
@@ -194,4 +195,5 @@ def _through_parts(entry: Entry, grads: Sequence[Array | None]) -> Sequence[Arra
 
 def ones_like(array: Array) -> Array:
     """Return the default head gradient."""
-    return Array(np.ones(array.shape, array._array.dtype))
+    context = array._storage.context
+    return Array(filled(array.shape, 1, array._array.dtype, context), Storage.on(context))

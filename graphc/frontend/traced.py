@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import GraphcError, Location, user_location
-from graphc.frontend.array import Array, Writes
+from graphc.frontend.array import Array, Storage, Unplaced, Writes
 from graphc.frontend.compiled import Compiled, call, touch
+from graphc.frontend.context import HOST, Context
 from graphc.frontend.prepared import Kept, Prepared
 from graphc.frontend.tree import LEAF, unflatten
 from graphc.ir.dim import Dim
@@ -78,7 +79,7 @@ class Traced:
         for place, number in self.given:
             operands[place] = arguments[number]
         for place, state in self.random_state():
-            operands[place] = Array(state)
+            operands[place] = Array(state, Unplaced())
         try:
             handles = call(self.compiled, operands, self.classes)
         except GraphcError as error:
@@ -113,13 +114,17 @@ class Traced:
     def operands(self) -> list[Any] | None:
         """Return the operands of a call without the arguments, or None where it no longer fits.
 
-        It does while the arrays that the trace refers to have the types they had.
+        It does while the arrays that the trace refers to have the types they had, where they were.
         """
         found: list[Any] = [None] * len(self.sources)
+        context = self.compiled.context
         for place, current, kind, shape in self.captured:
             operand = current()
             array = operand._array
-            if array.dtype != kind or array.shape != shape:
+            own = operand._storage.context
+            if array.dtype != kind or array.shape != shape or (
+                own is not context and own is not None
+            ):
                 return None
             found[place] = operand
         return found
@@ -132,6 +137,11 @@ class Traced:
 def _reader(source: Any) -> Callable[[], Array]:
     """Return what gives the array of a source that is neither an argument nor random state."""
     return (lambda: source) if isinstance(source, Array) else source.current_array
+
+
+def _maker(cls: type[Array], context: Context | None) -> Callable[[np.ndarray], Array]:
+    """Return what makes a handle of new memory on a device: the class itself on ``cpu(0)``."""
+    return cls if context is HOST else lambda array: cls(array, Storage.on(context))
 
 
 def _same(captured: Sequence[tuple[Callable[[], Array], np.ndarray]]) -> bool:
@@ -154,8 +164,8 @@ class Ready:
     """
 
     __slots__ = (
-        "_binding", "_captured", "_given", "_kept", "_places", "_prepared", "_program", "_seen",
-        "_single", "_spans", "_targets", "_template", "_written", "traced",
+        "_binding", "_captured", "_given", "_handles", "_kept", "_places", "_prepared", "_program",
+        "_seen", "_single", "_spans", "_targets", "_template", "_written", "traced",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +189,7 @@ class Ready:
         sizes = [arrays[i].nbytes for i in program.updated]
         self._spans = sorted((a, a + size) for a, size in zip(self._targets, sizes, strict=True))
         self._single = traced.structure == LEAF
+        self._handles = [_maker(cls, traced.compiled.context) for cls in traced.classes]
 
     @classmethod
     def of(cls, traced: Traced, arguments: Sequence[Array]) -> Ready | None:
@@ -232,8 +243,8 @@ class Ready:
         except GraphcError as error:
             raise traced.placed(error) from None
         if self._single:
-            return traced.classes[0](results[0])
-        return traced.returned([cls(r) for cls, r in zip(traced.classes, results)])
+            return self._handles[0](results[0])
+        return traced.returned([handle(r) for handle, r in zip(self._handles, results)])
 
     def _fresh(self, kept: Kept) -> bool:
         """Return whether prepared values are of the parameters as they are now."""

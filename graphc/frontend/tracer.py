@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DTypeError, GraphcError, ShapeError, TraceError, user_location
-from graphc.frontend.array import Array, Handle
+from graphc.frontend.array import Array, Handle, Unplaced, two_devices
+from graphc.frontend.context import Context
 from graphc.frontend.trace import symbolic_input
 from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.graph import Value, build, cast, constant, placeholder, unique_name
@@ -21,6 +22,12 @@ from graphc.ir.types import TensorType, as_dtype
 
 class Trace:
     """What one trace collects besides the nodes: implicit inputs, updates, random draws.
+
+    Parameters
+    ----------
+    context : Context, optional
+        The device that the arguments are on. Where they are on none, the first array that the code
+        refers to decides.
 
     Attributes
     ----------
@@ -33,7 +40,9 @@ class Trace:
         Random keys taken so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: Context | None = None) -> None:
+        self.context = context
+        self._decided_by = "the arguments"
         self.solver = SizeSolver()
         self.inputs: list[tuple[Value, Any]] = []
         self.updates: dict[Value, Value] = {}
@@ -56,10 +65,21 @@ class Trace:
         key = id(array)
         if key not in self._captured:
             label = name or f"captured{len(self._captured)}"
+            self._meet(array, name or f"an array of shape {array.shape} that the code refers to")
             self._captured[key] = placeholder(self._unique(label), array.type)
             self.inputs.append((self._captured[key], source or array))
             self._alive.append(array)
         return self._captured[key]
+
+    def _meet(self, array: Array, name: str) -> None:
+        """Have an array on the device of the program."""
+        own = array._storage.context
+        if own is None or own is self.context:
+            return
+        if self.context is not None:
+            verb = "are" if self._decided_by == "the arguments" else "is"
+            raise two_devices(f"{self._decided_by} {verb}", self.context, f"{name} is", own)
+        self.context, self._decided_by = own, name
 
     def current(self, array: Array, name: str = "", source: Any = None) -> Value:
         """Return what a captured array holds at this point of the trace."""
@@ -347,7 +367,7 @@ def _values(cls: type[Tracer], op: Any, operands: Sequence[Any]) -> list[Value]:
         elif isinstance(operand, Size):
             values.append(constant(int(operand), cls.scalar_dtype(1, peer or as_dtype("int64"))))
         elif isinstance(operand, np.ndarray) and trace is not None:
-            values.append(trace.capture(Array(operand)))
+            values.append(trace.capture(Array(operand, Unplaced())))
         else:
             raise DTypeError(
                 f"{op.name} cannot take a {type(operand).__name__} beside a traced value",

@@ -2,8 +2,8 @@
 
 from graphc.errors import suggest_attributes as _suggest_attributes
 from graphc.frontend.gluon.block import Block as Block
+from graphc.frontend.gluon.constant import Constant as Constant
 from graphc.frontend.gluon.hybrid_block import HybridBlock as HybridBlock
-from graphc.frontend.gluon.parameter import Constant as Constant
 from graphc.frontend.gluon.parameter import Parameter as Parameter
 from graphc.frontend.gluon.parameter_dict import ParameterDict as ParameterDict
 from graphc.frontend.gluon.train_step import TrainStep as TrainStep

@@ -27,14 +27,22 @@ from graphc.passes.winograd_training import winograd
 
 GraphPass = Callable[[Graph], Graph]
 
-GRAPH_PASSES: tuple[GraphPass, ...] = (
-    canonicalize,
-    row_updates,
-    pooled_gradients,
-    winograd,
-    fuse,
-)
-"""Graph to Graph, in order; differentiation happens while the graph is built."""
+GRAPH_PASSES: dict[str, tuple[GraphPass, ...]] = {
+    "cpu": (
+        canonicalize,
+        row_updates,
+        pooled_gradients,
+        winograd,
+        fuse,
+    ),
+    "cuda": (
+        canonicalize,
+        row_updates,
+        fuse,
+    ),
+}
+"""By the target's name, Graph to Graph in order; graphs are differentiated while they are built."""
+
 
 @dataclass(slots=True)
 class Made:
@@ -56,7 +64,7 @@ SCHEDULES = {"cpu": cpu.schedule, "cuda": cuda.schedule}
 """The schedule of each target, by the target's name."""
 
 
-def run_graph_passes(graph: Graph, passes: tuple[GraphPass, ...] = GRAPH_PASSES) -> Graph:
+def run_graph_passes(graph: Graph, passes: tuple[GraphPass, ...] = GRAPH_PASSES["cpu"]) -> Graph:
     """Apply passes in order; with the option ``verify`` the graph is checked after each."""
     for step in passes:
         graph = step(graph)
@@ -81,7 +89,7 @@ def compile_graph(
     -------
     Plan
     """
-    fused = run_graph_passes(graph)
+    fused = run_graph_passes(graph, GRAPH_PASSES[target.name])
     layout = storage(fused)
     made = Made()
     launches = []

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import itertools
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,19 +21,15 @@ from graphc.codegen.compiler import CompiledKernel, compile_kernels, load_cached
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import Call, Error, Launch, dispatcher
 from graphc.codegen.dispatch_layout import CHUNK_NS, MOST_CHUNKS
-from graphc.errors import BindError, GraphcError
+from graphc.errors import BindError
 from graphc.ir.dim import evaluate
-from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
-from graphc.ir.sizes import bind_sizes
-from graphc.ir.table import LaunchRow, LaunchTable, table_of
+from graphc.ir.table import LaunchTable, table_of
 from graphc.runtime import profile
 from graphc.runtime.blocks import Allocate, allocator
+from graphc.runtime.bound import BoundTable, apart, launch_sizes
 from graphc.runtime.locks import alone
 from graphc.runtime.threads import default_pool
-
-MOST_BINDINGS = 64
-"""Sets of sizes that a program remembers, with their arenas; the oldest is forgotten first."""
 
 # NumPy's ABI: an array's first field is the address of its data. Asking `__array_interface__`
 # takes longer than all the rest of a call.
@@ -96,7 +92,7 @@ class Binding:
     apart: list[int] = field(default_factory=list)
 
 
-class Program:
+class Program(BoundTable[Binding]):
     """A compiled graph.
 
     Parameters
@@ -132,16 +128,10 @@ class Program:
         return program
 
     def _start(self, table: LaunchTable, kernels: Sequence[CompiledKernel]) -> None:
-        self.table = table
+        super().__init__(table)
         self._addresses = [kernel.address for kernel in kernels]
-        self._names = [name for name, _ in table.inputs]
-        self._types = [kind for _, kind in table.inputs]
-        self._kinds = [kind.dtype.numpy for kind in self._types]
         self._put = struct.Struct(f"{len(table.inputs) + len(table.outputs)}Q").pack_into
         self._stores = _stores(table)
-        self.updated = table.updated
-        self._checks = any(row.check is not None for row in table.launches)
-        self._bindings: dict[tuple[tuple[int, ...], ...], Binding] = {}
 
     def __call__(
         self, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray | None] = ()
@@ -201,28 +191,15 @@ class Program:
         ]
         chosen = [array for array in fitting if array is not None]
         spans = [(address(a), address(a) + a.nbytes) for a in (*arrays, *chosen)]
-        apart = _apart(spans, range(len(arrays), len(spans)))
-        return fitting if apart and not self._checks else ()
+        free = apart(spans, range(len(arrays), len(spans)))
+        return fitting if free and not self._checks else ()
 
     def _converted(self, argument: Any, position: int) -> np.ndarray:
         """Return an argument as the kernels take it: itself, a view or a copy."""
         kind = self._kinds[position]
         if getattr(argument, "dtype", None) != kind or not isinstance(argument, np.ndarray):
-            found = getattr(argument, "dtype", type(argument).__name__)
-            raise BindError(
-                f"input {self._names[position]!r} of {self.table.name} is "
-                f"{self._types[position]}, "
-                f"got {found}{list(np.shape(argument))}",
-                remedy=f'Convert it with .astype("{kind}").',
-            )
+            raise self._mistyped(argument, position)
         return np.require(argument, kind, ["C", "A"]).view(np.ndarray)
-
-    def _miscounted(self, count: int) -> BindError:
-        names = ", ".join(self._names)
-        return BindError(
-            f"{self.table.name} takes {len(self._names)} arrays, got {count}",
-            remedy=f"Its inputs are {names}." if names else "It has no inputs.",
-        )
 
     def _update(
         self,
@@ -234,7 +211,8 @@ class Program:
         self._check_updated(arrays, arguments)
         places = [address(array) for array in arrays]
         if places != binding.apart:
-            binding.apart = self._parted(arrays, places)
+            self._parted(arrays, places)
+            binding.apart = [address(array) for array in arrays]
         targets = [address(arguments[position]) for position in self.updated]
         with alone(targets):
             outputs = self.launch(binding, [id(array) for array in arrays])
@@ -243,9 +221,7 @@ class Program:
                     arguments[position][...] = arrays[position]
         return outputs
 
-    def _check_updated(
-        self, arrays: Sequence[np.ndarray], arguments: Sequence[np.ndarray]
-    ) -> None:
+    def _check_updated(self, arrays: Sequence[np.ndarray], arguments: Sequence[np.ndarray]) -> None:
         """Raise BindError where results cannot be written back, or would be over one another."""
         for position in self.updated:
             argument = arguments[position]
@@ -259,29 +235,6 @@ class Program:
                 for other in self.updated:
                     if other != position and np.shares_memory(argument, arguments[other]):
                         raise self._shared(other, position)
-
-    def _shared(self, one: int, other: int) -> BindError:
-        return BindError(
-            f"{self.table.name} updates {self._names[one]!r} and {self._names[other]!r}, got one "
-            "array for both, or two that share memory",
-            remedy="Pass a copy for one of them.",
-        )
-
-    def _parted(self, arrays: list[np.ndarray], places: list[int]) -> list[int]:
-        """Copy arguments that share memory with one that is updated; return the new addresses."""
-        spans = [(place, place + array.nbytes) for place, array in zip(places, arrays)]
-        if _apart(spans, frozenset(self.updated)):
-            return places
-        for position, (start, stop) in enumerate(spans):
-            for owner in self.updated:
-                first, last = spans[owner]
-                if owner == position or start >= min(stop, last) or first >= min(stop, last):
-                    continue
-                if position in self.updated:
-                    raise self._shared(position, owner)
-                arrays[position] = arrays[position].copy()
-                break
-        return [address(array) for array in arrays]
 
     def memory_plan(self, shapes: Sequence[tuple[int, ...]]) -> MemoryPlan:
         """Return the memory plan for inputs of these shapes."""
@@ -298,52 +251,21 @@ class Program:
         if not as_they_are or any(not arrays[i].flags.writeable for i in self.updated):
             return None
         spans = [(address(array), address(array) + array.nbytes) for array in arrays]
-        if not _apart(spans, frozenset(self.updated)):
+        if not apart(spans, frozenset(self.updated)):
             return None
         return self.at(tuple(array.shape for array in arrays))
 
-    def at(self, shapes: tuple[tuple[int, ...], ...]) -> Binding:
-        """Return the program at the sizes that inputs of these shapes give."""
-        return self._bindings.get(shapes) or self._bind(shapes)
-
-    def _bind(self, key: tuple[tuple[int, ...], ...]) -> Binding:
-        sizes = bind_sizes([kind.shape for kind in self._types], key)
-        if sizes is None:
-            raise self._misfit(key)
+    def _bound(self, sizes: Mapping[str, int]) -> Binding:
         blocks, extents, costs = [], [], []
         for row in self.table.launches:
-            block, extent, cost = _launch_sizes(row, sizes)
-            blocks.append(block)
-            extents.append(extent)
+            known, extent, cost = launch_sizes(row, sizes)
+            work = max(evaluate(row.work, known), 1)
+            blocks.append((ctypes.c_int64 * max(len(known), 1))(*known.values()))
+            extents.append((extent, max(-(-CHUNK_NS // work), extent // MOST_CHUNKS, 1)))
             costs.append(cost)
-        shapes = [
-            (tuple(evaluate(d, sizes) for d in kind.shape), kind.dtype.numpy)
-            for _, kind in self.table.outputs
-        ]
-        outputs = [(allocator(shape, kind), shape, kind) for shape, kind in shapes]
+        outputs = [(allocator(shape, kind), shape, kind) for shape, kind in self._outputs(sizes)]
         parallel = any(extent > chunk for extent, chunk in extents)
-        binding = Binding(self.table.memory(sizes), blocks, extents, outputs, costs, parallel)
-        self._remember(key, binding)
-        return binding
-
-    def _remember(self, key: tuple[tuple[int, ...], ...], binding: Binding) -> None:
-        self._bindings[key] = binding
-        if len(self._bindings) > MOST_BINDINGS:
-            # Another thread may have forgotten the same one.
-            self._bindings.pop(next(iter(tuple(self._bindings))), None)
-
-    def _misfit(self, key: tuple[tuple[int, ...], ...]) -> BindError:
-        """Return the error for shapes that no values of the size variables give."""
-        inputs = list(zip(self._names, self._types, key, strict=True))
-        pairs = [
-            f"{name!r} is {kind}, got {shape}"
-            for name, kind, shape in inputs
-            if bind_sizes([kind.shape], [shape]) is None
-        ]
-        detail = "; ".join(pairs) or "sizes that must be equal differ: " + ", ".join(
-            f"{name} {shape}" for name, _, shape in inputs
-        )
-        return BindError(f"the arguments of {self.table.name} do not fit its inputs: {detail}")
+        return Binding(self.table.memory(sizes), blocks, extents, outputs, costs, parallel)
 
     def _new_arena(self, binding: Binding) -> _Arena:
         memory = np.empty(binding.plan.arena_bytes + ALIGNMENT, np.uint8)
@@ -409,7 +331,9 @@ class Program:
             status = self._walk(binding, arena, options)
         else:
             status = arena.run()
-        failure = self._failure(arena.error) if status else None
+        error, failure = arena.error, None
+        if status:
+            failure = self._failed(error.launch, error.code, tuple(error.detail))
         binding.free.append(arena)
         if failure is not None:
             raise failure
@@ -434,15 +358,6 @@ class Program:
             profile.record(self.table.name, self.table.launches, times, binding.costs)
         return int(status)
 
-    def _failure(self, error: Error) -> GraphcError:
-        row = self.table.launches[error.launch]
-        if row.check is None:
-            text = f"kernel {row.label} failed with code {error.code}"
-            return GraphcError(text, where=row.where)
-        op = REGISTRY[row.check.op]
-        failure: GraphcError = op.failure(error.code, tuple(error.detail), **row.check.attrs)
-        return failure.attach(where=row.where)
-
 
 def _stores(table: LaunchTable) -> Any:
     """Return pairs: entry of the pointer blocks, which argument's or output's address it holds."""
@@ -464,32 +379,3 @@ def _takes(array: np.ndarray, shape: tuple[int, ...], kind: np.dtype[Any]) -> bo
     wanted = USABLE | _WRITEABLE
     fits = type(array) is np.ndarray and array.shape == shape and array.dtype is kind
     return fits and array.flags.num & wanted == wanted
-
-
-def _apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:
-    """Return whether no span of addresses meets one that is updated; one sweep over all."""
-    read_stop = updated_stop = 0
-    for start, stop, position in sorted((*span, i) for i, span in enumerate(spans)):
-        if start == stop:
-            continue
-        if position in updated:
-            if start < max(read_stop, updated_stop):
-                return False
-            updated_stop = stop
-        elif start < updated_stop:
-            return False
-        else:
-            read_stop = max(read_stop, stop)
-    return True
-
-
-def _launch_sizes(
-    row: LaunchRow, sizes: Mapping[str, int]
-) -> tuple[Any, tuple[int, int], tuple[int, int]]:
-    """Return a launch's size arguments, its extent and chunk, and what it costs."""
-    known = {name: evaluate(size, sizes) for name, size in row.sizes}
-    block = (ctypes.c_int64 * max(len(known), 1))(*known.values())
-    extent = evaluate(row.extent, known)
-    work = max(evaluate(row.work, known), 1)
-    cost = evaluate(row.cost.flops, known), evaluate(row.cost.n_bytes, known)
-    return block, (extent, max(-(-CHUNK_NS // work), extent // MOST_CHUNKS, 1)), cost

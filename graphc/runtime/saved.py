@@ -8,7 +8,7 @@ holds, is a miss. Tables are read and written by `graphc.ir.table`; nothing in t
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache as remember
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ from graphc.codegen.cpu import host_target
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
-from graphc.ir.table import read_tables, write_tables
+from graphc.ir.table import LaunchTable, read_tables, write_tables
+from graphc.ir.target import Target
+from graphc.runtime.device_program import DeviceProgram
 from graphc.runtime.program import Program
 
 _MAKERS = ("ir", "passes", "codegen")
 """The rooms whose source decides what a graph becomes."""
 
 
-def key_of(graph: Graph, *more: str) -> str | None:
+def key_of(graph: Graph, *more: str, target: Target | None = None) -> str | None:
     """Return the key of what is compiled from a graph; None without a cache, or without a text.
 
     Parameters
@@ -37,6 +39,8 @@ def key_of(graph: Graph, *more: str) -> str | None:
         As traced, before any pass.
     *more : str
         What else decides, such as the inputs to differentiate by.
+    target : Target, optional
+        By default the CPU.
     """
     if not config.current().cache:
         return None
@@ -46,7 +50,7 @@ def key_of(graph: Graph, *more: str) -> str | None:
         return None
     files = "\n".join(_files(graph))  # the text has them without their folders
     options = config.current()
-    chosen = repr(host_target()), options.engine, f"winograd={options.winograd}"
+    chosen = repr(target or host_target()), options.engine, f"winograd={options.winograd}"
     return cache.key_of("program", text, files, *chosen, versions(options.engine), *more)
 
 
@@ -68,10 +72,19 @@ def versions(engine: str) -> str:
     return cache.key_of(compiler.versions(engine), np.__version__, networkx, *sources)
 
 
-def load(key: str | None) -> tuple[list[Program], Any] | None:
+def load(
+    key: str | None, loaded: Callable[[LaunchTable], Any] = Program.loaded
+) -> tuple[list[Any], Any] | None:
     """Return the programs and notes that were saved under a key, or None.
 
     With the option ``verify`` there is never anything: what is to be checked must be made.
+
+    Parameters
+    ----------
+    key : str or None
+    loaded : callable
+        Returns the program of a table, or None if one of its kernels is gone; by default for the
+        CPU.
     """
     if key is None or config.current().verify:
         return None
@@ -84,7 +97,7 @@ def load(key: str | None) -> tuple[list[Program], Any] | None:
         return None
     programs = []
     for table in tables:
-        program = Program.loaded(table)
+        program = loaded(table)
         if program is None:
             return None
         programs.append(program)
@@ -92,7 +105,7 @@ def load(key: str | None) -> tuple[list[Program], Any] | None:
     return programs, notes
 
 
-def save(key: str | None, programs: Sequence[Program], notes: Any = None) -> None:
+def save(key: str | None, programs: Sequence[Program | DeviceProgram], notes: Any = None) -> None:
     """Keep programs, and notes that JSON can hold, for the next process."""
     if key is None:
         return

@@ -76,7 +76,7 @@ CASES = [
      lambda: sym.BatchNorm(sym.var("x"), name="bn").bind(CPU, {"bn_moving_var": X})),
     (BindError, ["two different variables are called 'x'", "one sym.var for both"],
      lambda: (sym.var("x") + sym.var("x")).bind(CPU, x=X)),
-    (DeviceError, ["gpu(0)", "graphc.cpu()"], lambda: layer().bind(graphc.gpu(0), [X, W, B])),
+    (DeviceError, ["gpu(99)", "graphc.cpu()"], lambda: layer().bind(graphc.gpu(99), [X, W, B])),
     (BindError, ["shape of 'data' does not follow", "simple_bind(..., data=(...))"],
      lambda: layer().simple_bind(CPU)),
     (BindError, ["no argument 'dat'. Did you mean 'data'?"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -21,10 +20,9 @@ from graphc.ir.parser import parse_graph
 from graphc.ir.printer import print_graph
 from graphc.ir.types import TensorType, as_dtype, int64, tensor_type
 from graphc.ir.verify import verify
-from graphc.passes import manager
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fuse import fuse
-from graphc.passes.manager import GRAPH_PASSES, compile_graph, run_graph_passes
+from graphc.passes.manager import GRAPH_PASSES, compile_graph
 from graphc.passes.memory import storage
 from graphc.passes.row_updates import row_updates
 from graphc.runtime.program import Program
@@ -108,8 +106,8 @@ def arrays_of(graph: Graph, count: int, low: int = 0, high: int = ROWS) -> list[
 def run(graph: Graph, given: list[np.ndarray], by_rows: bool = True) -> list[np.ndarray]:
     """Return the outputs of a run, and what the tables are after it."""
     arrays = [a.copy() for a in given]
-    passes = GRAPH_PASSES if by_rows else tuple(p for p in GRAPH_PASSES if p is not row_updates)
-    with mock.patch.object(manager, "run_graph_passes", partial(run_graph_passes, passes=passes)):
+    passes = tuple(p for p in GRAPH_PASSES["cpu"] if by_rows or p is not row_updates)
+    with mock.patch.dict(GRAPH_PASSES, cpu=passes):
         plan = compile_graph(graph, host_target())
     return [*Program(plan)(arrays), *arrays[2:-1]]
 

@@ -21,7 +21,7 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.operand import REGISTRY
 from graphc.ir.types import TensorType, as_dtype
 from graphc.passes.manager import compile_graph
-from graphc.runtime import profile
+from graphc.runtime import bound, profile
 from graphc.runtime import program as runtime
 from graphc.runtime.locks import BufferLocks
 from graphc.runtime.program import Program, address
@@ -141,7 +141,7 @@ def test_other_sizes_compile_nothing(double: Program) -> None:
         (y,) = double([np.ones((rows, 4), np.float32)])
         assert y.shape == (rows, 4) and y[-1, -1] == 2
     assert counters.stats()["kernels_compiled"] == before
-    assert len(double._bindings) <= runtime.MOST_BINDINGS
+    assert len(double._bindings) <= bound.MOST_BINDINGS
 
 
 # -- errors ----------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_the_sweep_finds_what_comparing_all_pairs_finds(seed: int) -> None:
             for j in range(5)
             if i != j
         )
-        assert runtime._apart(spans, chosen) is not meeting
+        assert bound.apart(spans, chosen) is not meeting
 
 
 def test_swapped_inputs() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from graphc.errors import ArgumentError, DTypeError, no_attribute, scope, scoped, user_location
-from graphc.frontend.array import Array
+from graphc.frontend.array import Array, common
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
 from graphc.frontend.gluon.arguments import (
     check_keywords,
@@ -17,9 +17,15 @@ from graphc.frontend.gluon.arguments import (
     wrong_inputs,
 )
 from graphc.frontend.gluon.completions import Completed
+from graphc.frontend.gluon.input_shapes import elsewhere
 from graphc.frontend.gluon.naming import NameScope
 from graphc.frontend.gluon.parameter import Parameter
-from graphc.frontend.gluon.parameter_dict import ParameterDict, load_values, strip_kind
+from graphc.frontend.gluon.parameter_dict import (
+    ParameterDict,
+    load_values,
+    shared_too,
+    strip_kind,
+)
 from graphc.frontend.gluon.summary import summary
 from graphc.frontend.tracer import Trace, current_trace, tracing
 from graphc.frontend.tree import flatten, unflatten
@@ -270,7 +276,8 @@ class Block:
         ----------
         init : Initializer or str, optional
             For Parameters without an initializer of their own; by default ``Uniform(0.07)``.
-        ctx : Context, optional
+        ctx : Context or list of Context, optional
+            By default the current one.
         verbose : bool
             Without meaning.
         force_reinit : bool
@@ -287,7 +294,7 @@ class Block:
         self.collect_params().setattr(name, value)
 
     def reset_ctx(self, ctx: Any) -> None:
-        """Move all Parameters to a device."""
+        """Move all Parameters to a device, or to each of a list."""
         self.collect_params().reset_ctx(ctx)
 
     def cast(self, dtype: Any) -> None:
@@ -333,7 +340,7 @@ class Block:
             if deduplicate and id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            arrays[name] = parameter.current_array()._array
+            arrays[name] = parameter.values()
         save_arrays(filename, arrays)
 
     def load_parameters(
@@ -345,7 +352,8 @@ class Block:
         Parameters
         ----------
         filename : path-like
-        ctx : Context, optional
+        ctx : Context or list of Context, optional
+            Where to put them; by default where they are.
         allow_missing, ignore_extra : bool
             Accept that the file lacks, or has more than, what the network needs.
         cast_dtype : bool
@@ -373,9 +381,9 @@ class Block:
             wanted = full
             arrays = {n if n in full else self.prefix + n: a for n, a in arrays.items()}
         else:
-            arrays = _shared_too(names, arrays)
+            arrays = shared_too(names, arrays)
         load_values(
-            filename, wanted, arrays, allow_missing, ignore_extra, cast_dtype, dtype_source
+            filename, wanted, arrays, allow_missing, ignore_extra, cast_dtype, dtype_source, ctx
         )
 
     save_params, load_params = save_parameters, load_parameters
@@ -401,7 +409,12 @@ class Block:
             for hook in tuple(self._pre_hooks):
                 hook(self, args)
             try:
-                result = self._compute(args, kwargs)
+                device = elsewhere(args, kwargs)
+                if device is None:
+                    result = self._compute(args, kwargs)
+                else:
+                    with device:
+                        result = self._compute(args, kwargs)
             except BaseException as error:
                 if not inner:
                     Completed.undo()
@@ -457,7 +470,7 @@ class Block:
         if not any(parameter.deferred for parameter in parameters):
             return
         leaves, structure = flatten((args, kwargs), lambda x: isinstance(x, Array))
-        trace = Trace()
+        trace = Trace(common(leaves, "input"))
         with solving(trace.solver), tracing(trace):
             handles = [
                 a.tracer_class.wrap(placeholder(f"x{i}", a.type)) for i, a in enumerate(leaves)
@@ -478,13 +491,3 @@ class Block:
 
 def _indented(text: str) -> str:
     return text.replace("\n", "\n  ")
-
-
-def _shared_too(names: dict[str, Parameter], arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return arrays with those of shared Parameters under each of their names."""
-    found = dict(arrays)
-    stored = {id(names[name]): name for name in arrays if name in names}
-    for name, parameter in names.items():
-        if name not in found and id(parameter) in stored:
-            found[name] = arrays[stored[id(parameter)]]
-    return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, user_location
 from graphc.frontend.array import Array
+from graphc.frontend.memory import on_host, overwrite
 from graphc.frontend.ndarray import NDArray
 
 
@@ -67,6 +68,14 @@ def split_and_load(
     Returns
     -------
     list of NDArray
+
+    Examples
+    --------
+    >>> import graphc
+    >>> from graphc import gluon, nd
+    >>> parts = gluon.utils.split_and_load(nd.arange(4), [graphc.cpu(0), graphc.cpu(1)])
+    >>> [(part.asnumpy().tolist(), part.context) for part in parts]
+    [([0.0, 1.0], cpu(0)), ([2.0, 3.0], cpu(1))]
     """
     array = data if isinstance(data, Array) else NDArray(np.ascontiguousarray(data))
     contexts = list(ctx_list) if isinstance(ctx_list, (list, tuple)) else [ctx_list]
@@ -82,7 +91,7 @@ def clip_global_norm(
     Parameters
     ----------
     arrays : list of NDArray
-        Gradients: ``[p.grad() for p in net.collect_params().values()]``.
+        Gradients: ``[p.grad() for p in net.collect_params().values()]``; of any devices.
     max_norm : float
     check_isfinite : bool
         Warn where the norm is not finite.
@@ -96,7 +105,7 @@ def clip_global_norm(
         raise ArgumentError("clip_global_norm got no arrays", where=user_location())
     total = 0.0
     for array in arrays:
-        flat = np.ravel(array._array).astype(np.float64)
+        flat = np.ravel(on_host(array._array)).astype(np.float64)
         total += float(flat @ flat)
     norm = math.sqrt(total)
     if check_isfinite and not math.isfinite(norm):
@@ -104,6 +113,7 @@ def clip_global_norm(
     scale = max_norm / (norm + 1e-8)
     if scale < 1.0 and math.isfinite(norm):
         for array in arrays:
-            array._array[...] *= array._array.dtype.type(scale)
+            values = on_host(array._array)
+            overwrite(array._array, values * values.dtype.type(scale))
             array._storage.touch()
     return norm

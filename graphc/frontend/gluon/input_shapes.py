@@ -1,14 +1,15 @@
-"""What Blocks are called with: as arrays, their sizes, sizes that do not fit."""
+"""What Blocks are called with: as arrays, their device, their sizes, sizes that do not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import ShapeError, user_location
 from graphc.frontend.array import Array
+from graphc.frontend.context import Context, current_context
 from graphc.frontend.ops.operator import as_operand, dims
 from graphc.frontend.tree import flatten, unflatten
 from graphc.ir.sizes import known_size
@@ -21,6 +22,27 @@ def as_arrays(tree: Any) -> Any:
     if not any(isinstance(leaf, np.ndarray) for leaf in leaves):
         return tree
     return unflatten(structure, [x if isinstance(x, Array) else as_operand(x) for x in leaves])
+
+
+def elsewhere(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Context | None:
+    """Return the device of the first input that is on one, or None where it is the current one.
+
+    A Block runs with that as the current one: it says which array of a Parameter is meant, and
+    where ``forward`` makes new arrays.
+    """
+    found = _first_device(args) or (_first_device(kwargs.values()) if kwargs else None)
+    return None if found is current_context() else found
+
+
+def _first_device(inputs: Iterable[Any]) -> Context | None:
+    for x in inputs:
+        if isinstance(x, Array):
+            found = x._storage.context
+        else:
+            found = _first_device(x) if isinstance(x, (list, tuple)) else None
+        if found is not None:
+            return found
+    return None
 
 
 def sizes(x: Any) -> tuple[int, ...]:

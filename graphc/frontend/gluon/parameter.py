@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,27 @@ import numpy as np
 from graphc.errors import (
     ArgumentError,
     AutogradError,
-    DeferredInitializationError,
+    GraphcError,
     Location,
     ShapeError,
-    UninitializedError,
     nearest,
     user_location,
 )
-from graphc.frontend import context as devices
 from graphc.frontend import initializer as initializers
-from graphc.frontend.array import Array, Writes
+from graphc.frontend.array import Array, Storage, Writes
 from graphc.frontend.autograd import pause
-from graphc.frontend.context import Context
+from graphc.frontend.context import HOST, Context, memory_of
 from graphc.frontend.gluon.completions import Completed
+from graphc.frontend.gluon.placement import (
+    Place,
+    devices_of,
+    gathered,
+    not_there,
+    spread,
+    unreadable,
+)
 from graphc.frontend.initializer import InitDesc
+from graphc.frontend.memory import copied, filled, on_host, overwrite
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.symbol.functions import var
 from graphc.frontend.tracer import current_trace, tracing
@@ -50,16 +57,17 @@ def composing() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An initialization that waits for the shape: how to do it, and with which random key."""
+    """An initialization that waits for the shape: how to do it, where, with which random key."""
 
     init: Any
     default: Any
     key: int
     shape: tuple[int, ...] | None
+    devices: tuple[Context, ...]
 
 
 class Parameter:
-    """An array that a Block computes with and a Trainer updates.
+    """An array that a Block computes with and a Trainer updates, on one device or several.
 
     Parameters
     ----------
@@ -108,11 +116,11 @@ class Parameter:
         self._differentiable = differentiable
         self._shape = None if shape is None else _sizes(shape)
         self._dtype = as_dtype("float32" if dtype is None else dtype)
-        self._data: NDArray | None = None
+        self._arrays: dict[Context, NDArray] = {}
+        self._read: dict[Context, int] = {}
         self._pending: _Pending | None = None
         self._variable: Any = None
         self._grad_req = "null"
-        self._read_version = 0
         self.grad_req = grad_req
 
     def __repr__(self) -> str:
@@ -157,8 +165,7 @@ class Parameter:
         request = request if self._differentiable else "null"
         if request != self._grad_req:
             self._grad_req = request
-            if self._data is not None:
-                self._attach_grad()
+            self._attach_grad()
 
     @property
     def shape_known(self) -> bool:
@@ -168,12 +175,19 @@ class Parameter:
     @property
     def deferred(self) -> bool:
         """Whether it was initialized before its shape was known, which it still is not."""
-        return self._pending is not None and self._data is None
+        return self._pending is not None and not self._arrays
 
     @property
     def initialized(self) -> bool:
         """Whether there is an array."""
-        return self._data is not None
+        return bool(self._arrays)
+
+    @property
+    def devices(self) -> tuple[Context, ...]:
+        """The devices that it has an array on, before that those it will be made on."""
+        if self._arrays or self._pending is None:
+            return tuple(self._arrays)
+        return self._pending.devices
 
     # -- making the array ----------------------------------------------------------------------
 
@@ -188,6 +202,8 @@ class Parameter:
         init : Initializer or str, optional
             Before the Parameter's own ``init`` and ``default_init``.
         ctx : Context or list of Context, optional
+            By default the current one. On each device of a list there is an array of its own with
+            the same values.
         default_init : Initializer or str, optional
             By default ``Uniform(0.07)``.
         force_reinit : bool
@@ -198,19 +214,20 @@ class Parameter:
         ArgumentError
             When the shape is not known and deferring was not allowed.
         """
-        if self._data is not None and not force_reinit:
+        if self._arrays and not force_reinit:
             return
-        one_device(ctx)
+        devices = devices_of(ctx)
         # The key is drawn now: when the shape becomes known does not change the numbers.
         key = int(host_generator().integers(1 << 63))
         given = init if init is not None else self.init
         pending = _Pending(
-            None if given is None else _created(given), _created(default_init), key, self._shape
-        )
+            None if given is None else _created(given), _created(default_init), key, self._shape,
+            devices,
+        )  # fmt: skip
         if self.shape_known:
             self._make(pending)
         elif self.allow_deferred_init:
-            self._data, self._pending = None, pending
+            self._arrays, self._pending = {}, pending
             Writes.note()
         else:
             raise ArgumentError(
@@ -221,7 +238,7 @@ class Parameter:
 
     def finish_deferred(self) -> None:
         """Make the array of a deferred initialization whose shape has become known."""
-        if self._pending is not None and self._data is None:
+        if self._pending is not None and not self._arrays:
             if not self.shape_known:
                 raise self._unreadable()
             Completed.note(self, self._pending)
@@ -229,7 +246,7 @@ class Parameter:
 
     def defer_again(self, pending: _Pending) -> None:
         """Go back to waiting for a shape: what told it was a mistake."""
-        self._data, self._pending, self._shape = None, pending, pending.shape
+        self._arrays, self._pending, self._shape = {}, pending, pending.shape
         Writes.note()
 
     def _make(self, pending: _Pending) -> None:
@@ -240,46 +257,53 @@ class Parameter:
         explicit = pending.init is not None
         desc = InitDesc(self.name, {}, pending.default, generator, explicit)
         # Initializers may be user code that computes with arrays: at once, whoever is tracing.
-        with tracing(None), pause():  # type: ignore[arg-type]
+        with tracing(None), pause(), HOST:  # type: ignore[arg-type]
             init(desc, array)
-        self._hold(array)
+        self._hold(spread(array, pending.devices))
 
-    def _hold(self, array: NDArray) -> None:
-        """Take an array for good."""
-        self._data, self._pending = array, None
+    def _hold(self, arrays: dict[Context, NDArray]) -> None:
+        """Take arrays for good."""
+        self._arrays, self._pending = arrays, None
         Writes.note()
-        self._shape = array.shape
+        self._shape = next(iter(arrays.values())).shape
         self._attach_grad()
 
     def _attach_grad(self) -> None:
-        assert self._data is not None
-        gradient = NDArray(np.zeros(self._data.shape, self._data.dtype))
-        self._data.mark(gradient, self._grad_req)
-        self._read_version = 0
+        for device, array in self._arrays.items():
+            zeros = filled(array.shape, 0, array.dtype, device)
+            array.mark(NDArray(zeros, Storage.on(device)), self._grad_req)
+        self._read = dict.fromkeys(self._arrays, 0)
 
     # -- reading and writing -------------------------------------------------------------------
 
-    def current_array(self) -> NDArray:
-        """Return the array itself, also while a function is being compiled."""
-        if self._data is None:
-            raise self._unreadable()
-        return self._data
+    def current_array(self, device: Context | None = None) -> NDArray:
+        """Return the array itself, also while a function is being compiled.
 
-    def _unreadable(self) -> UninitializedError | DeferredInitializationError:
-        if self._pending is not None:
-            return DeferredInitializationError(
-                f"parameter {self.name} has no values yet: its shape {self._shape} becomes known "
-                "when the network first sees data",
-                remedy="Call the network on a batch first, or give the layer its input size "
-                "(in_units, in_channels).",
-                where=user_location(),
-            )
-        return UninitializedError(
-            f"parameter {self.name} has not been initialized",
-            remedy="Call net.initialize() (or collect_params().initialize()) before the network "
-            "is used, once all layers are there.",
-            where=user_location(),
-        )
+        ``device`` is by default the first that it is on.
+        """
+        if not self._arrays:
+            raise self._unreadable()
+        if device is None:
+            return next(iter(self._arrays.values()))
+        found = self._arrays.get(device)
+        if found is None:
+            raise not_there(self.name, device, self._arrays)
+        return found
+
+    def place(self, ctx: Context | str | None = None) -> Place:
+        """Return the Parameter on a device: of one device that, of several the current one."""
+        if ctx is None and len(self._arrays) == 1:
+            return Place(self, next(iter(self._arrays)))
+        return Place(self, memory_of(ctx))
+
+    def values(self) -> np.ndarray:
+        """Return the values, those of the first device; means where others differ, as MXNet."""
+        if not self._arrays:
+            raise self._unreadable()
+        return gathered(self._arrays)
+
+    def _unreadable(self) -> GraphcError:
+        return unreadable(self.name, self._shape, deferred=self._pending is not None)
 
     def data(self, ctx: Any = None) -> Any:
         """Return the array; while a function is being compiled, what stands for it.
@@ -287,10 +311,13 @@ class Parameter:
         Parameters
         ----------
         ctx : Context, optional
-            The device; there is one.
+            By default the device that it is on; where it is on several, that of the Block's input
+            while one runs, else the current one.
 
         Raises
         ------
+        DeviceError
+            For a device that it is not on.
         UninitializedError
             Before ``initialize``.
         DeferredInitializationError
@@ -300,9 +327,14 @@ class Parameter:
             return self.var()
         trace = current_trace()
         if trace is None:
-            return self._data if self._data is not None else self.current_array()
-        array = self.current_array()
-        return array.tracer_class.wrap(trace.current(array, self._label(), self))
+            if ctx is None and len(self._arrays) == 1:
+                return next(iter(self._arrays.values()))
+            return self.current_array(memory_of(ctx))
+        if ctx is None and len(self._arrays) > 1:
+            ctx = trace.context
+        place = self.place(ctx)
+        array = place.current_array()
+        return array.tracer_class.wrap(trace.current(array, self._label(), place))
 
     def _label(self) -> str:
         """Return the name that graphs show: the path of the layer and the end of the name."""
@@ -312,10 +344,11 @@ class Parameter:
 
     def list_data(self) -> list[NDArray]:
         """Return the array on each device."""
-        return [self.data()]
+        self.current_array()
+        return list(self._arrays.values())
 
     def set_data(self, data: Any) -> None:
-        """Set the values, and with them a shape that was not known.
+        """Set the values on every device, and with them a shape that was not known.
 
         Raises
         ------
@@ -329,29 +362,43 @@ class Parameter:
                 f"{self._shape}",
                 where=user_location(),
             )
-        if self._data is None:
-            if self._pending is None:
-                raise self._unreadable()
-            self._hold(NDArray(np.array(values, self._dtype.numpy, order="C")))
-        else:
-            self._data._array[...] = values
-            self._data._storage.touch()
+        if self._arrays:
+            for array in self._arrays.values():
+                overwrite(array._array, values)
+                array._storage.touch()
+            return
+        if self._pending is None:
+            raise self._unreadable()
+        new = NDArray(np.array(on_host(values), self._dtype.numpy, order="C"))
+        self._hold(spread(new, self._pending.devices))
 
     def reset_ctx(self, ctx: Any) -> None:
-        """Move to another device; there is one."""
-        one_device(ctx)
+        """Move to a device, or to each of a list, with `values`; gradients become zeros."""
+        devices = devices_of(ctx)
+        if devices == self.devices:
+            return
+        if self._arrays:
+            self._hold(spread(NDArray(self.values().copy()), devices))
+        elif self._pending is not None:
+            self._pending = replace(self._pending, devices=devices)
+        else:
+            raise self._unreadable()
 
     def list_ctx(self) -> list[Context]:
         """Return the devices the array is on."""
-        if self._data is None and self._pending is None:
+        if not self._arrays and self._pending is None:
             raise self._unreadable()
-        return [devices.cpu()]
+        return list(self.devices)
 
     def cast(self, dtype: Any) -> None:
         """Convert to another element type."""
         self._dtype = as_dtype(dtype)
-        if self._data is not None:
-            self._hold(NDArray(self._data._array.astype(self._dtype.numpy)))
+        if self._arrays:
+            kind = self._dtype.numpy
+            self._hold({
+                there: NDArray(copied(on_host(a._array).astype(kind), there), Storage.on(there))
+                for there, a in self._arrays.items()
+            })  # fmt: skip
 
     def var(self) -> Any:
         """Return the Symbol that stands for this Parameter."""
@@ -365,14 +412,17 @@ class Parameter:
     # -- gradient ------------------------------------------------------------------------------
 
     def grad(self, ctx: Any = None) -> NDArray:
-        """Return the gradient, which ``backward`` writes.
+        """Return the gradient, which ``backward`` writes; ``ctx`` as of `data`.
 
         Raises
         ------
+        DeviceError
+            For a device that the Parameter is not on.
         AutogradError
             When there is none: ``grad_req`` is ``"null"``, or TrainStep fused it away.
         """
-        array = self.current_array()
+        alone = ctx is None and len(self._arrays) < 2
+        array = self.current_array() if alone else self.current_array(memory_of(ctx))
         if array._grad is None:
             raise AutogradError(
                 f"parameter {self.name} has no gradient: its grad_req is 'null'",
@@ -384,13 +434,16 @@ class Parameter:
 
     def list_grad(self) -> list[NDArray]:
         """Return the gradient on each device."""
-        return [self.grad()]
+        return [self.grad(device) for device in self._arrays] or [self.grad()]
 
-    @property
-    def fresh_grad(self) -> bool:
-        """Whether ``backward`` has written the gradient since an update used it."""
-        gradient = self.current_array()._grad
-        return gradient is not None and gradient._storage.version != self._read_version
+    def fresh_grads(self) -> list[Context]:
+        """Return the devices whose gradient ``backward`` has written since an update used it."""
+        self.current_array()
+        return [
+            device
+            for device, array in self._arrays.items()
+            if array._grad is not None and array._grad._storage.version != self._read[device]
+        ]
 
     @property
     def grad_fused(self) -> bool:
@@ -403,40 +456,23 @@ class Parameter:
 
     def use_grad(self, fused: Location | None = None) -> None:
         """Note that an update has used the gradient; ``fused``: it never reached memory."""
-        gradient = self.current_array()._grad
-        if gradient is not None:
-            self._read_version = gradient._storage.version
-        self.current_array().fuse_grad(fused)
+        for device, array in self._arrays.items():
+            if array._grad is not None:
+                self._read[device] = array._grad._storage.version
+            array.fuse_grad(fused)
 
     def zero_grad(self) -> None:
-        """Set the gradient to zeros."""
-        if self._data is None or self._data._grad is None:
+        """Set the gradient on every device to zeros."""
+        if not self._arrays or self._grad_req == "null":
             return
-        stale = not self.fresh_grad
-        self._data.zero_grad()
-        if stale:
-            self.use_grad()
+        fresh = self.fresh_grads()
+        for device, array in self._arrays.items():
+            array.zero_grad()
+            if device not in fresh and array._grad is not None:
+                self._read[device] = array._grad._storage.version
 
 
 _ENDINGS = ("running_mean", "running_var", "weight", "bias", "gamma", "beta", "alpha", "const")
-
-
-class Constant(Parameter):
-    """A Parameter that no Trainer changes.
-
-    Parameters
-    ----------
-    name : str
-    value : array
-    """
-
-    def __init__(self, name: str, value: Any) -> None:
-        values = value._array if isinstance(value, Array) else np.asarray(value, np.float32)
-        self.value = NDArray(np.array(values))
-        super().__init__(
-            name, grad_req="null", shape=values.shape, dtype=values.dtype,
-            init=initializers.Constant(values), differentiable=False,
-        )  # fmt: skip
 
 
 def _created(init: Any) -> Any:
@@ -455,21 +491,3 @@ def _fits(known: Sequence[int], new: Sequence[int]) -> bool:
     return len(known) == len(new) and all(
         a <= 0 or a == b for a, b in zip(known, new, strict=True)
     )
-
-
-def one_device(ctx: Any) -> Context:
-    """Return the one device of a context argument.
-
-    Raises
-    ------
-    ArgumentError
-        For a list of several.
-    """
-    given = list(ctx) if isinstance(ctx, (list, tuple)) else [ctx]
-    if len(set(given)) > 1:
-        raise ArgumentError(
-            f"a network can be on one device, got {', '.join(map(str, given))}",
-            remedy="Pass one context; its threads share the work (graphc.options(threads=...)).",
-            where=user_location(),
-        )
-    return devices.usable(given[0] if given else None)

@@ -8,7 +8,9 @@ from typing import Any
 
 from graphc.errors import ArgumentError, FileFormatError, UnknownNameError, nearest, user_location
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
-from graphc.frontend.gluon.parameter import Constant, Parameter
+from graphc.frontend.gluon.constant import Constant
+from graphc.frontend.gluon.parameter import Parameter
+from graphc.frontend.gluon.placement import devices_of
 
 
 class ParameterDict(Mapping[str, Parameter]):
@@ -157,7 +159,7 @@ class ParameterDict(Mapping[str, Parameter]):
             parameter.zero_grad()
 
     def reset_ctx(self, ctx: Any) -> None:
-        """Move every Parameter to a device."""
+        """Move every Parameter to a device, or to each of a list."""
         for parameter in self.values():
             parameter.reset_ctx(ctx)
 
@@ -184,7 +186,7 @@ class ParameterDict(Mapping[str, Parameter]):
         save_arrays(
             filename,
             {
-                p.name.removeprefix(strip_prefix): p.current_array()._array
+                p.name.removeprefix(strip_prefix): p.values()
                 for p in self.values()
             },
         )
@@ -194,14 +196,14 @@ class ParameterDict(Mapping[str, Parameter]):
         ignore_extra: bool = False, restore_prefix: str = "", cast_dtype: bool = False,
         dtype_source: str = "current",
     ) -> None:  # fmt: skip
-        """Read values written by ``save``."""
+        """Read values written by ``save``, onto ``ctx`` or where the Parameters are."""
         loaded = load_arrays(filename)
         if not isinstance(loaded, dict):
             raise FileFormatError(f"{filename}: has no names", where=user_location())
         named = {restore_prefix + strip_kind(name): array for name, array in loaded.items()}
         load_values(
             filename, {p.name: p for p in self.values()}, named, allow_missing, ignore_extra,
-            cast_dtype, dtype_source,
+            cast_dtype, dtype_source, ctx,
         )  # fmt: skip
 
 
@@ -210,11 +212,23 @@ def strip_kind(name: str) -> str:
     return name[4:] if name.startswith(("arg:", "aux:")) else name
 
 
+def shared_too(names: Mapping[str, Parameter], arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return arrays with those of shared Parameters under each of their names."""
+    found = dict(arrays)
+    stored = {id(names[name]): name for name in arrays if name in names}
+    for name, parameter in names.items():
+        if name not in found and id(parameter) in stored:
+            found[name] = arrays[stored[id(parameter)]]
+    return found
+
+
 def load_values(
     filename: Any, parameters: Mapping[str, Parameter], arrays: Mapping[str, Any],
-    allow_missing: bool, ignore_extra: bool, cast_dtype: bool, dtype_source: str,
+    allow_missing: bool, ignore_extra: bool, cast_dtype: bool, dtype_source: str, ctx: Any = None,
 ) -> None:  # fmt: skip
     """Set Parameters to arrays of a file; nothing is changed where something does not fit.
+
+    Those that are on other devices than ``ctx`` move there.
 
     Raises
     ------
@@ -226,6 +240,8 @@ def load_values(
             f"dtype_source must be 'current' or 'saved', got {dtype_source!r}",
             where=user_location(),
         )
+    if ctx is not None:
+        devices_of(ctx)
     missing = [name for name in parameters if name not in arrays]
     extra = [name for name in arrays if name not in parameters]
     if missing and not allow_missing:
@@ -243,7 +259,9 @@ def load_values(
             parameter.cast(arrays[name].dtype)
         if not parameter.initialized and not parameter.deferred:
             parameter.shape = arrays[name].shape
-            parameter.initialize()
+            parameter.initialize(ctx=ctx)
+        elif ctx is not None:
+            parameter.reset_ctx(ctx)
         parameter.set_data(arrays[name])
 
 

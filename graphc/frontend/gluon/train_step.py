@@ -9,6 +9,7 @@ from graphc.errors import ArgumentError, AutogradError, user_location
 from graphc.frontend.array import Array, mode
 from graphc.frontend.gluon.block import Block, Changes
 from graphc.frontend.gluon.input_shapes import as_arrays
+from graphc.frontend.gluon.placement import shown
 from graphc.frontend.gluon.trainer import Plan, Trainer
 from graphc.frontend.jit import Jit
 from graphc.frontend.traced import Traced
@@ -158,6 +159,14 @@ class TrainStep:
         """Count a step; return its program, the rates it is told, which Parameters it trains."""
         trainer = self.trainer
         indices = self._trained()
+        devices = trainer.devices(indices)
+        if len(devices) > 1:
+            raise ArgumentError(
+                f"TrainStep is one program on one device, the Parameters are on {shown(devices)}",
+                remedy="On several devices use autograd.record(), backward() and trainer.step(), "
+                "or net.reset_ctx() to one of them.",
+                where=user_location(),
+            )
         size = self._batch_size(inputs) if batch_size is None else batch_size
         plan, rates = trainer.rates(indices, trainer.rescale(size))
         program = self._programs.get((plan, len(inputs)))
@@ -198,7 +207,8 @@ class TrainStep:
         heads, _ = flatten(loss, lambda x: isinstance(x, Tracer))
         heads = [h._value for h in heads if isinstance(h, Tracer)]
         parameters = [self.trainer.parameter(entry[0]) for entry in plan.entries]
-        wrt = [trace.capture(p.current_array(), p.name, p) for p in parameters]
+        places = [p.place() for p in parameters]
+        wrt = [trace.capture(p.current_array(), p.parameter.name, p) for p in places]
         ones = [full_like(h, 1.0) for h in heads]
         found = gradients(heads, ones, wrt)
         missing = [p.name for p, g in zip(parameters, found, strict=True) if g is None]

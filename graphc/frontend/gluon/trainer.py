@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +11,22 @@ import numpy as np
 
 from graphc.errors import ArgumentError, AutogradError, FileFormatError, scope, user_location
 from graphc.frontend import optimizer as optimizers
-from graphc.frontend.array import Array
+from graphc.frontend.array import Array, Storage, Unplaced
 from graphc.frontend.autograd import pause
+from graphc.frontend.context import Context
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
+from graphc.frontend.gluon.allreduce import (
+    check_store,
+    same_devices,
+    share_first,
+    sum_gradients,
+    summed,
+)
 from graphc.frontend.gluon.parameter import Parameter
+from graphc.frontend.gluon.placement import Place, shown
+from graphc.frontend.gluon.trainer_states import parsed_states
 from graphc.frontend.jit import Jit
+from graphc.frontend.memory import on_host, placed
 from graphc.frontend.optimizer.base import Optimizer, apply_update, in_rows
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
 from graphc.ir.ops.basic import cast
@@ -25,12 +35,12 @@ from graphc.ir.ops.basic import cast
 class _Gradient:
     """The gradient of a Parameter as an implicit input: its array may be replaced."""
 
-    def __init__(self, parameter: Parameter) -> None:
-        self._parameter = parameter
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def current_array(self) -> Array:
         """Return the gradient's array."""
-        return self._parameter.grad()
+        return self._place.parameter.grad(self._place.device)  # type: ignore[no-any-return]
 
 
 class _Scalars:
@@ -45,7 +55,9 @@ class _Scalars:
         if len(last) != len(numbers):
             last = [(None, None)] * len(numbers)
         self._last = last = [
-            known if known[0] == number else (number, Array(np.array(number, np.float64)))
+            known
+            if known[0] == number
+            else (number, Array(np.array(number, np.float64), Unplaced()))
             for number, known in zip(numbers, last)
         ]
         return [array for _, array in last]
@@ -72,7 +84,10 @@ class Plan:
 
 
 class Trainer:
-    """Applies an optimizer to Parameters.
+    """Applies an optimizer to Parameters, on one device or on several.
+
+    On several, ``step`` sums the gradients over the devices, updates on the first and gives the
+    others the new values: they stay equal bit for bit, and the optimizer has one state.
 
     Parameters
     ----------
@@ -81,8 +96,15 @@ class Trainer:
     optimizer : str or Optimizer
     optimizer_params : dict, optional
         Arguments of the optimizer.
-    kvstore, compression_params, update_on_kvstore
-        Accepted as MXNet's; there is one device.
+    kvstore : {"device", "local", ...} or None
+        Names of MXNet's for sums over the devices of one machine; all mean the same.
+    compression_params, update_on_kvstore
+        Accepted as MXNet's, without meaning.
+
+    Raises
+    ------
+    ArgumentError
+        For a ``kvstore`` over several machines.
 
     Examples
     --------
@@ -100,6 +122,7 @@ class Trainer:
         optimizer_params: dict[str, Any] | None = None, kvstore: Any = "device",
         compression_params: Any = None, update_on_kvstore: bool | None = None,
     ) -> None:  # fmt: skip
+        check_store(kvstore)
         self._params = _parameters(params)
         self.optimizer = optimizers.create(optimizer, **(optimizer_params or {}))
         self.optimizer.param_dict = dict(enumerate(self._params))
@@ -137,25 +160,59 @@ class Trainer:
         AutogradError
             When there is a Parameter with such a gradient.
         """
-        self.update(batch_size, ignore_stale_grad)
+        indices = self._with_fresh_gradients(ignore_stale_grad)
+        self._allreduce(indices)
+        self._update(indices, batch_size)
 
     def allreduce_grads(self) -> None:
-        """Do nothing: there is one device."""
+        """Set each gradient to its sum over the devices, on all of them; see ``update``."""
+        self._allreduce(range(len(self._params)))
+
+    def _allreduce(self, indices: Iterable[int]) -> None:
+        for parameter in map(self._params.__getitem__, indices):
+            if len(parameter.devices) > 1 and parameter.grad_req != "null":
+                sum_gradients(parameter)
 
     def update(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
-        """Update all Parameters, as ``step``."""
+        """Update all Parameters by gradients that are summed already.
+
+        ``allreduce_grads``, what is done to the gradients, and ``update`` are a ``step``.
+
+        Raises
+        ------
+        AutogradError
+            As ``step``, and where the gradients of the devices are not equal.
+        """
         indices = self._with_fresh_gradients(ignore_stale_grad)
+        apart = [p for p in map(self._params.__getitem__, indices) if not summed(p)]
+        if apart:
+            raise AutogradError(
+                f"the gradients of parameter {apart[0].name} on {shown(apart[0].devices)} differ: "
+                "update() takes them as summed",
+                remedy="Call trainer.step(), or trainer.allreduce_grads() before update().",
+                where=user_location(),
+            )
+        self._update(indices, batch_size)
+
+    def _update(self, indices: Sequence[int], batch_size: float) -> None:
         if not indices:
             return
+        devices = self.devices(indices)
         plan, rates = self.rates(indices, self.rescale(batch_size))
         program = self._programs.get(plan)
         if program is None:
             program = Jit(partial(self._traced_update, plan), "trainer_update")
             program = self._programs.setdefault(plan, program)
-        with pause():
+        with pause(), devices[0]:
             program(*rates)
-        for index in indices:
-            self._params[index].use_grad()
+        for parameter in map(self._params.__getitem__, indices):
+            if len(devices) > 1:
+                share_first(parameter)
+            parameter.use_grad()
+
+    def devices(self, indices: Iterable[int]) -> tuple[Context, ...]:
+        """Return the devices that Parameters are on; an error where these are not the same."""
+        return same_devices([self._params[index] for index in indices])
 
     def rates(self, indices: Sequence[int], rescale: float) -> tuple[Plan, list[Array]]:
         """Count an update of Parameters; return its plan, and the numbers that it is told.
@@ -219,9 +276,13 @@ class Trainer:
         stale: list[int] = []
         for index, parameter in enumerate(self._params):
             if parameter.grad_req != "null":
-                (found if parameter.fresh_grad else stale).append(index)
+                fresh = len(parameter.fresh_grads())
+                if fresh == len(parameter.devices) or (fresh and ignore_stale_grad):
+                    found.append(index)
+                else:
+                    stale.append(index)
         if stale and not ignore_stale_grad:
-            names = ", ".join(self._params[i].name for i in stale[:5])
+            names = ", ".join(map(self._stale, stale[:5]))
             raise AutogradError(
                 f"backward has not written the gradient of {len(stale)} parameters since the last "
                 f"step: {names}{', ...' if len(stale) > 5 else ''}",
@@ -231,27 +292,39 @@ class Trainer:
             )
         return found
 
+    def _stale(self, index: int) -> str:
+        """Return the name of a Parameter, with the devices where its gradient is not new."""
+        parameter = self._params[index]
+        fresh = parameter.fresh_grads()
+        without = [device for device in parameter.devices if device not in fresh]
+        return f"{parameter.name} on {shown(without)}" if fresh else parameter.name
+
     def state(self, index: int) -> tuple[Array, ...]:
         """Return the optimizer's state of a Parameter, made when it is first asked for."""
         if index not in self._states:
-            self._states[index] = tuple(Array(s) for s in self._first_state(index))
+            self._states[index] = self._placed(index, self._first_state(index))
         return self._states[index]
 
+    def _placed(self, index: int, states: Iterable[np.ndarray]) -> tuple[Array, ...]:
+        """Return new states as arrays on the device where their Parameter is updated."""
+        there = self._params[index].devices[0]
+        return tuple(Array(placed(state, there), Storage.on(there)) for state in states)
+
     def _first_state(self, index: int) -> list[np.ndarray]:
-        weight = self._params[index].current_array()._array
+        weight = on_host(self._params[index].current_array()._array)
         # Optimizers may be user code that computes with arrays: at once, whoever is tracing.
         with tracing(None), pause():  # type: ignore[arg-type]
             made = self.optimizer.init_state(weight)
         return [np.array(getattr(state, "_array", state), order="C") for state in made]
 
     def _fitted_state(self, index: int) -> tuple[Array, ...]:
-        """Return the state with the types that it needs now: the Parameter may have been cast."""
-        found = self.state(index)
+        """Return the state as it is needed now: the Parameter may have been cast or moved."""
+        found, there = self.state(index), self._params[index].devices[0]
         kinds = [state.dtype for state in self._first_state(index)]
-        if [state._array.dtype for state in found] != kinds:
-            found = tuple(
-                Array(state._array.astype(kind)) for state, kind in zip(found, kinds, strict=True)
-            )
+        moved = any(state._storage.context is not there for state in found)
+        if moved or [state._array.dtype for state in found] != kinds:
+            pairs = zip(found, kinds, strict=True)
+            found = self._placed(index, [on_host(s._array).astype(kind) for s, kind in pairs])
             self._states[index] = found
         return found
 
@@ -260,11 +333,9 @@ class Trainer:
         assert trace is not None
         gradients = {}
         for index, *_ in plan.entries:
-            parameter = self._params[index]
-            source = _Gradient(parameter)
-            gradients[index] = Tracer(
-                trace.current(parameter.grad(), f"grad.{parameter.name}", source)
-            )
+            source = _Gradient(self._params[index].place())
+            name = f"grad.{self._params[index].name}"
+            gradients[index] = Tracer(trace.current(source.current_array(), name, source))
         self.trace_update(trace, plan.entries, rates, gradients)
 
     def trace_update(
@@ -293,8 +364,9 @@ class Trainer:
     ) -> None:
         """Add the update of one Parameter and its states to a trace."""
         parameter = self._params[index]
-        array, states = parameter.current_array(), self._fitted_state(index)
-        weight = Tracer(trace.current(array, parameter.name, parameter))
+        place, states = parameter.place(), self._fitted_state(index)
+        array = place.current_array()
+        weight = Tracer(trace.current(array, parameter.name, place))
         labels = [f"state{n}.{parameter.name}" for n in range(len(states))]
         held = tuple(
             Tracer(trace.current(state, label, _State(self, index, n)))
@@ -304,7 +376,7 @@ class Trainer:
         if parameter.grad_stype == "row_sparse" and self.optimizer.lazy_update:
             new = in_rows(gradient, new, weight)
             changed = tuple(map(partial(in_rows, gradient), changed, held))
-        trace.update(array, _cast(new, array), parameter.name, parameter)
+        trace.update(array, _cast(new, array), parameter.name, place)
         if len(changed) != len(states):
             raise ArgumentError(
                 f"{type(self.optimizer).__name__}.update returned {len(changed)} states, "
@@ -327,7 +399,7 @@ class Trainer:
     def save_states(self, fname: Any) -> None:
         """Write the optimizer's states and step numbers."""
         arrays = {
-            f"{index}.{place}": state._array
+            f"{index}.{place}": on_host(state._array)
             for index, states in sorted(self._states.items())
             for place, state in enumerate(states)
         }
@@ -344,7 +416,7 @@ class Trainer:
         FileFormatError
             When the file does not fit these Parameters and this optimizer; nothing was changed.
         """
-        states, counts, num_update = _parsed_states(fname, load_arrays(fname))
+        states, counts, num_update = parsed_states(fname, load_arrays(fname))
         checked = {index: self._checked_states(fname, index, states[index]) for index in states}
         self._states = checked
         self.optimizer.counts = counts
@@ -360,37 +432,8 @@ class Trainer:
                 remedy="The file is of another network or another optimizer.",
                 where=user_location(),
             )
-        return tuple(
-            Array(np.array(a, e.dtype)) for a, e in zip(given, expected, strict=True)
-        )
-
-
-# A number of a Parameter and of its state, or of whose updates are counted.
-_STATE_NAME = re.compile(r"(count|[0-9]{1,9})\.([0-9]{1,9})")
-
-
-def _parsed_states(
-    fname: Any, loaded: Any
-) -> tuple[dict[int, list[np.ndarray]], dict[int, int], int]:
-    """Return the states of each Parameter, the numbers of its updates, and the largest of them."""
-    misfit = FileFormatError(f"{fname}: is no file of optimizer states", where=user_location())
-    if not isinstance(loaded, dict) or "num_update" not in loaded:
-        raise misfit
-    states: dict[int, dict[int, np.ndarray]] = {}
-    numbers: dict[int, int] = {}
-    for name, array in loaded.items():
-        found = _STATE_NAME.fullmatch(name)
-        if name == "num_update" or (found and found[1] == "count"):
-            if array.size != 1 or array.dtype.kind not in "iu":
-                raise misfit
-            numbers[int(found[2]) if found else -1] = int(array.ravel()[0])
-        elif found:
-            states.setdefault(int(found[1]), {})[int(found[2])] = array
-        else:
-            raise misfit
-    largest = numbers.pop(-1)
-    ordered = {index: [held[n] for n in sorted(held)] for index, held in sorted(states.items())}
-    return ordered, numbers, largest
+        pairs = zip(given, expected, strict=True)
+        return self._placed(index, [np.array(a, e.dtype) for a, e in pairs])
 
 
 def _cast(value: Tracer, array: Array) -> Any:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from graphc.errors import ArgumentError, BindError, ShapeError, nearest, user_location
 from graphc.frontend.backward import GRAD_REQUESTS
-from graphc.frontend.context import usable
+from graphc.frontend.context import Context, usable
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.ops.operator import chosen
-from graphc.frontend.symbol.executor import Bound, Executor, settled_shape, unknown_name
+from graphc.frontend.symbol.executor import (
+    Bound,
+    Executor,
+    settled_shape,
+    unknown_name,
+    zeros_on,
+)
 from graphc.frontend.symbol.infer import Inference, known_dtypes
 from graphc.frontend.symbol.node import Node
 from graphc.ir.types import shape_text
@@ -43,7 +47,6 @@ def bind(
     ShapeError
         When an array does not fit the node that takes it.
     """
-    device = usable(ctx)
     arguments = [node.name for node in bound.arguments]
     states = [node.name for node in bound.auxiliary]
     _split_by_kind(args, arguments, states)
@@ -62,7 +65,24 @@ def bind(
                 remedy="They must be equal.",
                 where=user_location(),
             )
-    return Executor(bound, device, given, found, requests, kept)
+    slopes = {f"the gradient of {n}": g for n, g in found.items() if g is not None}
+    arrays = {repr(name): array for name, array in {**given, **kept}.items()} | slopes
+    return Executor(bound, _device(ctx, arrays), given, found, requests, kept)
+
+
+def _device(ctx: Any, arrays: Mapping[str, NDArray]) -> Context:
+    """Return the device that was asked for, where all arrays are; without one, that of these."""
+    first = next((a._storage.context for a in arrays.values()), None)
+    device = usable(first if ctx is None else ctx)
+    for name, array in arrays.items():
+        if array._storage.context not in (device, None):
+            raise BindError(
+                f"{name} is on {array.context}, the executor on {device}",
+                remedy=f"Move it with .as_in_context(graphc.{device}), or bind to the other "
+                "device.",
+                where=user_location(),
+            )
+    return device
 
 
 def _split_by_kind(args: Arrays, arguments: Sequence[str], states: Sequence[str]) -> None:
@@ -181,12 +201,12 @@ def simple_bind(
 
     def zeros(node: Node) -> NDArray:
         shape = settled_shape(inference, node, "simple_bind")
-        return NDArray(np.zeros(shape, inference.dtype((node, 0)).numpy))
+        return zeros_on(device, shape, inference.dtype((node, 0)).numpy)
 
     arguments = {node.name: zeros(node) for node in bound.arguments}
     grads: dict[str, NDArray | None] = {
         name: None if request == "null" or not arguments[name].type.dtype.floating
-        else NDArray(np.zeros_like(arguments[name]._array))
+        else zeros_on(device, arguments[name].shape, arguments[name].dtype)
         for name, request in requests.items()
     }  # fmt: skip
     states = {node.name: zeros(node) for node in bound.auxiliary}

@@ -15,11 +15,12 @@ from graphc.errors import (
     nearest,
     user_location,
 )
-from graphc.frontend.array import Array, mode
+from graphc.frontend.array import Array, Storage, mode
 from graphc.frontend.assign import assign
 from graphc.frontend.backward import constant_of, cotangents_of
 from graphc.frontend.context import Context
 from graphc.frontend.jit import Jit
+from graphc.frontend.memory import accumulate, filled, overwrite
 from graphc.frontend.ndarray import NDArray
 from graphc.frontend.symbol.infer import Inference
 from graphc.frontend.symbol.layer_shapes import RULES
@@ -197,7 +198,7 @@ class Executor:
         handles = [self._handle(name) for name in self.arg_dict]
         handles += [NDArray(a._array, a._storage) for a in self.aux_dict.values()]
         _, structure = flatten((tuple(handles), {}), lambda x: isinstance(x, Array))
-        with _scopes(wanted, bool(is_train)):
+        with self._ctx, _scopes(wanted, bool(is_train)):
             results = self.programs.trace_for(handles, structure).run(handles)
         self._heads = results if wanted else None
         self._outputs = [NDArray(r._array, r._storage) for r in results]
@@ -271,9 +272,9 @@ class Executor:
     def _store(target: NDArray, gradient: Array | None, request: str) -> None:
         if request == "add":
             if gradient is not None:
-                target._array[...] += gradient._array
+                accumulate(target._array, gradient._array)
         else:
-            target._array[...] = 0 if gradient is None else gradient._array
+            overwrite(target._array, 0 if gradient is None else gradient._array)
         target._storage.touch()
 
     def copy_params_from(
@@ -344,7 +345,7 @@ class Executor:
         def fit(array: Any, name: str) -> Any:
             if array is None or array.shape == fitted[name]:
                 return array
-            return NDArray(np.zeros(fitted[name], array._array.dtype))
+            return zeros_on(self._ctx, fitted[name], array._array.dtype)
 
         arrays, grads, states = (
             {name: fit(array, name) for name, array in own.items()}
@@ -360,6 +361,11 @@ class Executor:
         """Return the nodes of the Symbol as text."""
         text: str = self._bound.symbol.debug_str()
         return text
+
+
+def zeros_on(context: Context, shape: Sequence[int], dtype: Any) -> NDArray:
+    """Return a new array of zeros on a device."""
+    return NDArray(filled(shape, 0, dtype, context), Storage.on(context))
 
 
 def unknown_name(what: str, name: str, known: Mapping[str, Any], remedy: str = "") -> BindError:

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import Any
 
 from graphc.errors import ArgumentError, DataLoaderError, GraphcError, user_location
+from graphc.frontend.context import usable
+from graphc.frontend.gluon.data.ahead import delivered
 from graphc.frontend.gluon.data.batchify import default_batchify_fn
 from graphc.frontend.gluon.data.fetch import Fetcher, shorten
 from graphc.frontend.gluon.data.sampler import (
@@ -47,7 +49,8 @@ class DataLoader:
     num_workers : int
         Number of processes, or threads, that load batches ahead; 0 loads them here when asked for.
     pin_memory, pin_device_id
-        As in MXNet; batches are delivered in ordinary memory.
+        As in MXNet; batches are delivered in ordinary memory, and what goes to a GPU goes by way
+        of page-locked memory in any case.
     prefetch : int, optional
         Batches loaded ahead; twice ``num_workers`` by default.
     thread_pool : bool
@@ -57,6 +60,8 @@ class DataLoader:
     start_method : {"fork", "spawn", "forkserver"}, optional
         How processes start; they are forked where the system can. Where they are not, lambdas
         and functions of ``__main__`` work all the same.
+    ctx : Context, optional
+        Where batches are delivered. To a GPU each is copied while the one before is computed with.
 
     Raises
     ------
@@ -82,6 +87,7 @@ class DataLoader:
         thread_pool: bool = False,
         timeout: float = 120,
         start_method: str | None = None,
+        ctx: Any = None,
     ) -> None:
         num_workers = whole("num_workers", num_workers, 0)
         prefetch = 2 * num_workers if prefetch is None else whole("prefetch", prefetch, 0)
@@ -116,6 +122,7 @@ class DataLoader:
         self._thread_pool = thread_pool
         self._timeout_s = timeout
         self._start_method = start_method
+        self._context = None if ctx is None else usable(ctx)
 
     def __len__(self) -> int:
         return len(self._batch_sampler)
@@ -123,6 +130,10 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         # Drawn in every mode, so that the number of workers does not change the next shuffle.
         seed = int(host_generator().integers(2**63))
+        batches = self._loaded(seed)
+        return batches if self._context is None else delivered(batches, self._context)
+
+    def _loaded(self, seed: int) -> Iterator[Any]:
         if self._num_workers == 0:
             return _in_this_process(self._fetcher, self._batch_sampler)
         if self._thread_pool:

@@ -16,7 +16,7 @@ from graphc.ir.expr import Expr
 from graphc.ir.intrinsics import WARP
 from graphc.ir.loop import Assign, Declare, For, Intrinsic, Stmt
 from graphc.ir.types import DType, float32, uint32
-from graphc.passes.schedule.cuda.factors import DEPTH, THREADS, Factor, Unit, named
+from graphc.passes.schedule.cuda.factors import THREADS, Factor, Unit, named
 from graphc.passes.schedule.cuda.grid import THREAD
 from graphc.passes.schedule.loops import Body
 
@@ -30,10 +30,20 @@ UNROLLED = 4
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A register of sums, and where in the tile they belong: by the variable `LANE`."""
+    """A register of sums, and where they belong.
+
+    Attributes
+    ----------
+    register : Use
+    stage : int
+        Results leave a tile in stages, a part of the rows at once.
+    slot, column : Dim
+        Row among those of the stage, and column, by the variable `LANE`.
+    """
 
     register: E.Use
-    row: Dim
+    stage: int
+    slot: Dim
     column: Dim
 
 
@@ -47,14 +57,20 @@ class Cores(Protocol):
     padding : int
         Unused units behind each row of shared memory: fewer of a warp's accesses meet.
     unit : Unit
-    in_rows : bool
-        Whether a register's sums are neighbours of one row, the first at a multiple of its lanes.
+    units : int
+        Units of the depth that a turn copies and multiplies.
+    stages : int
+        How many stages results leave a tile in.
     """
 
     side: int
     padding: int
     unit: Unit
-    in_rows: bool
+    units: int
+    stages: int
+
+    def row(self, stage: int, slot: Dim) -> Dim:
+        """Return which row of the tile a row of a stage is."""
 
     def sums(self) -> Iterator[Sum]:
         """Yield the registers of a thread."""
@@ -76,12 +92,17 @@ class MultiplyAdd:
     at a time. The order of additions is that of the depth.
     """
 
-    padding, in_rows = 4, True
+    padding, units = 4, 8
 
     def __init__(self, dtype: DType, lanes: int, chunks: int) -> None:
         self.dtype, self.lanes, self.chunks = dtype, lanes, chunks
+        self.stages = chunks
         self.side = ACROSS * lanes * chunks
         self.unit = Unit(dtype, 1, lambda values: values[0])
+
+    def row(self, stage: int, slot: Dim) -> Dim:
+        """Return which row of the tile a row of a stage is: a chunk's rows leave together."""
+        return stage * ACROSS * self.lanes + slot
 
     def sums(self) -> Iterator[Sum]:
         """Yield the vectors of a thread, row by row."""
@@ -92,7 +113,8 @@ class MultiplyAdd:
             for column in range(self.chunks):
                 yield Sum(
                     E.use(f"sum{row}_{column}", like),
-                    (chunk * ACROSS + down) * self.lanes + lane,
+                    chunk,
+                    down * self.lanes + lane,
                     (column * ACROSS + right) * self.lanes + symbol(LANE),
                 )
 
@@ -109,7 +131,7 @@ class MultiplyAdd:
                 spread = E.repeat(a[chunk], self.lanes, self.lanes, lane * self.lanes)
                 value = E.apply("fma", spread, b[column], total.register)
                 body.append(Assign(total.register.name, value))
-        return For("unit", E.index(0), E.index(DEPTH), tuple(body), step=UNROLLED)
+        return For("unit", E.index(0), E.index(self.units), tuple(body), step=UNROLLED)
 
     def _vectors(
         self, factor: Factor, turn: Dim, unit: Dim, thread: Dim, name: str, body: list[Stmt]
@@ -136,16 +158,21 @@ class Tensor:
     Where a lane's numbers lie in a matrix is in `graphc.ir.intrinsics`.
     """
 
-    padding, in_rows = 8, False
+    padding, units, stages = 8, 16, 2
 
     def __init__(self, precision: str, side: int) -> None:
         self.side, (self.operation, self.unit) = side, _TENSOR[precision]
         self.down, self.right = side // DOWN // ROWS, side // RIGHT // COLUMNS
 
+    def row(self, stage: int, slot: Dim) -> Dim:
+        """Return which row of the tile a row of a stage is: a part of each warp's rows leaves."""
+        own = self.side // DOWN // self.stages
+        return slot // own * (self.side // DOWN) + stage * own + slot % own
+
     def _warp(self) -> tuple[Dim, Dim]:
-        """Return where in the tile a warp's part begins."""
+        """Return which warp of those above, and beside, each other a thread is in."""
         warp = symbol(THREAD) // WARP
-        return warp % DOWN * (self.side // DOWN), warp // DOWN * (self.side // RIGHT)
+        return warp % DOWN, warp // DOWN
 
     def _lane(self) -> tuple[Dim, Dim]:
         """Return a lane's group of four, and its number in it."""
@@ -155,24 +182,29 @@ class Tensor:
     def sums(self) -> Iterator[Sum]:
         """Yield the registers of a thread: two rows of two columns each."""
         like = E.splat(E.const(0, float32), (4,))
-        (row, column), (group, within) = self._warp(), self._lane()
+        (above, beside), (group, within) = self._warp(), self._lane()
+        each = self.down // self.stages
         for i in range(self.down):
             for j in range(self.right):
+                slot = (above * each + i % each) * ROWS + group
+                column = beside * (self.side // RIGHT) + COLUMNS * j + 2 * within
                 yield Sum(
                     E.use(f"sum{i}_{j}", like),
-                    row + ROWS * i + group + symbol(LANE) // 2 * (ROWS // 2),
-                    column + COLUMNS * j + 2 * within + symbol(LANE) % 2,
+                    i // each,
+                    slot + symbol(LANE) // 2 * (ROWS // 2),
+                    column + symbol(LANE) % 2,
                 )
 
     def products(self, left: Factor, right: Factor, turn: Dim) -> For:
         """Return the loop that adds the products of a stretch to the sums."""
-        (row, column), (group, within) = self._warp(), self._lane()
+        (above, beside), (group, within) = self._warp(), self._lane()
+        row, column = above * (self.side // DOWN), beside * (self.side // RIGHT)
         body: list[Stmt] = []
         unit = symbol("unit") + within
-        above = E.iota(4) // 2 * (4 * left.width) + E.iota(4) % 2 * 8
+        four = E.iota(4) // 2 * (4 * left.width) + E.iota(4) % 2 * 8
         first = left.stretch(turn) + unit * left.width + row + group
         a = [
-            named(f"a{i}", E.load(left.memory, E.index(first + ROWS * i) + above), body)
+            named(f"a{i}", E.load(left.memory, E.index(first + ROWS * i) + four), body)
             for i in range(self.down)
         ]
         first = right.stretch(turn) + unit * right.width + column + group
@@ -184,7 +216,7 @@ class Tensor:
             name = f"new{i}_{j}"
             body.append(Intrinsic(name, self.operation, (a[i], b[j], total.register)))
             body.append(Assign(total.register.name, E.use(name, total.register)))
-        return For("unit", E.index(0), E.index(DEPTH), tuple(body), step=UNITS)
+        return For("unit", E.index(0), E.index(self.units), tuple(body), step=UNITS)
 
 
 def _pair(factor: Factor, first: Dim) -> Expr:

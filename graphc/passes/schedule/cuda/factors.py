@@ -21,8 +21,6 @@ from graphc.passes.schedule.nest import substituted
 
 THREADS = 256
 """Threads of a block that computes products."""
-DEPTH = 16
-"""Units of the depth that a turn copies and multiplies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,8 @@ class Factor:
     padding : int
         Unused units behind each row of shared memory.
     unit : Unit
+    units : int
+        Units of the depth that a turn copies and multiplies.
     memory : Buffer
         Two stretches; unit ``k`` of row ``m`` of each lies at ``k * width + m``.
     """
@@ -73,6 +73,7 @@ class Factor:
     side: int
     padding: int
     unit: Unit
+    units: int
     memory: Buffer
 
     @property
@@ -84,11 +85,11 @@ class Factor:
     def turns(self) -> Dim:
         """Stretches of the whole depth."""
         terms = product(axis.extent for axis in self.depth)
-        return ceil_div(terms, DEPTH * self.unit.terms)
+        return ceil_div(terms, self.units * self.unit.terms)
 
     def stretch(self, turn: Dim) -> Dim:
         """Return where the stretch of a turn lies."""
-        return turn % 2 * (DEPTH * self.width)
+        return turn % 2 * (self.units * self.width)
 
     def ahead(self) -> Body:
         """Return statements that name the indices of a thread's rows, which stay the same."""
@@ -122,7 +123,7 @@ class Factor:
     @property
     def _copies(self) -> int:
         """Units that each thread copies in a turn."""
-        return self.side * DEPTH // THREADS
+        return self.side * self.units // THREADS
 
     def _place(self, number: int) -> tuple[Dim, Dim]:
         """Return row and unit that a thread copies as its ``number``-th.
@@ -131,12 +132,17 @@ class Factor:
         """
         thread = symbol(THREAD)
         if self._runs_along_depth():
-            return thread // DEPTH + number * (THREADS // DEPTH), thread % DEPTH
+            return thread // self.units + number * (THREADS // self.units), thread % self.units
         return thread % self.side, thread // self.side + number * (THREADS // self.side)
 
     def _runs_along_depth(self) -> bool:
+        return self._adjacent(self.depth[-1]) and not self._adjacent(self.axes[-1])
+
+    def _adjacent(self, axis: Axis) -> bool:
+        """Return whether a long axis has neighbours side by side in memory."""
         loads = [e for e in E.walk(self.value) if isinstance(e, Load)]
-        return any(runs_along(load, self.depth[-1].name, 4) for load in loads)
+        short = isinstance(axis.extent, int)
+        return not short and any(runs_along(load, axis.name, 4) for load in loads)
 
     def _rows(self, number: int) -> list[Axis]:
         return [Axis(f"{axis.name}_{number}", axis.extent) for axis in self.axes]
@@ -147,7 +153,7 @@ class Factor:
     def _load(self, number: int, term: int, turn: Dim) -> list[Stmt]:
         rows, terms = (product(a.extent for a in axes) for axes in (self.axes, self.depth))
         row, unit = self._place(number)
-        place = (turn * DEPTH + unit) * self.unit.terms + term
+        place = (turn * self.units + unit) * self.unit.terms + term
         inside = E.index(self.block * self.side + row) < E.index(rows)
         inside = inside & (E.index(place) < E.index(terms))
         depth = [Axis(f"{self.name}_{axis.name}", axis.extent) for axis in self.depth]

@@ -8,18 +8,27 @@ products.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, product, substitute, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_min, linear, product, symbol
 from graphc.ir.expr import Axis, Buffer, Expr
-from graphc.ir.loop import Barrier, For, If, Kernel, Store
+from graphc.ir.loop import Barrier, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.target import Target
-from graphc.ir.types import float32
+from graphc.ir.types import DType, float32
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.cuda.cores import LANE, Cores, MultiplyAdd, Sum, Tensor, cleared
-from graphc.passes.schedule.cuda.factors import DEPTH, THREADS, Factor
-from graphc.passes.schedule.cuda.grid import BLOCK, Whole, in_blocks, indices, placed, whole
+from graphc.passes.schedule.cuda.factors import THREADS, Factor, Unit
+from graphc.passes.schedule.cuda.grid import (
+    BLOCK,
+    THREAD,
+    Whole,
+    in_blocks,
+    indices,
+    placed,
+    whole,
+)
 from graphc.passes.schedule.loops import Body, values_first
 from graphc.passes.schedule.nest import Nest, moved, over_sums, substituted
 from graphc.passes.schedule.vectorize import vector_store, vectorize
@@ -28,17 +37,22 @@ from graphc.passes.schedule.vectorize import vector_store, vectorize
 def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Target) -> Kernel:
     """Return a contraction in blocks: large tiles where there are enough to keep all cores busy."""
     cores = _cores(matched, target)
-    memory = [_memory(name, cores[0]) for name in ("a_block", "b_block")]
-    large, small = (_Tile(matched, items, each, memory) for each in cores)
+    dtype, lanes = matched.reduce.dtype, target.vector_bytes // matched.reduce.dtype.item_bytes
+    memory = _memory(cores[0], dtype)
+    large, small = (_Tile(matched, items, each, memory, lanes) for each in cores)
     enough = dim_min(large.blocks // target.cores, 1)
     extent = enough * large.blocks + (1 - enough) * small.blocks
     choice = If(E.index(enough).ne(0), large.body(), small.body())
     return in_blocks(kernel, extent, (choice,), memory, threads=THREADS)
 
 
-def _memory(name: str, cores: Cores) -> Buffer:
-    """Return shared memory of the largest tile; smaller ones use a part."""
-    return Buffer(name, cores.unit.dtype, (2, DEPTH, cores.side + cores.padding), "shared")
+def _memory(cores: Cores, dtype: DType) -> tuple[Buffer, Buffer, Buffer]:
+    """Return shared memory of the largest tile, of which smaller ones use a part."""
+    width = cores.side + cores.padding
+    stretches, stage = (2, cores.units, width), (cores.side // cores.stages, width)
+    unit = cores.unit.dtype
+    left, right = (Buffer(name, unit, stretches, "shared") for name in ("left", "right"))
+    return left, right, Buffer("stage", dtype, stage, "shared")
 
 
 def _cores(matched: Match, target: Target) -> tuple[Cores, Cores]:
@@ -54,9 +68,10 @@ class _Tile:
     """One block's tile of the result."""
 
     def __init__(
-        self, matched: Match, items: Sequence[Nest], cores: Cores, memory: Sequence[Buffer]
-    ) -> None:
-        self.matched, self.items, self.cores = matched, items, cores
+        self, matched: Match, items: Sequence[Nest], cores: Cores, memory: Sequence[Buffer],
+        lanes: int,
+    ) -> None:  # fmt: skip
+        self.matched, self.items, self.cores, self.lanes = matched, items, cores, lanes
         self.row_blocks, self.column_blocks = (
             ceil_div(product(a.extent for a in axes), cores.side)
             for axes in (matched.rows, matched.columns)
@@ -64,12 +79,13 @@ class _Tile:
         self.batch = product(axis.extent for axis in matched.batch)
         self.left = self._factor("a", matched.a, matched.rows, memory[0])
         self.right = self._factor("b", matched.b, matched.columns, memory[1])
+        self.sums = memory[2]
 
     def _factor(self, name: str, value: Expr, axes: tuple[Axis, ...], memory: Buffer) -> Factor:
         own, (value,) = merged(axes, [value])
         depth, (value,) = merged(self.matched.depth, [value])
-        block, cores = symbol(f"{name}_number"), self.cores
-        return Factor(name, value, own, depth, block, cores.side, cores.padding, cores.unit, memory)
+        block = symbol(f"{name}_number")
+        return Factor(name, value, own, depth, block, *_shape(self.cores), memory)
 
     @property
     def blocks(self) -> Dim:
@@ -99,50 +115,73 @@ class _Tile:
     # -- results -----------------------------------------------------------------------------
 
     def _finished(self) -> Body:
-        """Return the stores of a thread's sums, by whole vectors where rows are made of them."""
-        sums = tuple(self.cores.sums())
-        (lanes,) = sums[0].register.tile
-        elements = tuple(stmt for total in sums for stmt in self._scattered(total, lanes))
-        rows = whole(self.matched.columns[-1].extent, lanes) if self.cores.in_rows else None
+        """Return the stores of all results: stage by stage, through shared memory, in rows."""
+        body: list[Stmt] = []
+        for stage in range(self.cores.stages):
+            kept = [self._kept(total) for total in self.cores.sums() if total.stage == stage]
+            body += [*([Barrier()] if stage else []), *kept, Barrier(), *self._leaving(stage)]
+        return tuple(body)
+
+    def _kept(self, total: Sum) -> Store:
+        """Return the store of a register of sums to shared memory."""
+        place = total.slot * self.sums.shape[1] + total.column
+        lanes, along = total.register.tile[0], linear(place, LANE)
+        if along is not None:
+            return Store(self.sums, E.index(along[1]), total.register, (along[0],))
+        offset = vectorize(E.index(place), LANE, lanes, None, {})
+        return Store(self.sums, substituted(offset, {LANE: 0}, {}), total.register)
+
+    def _leaving(self, stage: int) -> Body:
+        """Return the loops in which threads store the vectors of a stage."""
+        elements = self._loop(stage, self._elements)
+        rows = whole(self.matched.columns[-1].extent, self.lanes)
         if rows is None:
-            return elements
-        return (rows.either(tuple(self._vector(total, rows) for total in sums), elements),)
+            return (elements,)
+        return (rows.either((self._loop(stage, partial(self._vector, rows)),), (elements,)),)
 
-    def _place(self, total: Sum) -> tuple[Dim, Dim]:
-        """Return row and column of a register's lanes in the whole product."""
-        side = self.cores.side
-        return self.left.block * side + total.row, self.right.block * side + total.column
+    def _loop(self, stage: int, write: Callable[[Dim, Expr], Body]) -> For:
+        """Return a loop over a thread's share of the vectors of a stage."""
+        side, each = self.cores.side, self.cores.side // self.lanes
+        slot, vector = symbol("task") // each, symbol("task") % each
+        place = E.index(slot * self.sums.shape[1] + vector * self.lanes)
+        value = E.load(self.sums, place, (self.lanes,), (1,))
+        row = self.left.block * side + self.cores.row(stage, slot)
+        stored = (
+            Let("sums", value),
+            *placed(self.matched.rows, row),
+            *write(self.right.block * each + vector, E.use("sums", value)),
+        )
+        count = side // self.cores.stages * each
+        body = (If(_below(row, self.matched.rows), stored),)
+        return For("task", E.index(symbol(THREAD)), E.index(count), body, step=THREADS)
 
-    def _vector(self, total: Sum, rows: Whole) -> If:
-        """Return the stores of a register whose lanes are neighbours on the last axis."""
+    def _vector(self, rows: Whole, vector: Dim, total: Expr) -> Body:
+        """Return the stores of the ``vector``-th neighbours on the last axis."""
         *outer, last = self.matched.columns
-        row, column = self._place(total)
         axes = (*outer, Axis("vector", rows.vectors))
-        vector = substitute(column, {LANE: 0}) // rows.lanes
         place = rows.sizes | {last.name: symbol("vector") * rows.lanes}
         stores = [
             moved(vector_store(store, last.name, rows.lanes, None, {}), place, {})
-            for store in self._stores(total)
+            for store in over_sums(self.items, self.matched.reduce, total)
         ]
-        inside = _below(row, self.matched.rows) & _below(vector, axes)
-        body = (*placed(self.matched.rows, row), *placed(axes, vector), *values_first(stores))
-        return If(inside, body)
+        return (If(_below(vector, axes), (*placed(axes, vector), *values_first(stores))),)
 
-    def _scattered(self, total: Sum, lanes: int) -> Body:
-        """Return the stores of a register's lanes, each wherever it belongs."""
-        row, column = self._place(total)
-        inside = _below(row, self.matched.rows) & _below(column, self.matched.columns)
-        mask = substituted(vectorize(inside, LANE, lanes, None, {}), {LANE: 0}, {})
-        place = indices(self.matched.rows, row) | indices(self.matched.columns, column)
+    def _elements(self, vector: Dim, total: Expr) -> Body:
+        """Return the stores of neighbouring columns, each wherever it belongs."""
+        column = vector * self.lanes + symbol(LANE)
+        inside = _below(column, self.matched.columns)
+        mask = substituted(vectorize(inside, LANE, self.lanes, None, {}), {LANE: 0}, {})
+        place = indices(self.matched.columns, column)
         stores = [
-            vector_store(moved(store, place, {}), LANE, lanes, mask, {})
-            for store in self._stores(total)
+            vector_store(moved(store, place, {}), LANE, self.lanes, mask, {})
+            for store in over_sums(self.items, self.matched.reduce, total)
         ]
         return values_first([moved(store, {LANE: 0}, {}) for store in stores])
 
-    def _stores(self, total: Sum) -> list[Store]:
-        """Return the kernel's stores with the sum of products in a register."""
-        return over_sums(self.items, self.matched.reduce, total.register)
+
+def _shape(cores: Cores) -> tuple[int, int, Unit, int]:
+    """Return what cores say of the memory of a factor."""
+    return cores.side, cores.padding, cores.unit, cores.units
 
 
 def _below(position: Dim, axes: Sequence[Axis]) -> Expr:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.ir.loop import Kernel
+from graphc.errors import CompileError
+from graphc.ir.loop import Kernel, python_of
 from graphc.ir.target import Target
 from graphc.passes.schedule.contraction_match import match
 from graphc.passes.schedule.cuda import elements, products, sums
@@ -27,7 +28,19 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
     -------
     Kernel
         Its parallel axis are the blocks of a grid.
+
+    Raises
+    ------
+    CompileError
+        For a kernel in Python, which runs on the CPU only.
     """
+    python = python_of(kernel)
+    if python is not None:
+        raise CompileError(
+            f"graphc.kernel {python.function} cannot run on a GPU: its Python is compiled for the "
+            "CPU",
+            remedy="Copy its arguments to graphc.cpu(), or write the function from operations.",
+        )
     if kernel.ordered:
         return explicit.schedule(kernel)
     present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]

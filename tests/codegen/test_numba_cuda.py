@@ -1,0 +1,104 @@
+"""Kernels for CUDA as Python text: what Numba's simulator computes of them is the oracle's."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from record_samples import RECORDS, check_outputs, draw, graph_of
+
+import graphc
+from graphc.codegen import numba_cuda
+from graphc.codegen.cuda import cuda_target
+from graphc.errors import CompileError
+from graphc.frontend.trace import trace
+from graphc.ir.dim import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.ops.contraction import matmul
+from graphc.ir.plan import LaunchSpec
+from graphc.ir.sizes import bind_sizes
+from graphc.ir.types import TensorType, float32
+from graphc.passes.manager import compile_graph
+
+SIMULATION = Path(__file__).with_name("cuda_simulation.py")
+TARGET = cuda_target("sm_90")
+CHOSEN = (
+    "add", "tanh", "sigmoid", "floor", "where", "transpose", "concat", "clip", "max_pool", "cast",
+    "take", "one_hot", "cumsum", "conv", "square", "arange",
+)  # fmt: skip
+"""Records without exchanges between threads of a warp, which the simulator does not have."""
+
+
+def simulated(jobs: list[Any]) -> list[list[np.ndarray]]:
+    """Run kernels in the simulator."""
+    done = subprocess.run(
+        [sys.executable, str(SIMULATION)], input=pickle.dumps(jobs), capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    found: list[list[np.ndarray]] = pickle.loads(done.stdout)
+    return found
+
+
+def job_of(graph: Graph, launch: LaunchSpec, operands: list[np.ndarray]) -> Any:
+    """Return a kernel of one launch for the simulator: text, blocks, arrays, sizes."""
+    sizes = bind_sizes([v.shape for v in graph.inputs], [a.shape for a in operands])
+    assert sizes is not None
+    known = dict(zip(launch.kernel.sizes, (evaluate(d, sizes) for d in launch.sizes), strict=True))
+    given = [operands[graph.inputs.index(v)] for v in launch.node.inputs]
+    shapes = [[evaluate(d, sizes) for d in v.shape] for v in launch.node.outputs]
+    results = [
+        np.zeros(shape, v.dtype.numpy) for shape, v in zip(shapes, launch.node.outputs, strict=True)
+    ]
+    text = numba_cuda.source(launch.kernel, TARGET)
+    blocks = evaluate(launch.kernel.extent, known)
+    return text, blocks, [np.ascontiguousarray(a) for a in (*given, *results)], list(known.values())
+
+
+def test_records_in_the_simulator() -> None:
+    jobs, checks = [], []
+    for op in RECORDS:
+        if op.name not in CHOSEN:
+            continue
+        sample = op.samples[0]
+        operands = draw(op, sample, op.dtypes[0])
+        graph = graph_of(op, sample, operands)
+        launches = compile_graph(graph, TARGET).launches
+        if len(launches) == 1:
+            jobs.append(job_of(graph, launches[0], operands))
+            checks.append((op, sample, operands, graph, len(launches[0].node.outputs)))
+    assert len(jobs) >= 12
+    for (op, sample, operands, graph, count), arrays in zip(checks, simulated(jobs), strict=True):
+        outputs = arrays[-1 - count : -1]
+        shaped = [a.reshape([int(d) for d in w.shape]) for a, w in zip(
+            outputs, _expected(op, sample, operands), strict=True)]  # fmt: skip
+        check_outputs(op, sample, operands, graph, shaped)
+
+
+def _expected(op: Any, sample: Any, operands: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    found = op.reference(*operands, **sample.attrs)
+    return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
+
+
+def product_plan(**options: str) -> Any:
+    types = [TensorType(float32, shape) for shape in ((3, 5), (5, 4))]
+    with graphc.options(**options):
+        return compile_graph(trace(matmul, types, "product"), cuda_target("sm_90"))
+
+
+def test_barriers_and_shared_memory_in_the_simulator() -> None:
+    generator = np.random.default_rng(1)
+    a, b = (generator.standard_normal(shape).astype(np.float32) for shape in ((3, 5), (5, 4)))
+    plan = product_plan()
+    (arrays,) = simulated([job_of(plan.graph, plan.launches[0], [a, b])])
+    np.testing.assert_allclose(arrays[2].reshape(3, 4), a @ b, rtol=1e-5)
+
+
+def test_tensor_cores_are_refused() -> None:
+    (launch,) = product_plan(matmul_precision="tf32").launches
+    with pytest.raises(CompileError, match="no products on tensor cores"):
+        numba_cuda.source(launch.kernel, TARGET)

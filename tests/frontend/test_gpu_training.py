@@ -1,0 +1,251 @@
+"""Networks trained on emulated GPUs: the losses and parameters that the CPU gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import autograd, gluon, nd
+from graphc.errors import IndexRangeError
+from graphc.gluon import nn, rnn
+from graphc.runtime.device import DeviceArray
+
+pytestmark = pytest.mark.usefixtures("emulated")
+GPU = graphc.gpu(0)
+LOSS = gluon.loss.SoftmaxCrossEntropyLoss()
+
+
+def floats(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def lenet(ctx: Any) -> nn.HybridSequential:
+    graphc.random.seed(1)
+    net = nn.HybridSequential()
+    net.add(
+        nn.Conv2D(4, kernel_size=3, padding=1, activation="relu"), nn.MaxPool2D(2, 2),
+        nn.BatchNorm(), nn.Dropout(0.3),
+        nn.Conv2D(8, kernel_size=3, padding=1, activation="relu"), nn.MaxPool2D(2, 2),
+        nn.Dense(16, activation="relu"), nn.Dense(10),
+    )  # fmt: skip
+    net.initialize(graphc.init.Xavier(), ctx=ctx)
+    return net
+
+
+def batch(ctx: Any) -> tuple[Any, Any]:
+    return nd.array(floats(6, 1, 8, 8), ctx=ctx), nd.array(np.arange(6) % 10, ctx=ctx)
+
+
+def parameters(net: Any) -> dict[str, np.ndarray]:
+    return {name: p.data().asnumpy() for name, p in net.collect_params().items()}
+
+
+def agree(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("how", ["imperative", "hybridized", "step"])
+def test_lenet_learns_there_what_it_learns_here(how: str) -> None:
+    results = []
+    for ctx in (graphc.cpu(), GPU):
+        net = lenet(ctx)
+        trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 0.01})
+        step = gluon.TrainStep(net, LOSS, trainer)
+        if how == "hybridized":
+            net.hybridize()
+        losses = []
+        x, label = batch(ctx)
+        for _ in range(3):
+            if how == "step":
+                loss = step(x, label)
+            else:
+                with autograd.record():
+                    loss = LOSS(net(x), label)
+                loss.backward()
+                trainer.step(6)
+            losses.append(loss.asnumpy())
+        assert loss.context == ctx
+        found = parameters(net)
+        results.append((np.array(losses), net(x).asnumpy(), found))
+    (losses, out, found), (far_losses, far_out, far_found) = results
+    np.testing.assert_allclose(far_losses, losses, rtol=1e-4)
+    np.testing.assert_allclose(far_out, out, rtol=1e-3, atol=1e-4)
+    agree(far_found, found)
+
+
+@pytest.mark.parametrize("name", ["sgd", "nag", "adam", "adamw", "rmsprop", "adagrad"])
+def test_optimizers(name: str) -> None:
+    results = []
+    for ctx in (graphc.cpu(), GPU):
+        graphc.random.seed(1)
+        net = nn.Dense(3, in_units=5)
+        net.initialize(ctx=ctx)
+        settings = {"learning_rate": 0.1, "wd": 0.01}
+        trainer = gluon.Trainer(net.collect_params(), name, settings)
+        for _ in range(3):
+            with autograd.record():
+                loss = (net(nd.array(floats(4, 5), ctx=ctx)) ** 2).mean()
+            loss.backward()
+            trainer.step(1)
+        assert isinstance(net.weight.data()._array, DeviceArray) == (ctx == GPU)
+        results.append(parameters(net))
+    agree(*results)
+
+
+def test_parameters_and_states_go_to_files_and_back(tmp_path: Path) -> None:
+    net = lenet(GPU)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1, "momentum": 0.9})
+    step = gluon.TrainStep(net, LOSS, trainer)
+    step(*batch(GPU))
+    net.save_parameters(str(tmp_path / "net.params"))
+    trainer.save_states(str(tmp_path / "net.states"))
+    here = lenet(graphc.cpu())
+    here.load_parameters(str(tmp_path / "net.params"), ctx=graphc.cpu())
+    agree(parameters(here), parameters(net))
+    again = lenet(GPU)
+    again.load_parameters(str(tmp_path / "net.params"), ctx=GPU)
+    other = gluon.Trainer(again.collect_params(), "sgd", {"learning_rate": 0.1, "momentum": 0.9})
+    other.load_states(str(tmp_path / "net.states"))
+    graphc.random.seed(2)
+    step(*batch(GPU))
+    graphc.random.seed(2)
+    gluon.TrainStep(again, LOSS, other)(*batch(GPU))
+    agree(parameters(again), parameters(net))
+
+
+def test_networks_move() -> None:
+    net = lenet(graphc.cpu())
+    x, _ = batch(graphc.cpu())
+    here = net(x).asnumpy()
+    net.reset_ctx(GPU)
+    assert all(p.data().context == GPU for p in net.collect_params().values())
+    far = net(x.as_in_context(GPU))
+    assert far.context == GPU
+    np.testing.assert_allclose(far.asnumpy(), here, rtol=1e-3, atol=1e-5)
+
+
+def test_two_gpus_train_as_one_cpu() -> None:
+    results = []
+    for devices in ([graphc.cpu()], [graphc.gpu(0), graphc.gpu(1)]):
+        graphc.random.seed(1)
+        net = nn.HybridSequential()
+        net.add(nn.Dense(8, activation="relu"), nn.Dense(10))
+        net.initialize(graphc.init.Xavier(), ctx=devices)
+        net.hybridize()
+        trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+        for _ in range(3):
+            xs = gluon.utils.split_and_load(floats(6, 5), devices)
+            labels = gluon.utils.split_and_load(np.arange(6.0, dtype=np.float32), devices)
+            with autograd.record():
+                losses = [LOSS(net(x), label) for x, label in zip(xs, labels, strict=True)]
+            autograd.backward(losses)
+            trainer.step(6)
+        results.append(
+            {name: p.data(devices[-1]).asnumpy() for name, p in net.collect_params().items()}
+        )
+    agree(*results)
+
+
+def test_a_label_out_of_range_changes_nothing_and_names_the_line() -> None:
+    net = lenet(GPU)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    step = gluon.TrainStep(net, LOSS, trainer)
+    x, label = batch(GPU)
+    step(x, label)
+    before = parameters(net)
+    label[2] = 17
+    with pytest.raises(IndexRangeError, match=r"17.*\[test_gpu_training.py:\d+"):
+        step(x, label)
+    agree(parameters(net), before)
+
+
+def test_gradients_are_clipped_there() -> None:
+    results = []
+    for ctx in (graphc.cpu(), GPU):
+        x = nd.array(floats(4, 3) * 10, ctx=ctx)
+        norm = gluon.utils.clip_global_norm([x], 1.0)
+        results.append({"norm": np.array(norm), "x": x.asnumpy()})
+    agree(*results)
+
+
+def test_metrics_take_arrays_of_a_gpu() -> None:
+    metric = graphc.metric.Accuracy()
+    metric.update([nd.array([0, 1], ctx=GPU)], [nd.array([[1, 0], [1, 0]], ctx=GPU)])
+    assert metric.get() == ("accuracy", 0.5)
+
+
+LAYERS: dict[str, tuple[Callable[[], Any], np.ndarray]] = {
+    "Dense": (lambda: nn.Dense(3, activation="tanh"), floats(4, 5)),
+    "Conv2D": (lambda: nn.Conv2D(4, 3, strides=2, padding=1), floats(2, 3, 7, 7)),
+    "Conv2D, groups": (lambda: nn.Conv2D(4, 3, groups=2), floats(2, 4, 6, 6)),
+    "Conv1D": (lambda: nn.Conv1D(4, 3), floats(2, 3, 7)),
+    "Conv2DTranspose": (lambda: nn.Conv2DTranspose(3, 3, strides=2), floats(2, 2, 4, 4)),
+    "MaxPool2D": (lambda: nn.MaxPool2D(3, 2, padding=1), floats(2, 2, 7, 7)),
+    "AvgPool2D": (lambda: nn.AvgPool2D(2), floats(2, 2, 6, 6)),
+    "GlobalAvgPool2D": (lambda: nn.GlobalAvgPool2D(), floats(2, 2, 6, 6)),
+    "BatchNorm": (lambda: nn.BatchNorm(), floats(4, 3, 5)),
+    "LayerNorm": (lambda: nn.LayerNorm(), floats(4, 6)),
+    "GroupNorm": (lambda: nn.GroupNorm(2), floats(2, 4, 5)),
+    "InstanceNorm": (lambda: nn.InstanceNorm(), floats(2, 3, 5)),
+    "PReLU": (lambda: nn.PReLU(), floats(3, 4)),
+    "GELU": (lambda: nn.GELU(), floats(3, 4)),
+    "Embedding": (lambda: nn.Embedding(7, 3), np.array([[1, 6], [0, 1]], np.float32)),
+    "attention": (lambda: nn.MultiHeadAttention(8, 2, causal=True), floats(2, 5, 8)),
+    "LSTM": (lambda: rnn.LSTM(4, num_layers=2, bidirectional=True), floats(5, 2, 3)),
+    "GRU": (lambda: rnn.GRU(4), floats(5, 2, 3)),
+    "RNN": (lambda: rnn.RNN(4), floats(5, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name: str, hybrid: bool) -> None:
+    make, values = LAYERS[name]
+    results = []
+    for ctx in (graphc.cpu(), GPU):
+        graphc.random.seed(1)
+        net = make()
+        net.initialize(graphc.init.Uniform(0.5), ctx=ctx)
+        if hybrid:
+            net.hybridize()
+        x = nd.array(values, ctx=ctx)
+        x.attach_grad()
+        with autograd.record():
+            out = net(x)
+            loss = (out * out).sum()
+        loss.backward()
+        found = {
+            n: p.grad().asnumpy() for n, p in net.collect_params().items() if p.grad_req != "null"
+        }
+        results.append({"out": out.asnumpy(), "x": x.grad.asnumpy(), **found})
+    agree(results[1], results[0])
+
+
+LOSSES = {
+    "L2Loss": gluon.loss.L2Loss(),
+    "L1Loss": gluon.loss.L1Loss(),
+    "HuberLoss": gluon.loss.HuberLoss(),
+    "SigmoidBCELoss": gluon.loss.SigmoidBinaryCrossEntropyLoss(),
+    "KLDivLoss": gluon.loss.KLDivLoss(),
+    "HingeLoss": gluon.loss.HingeLoss(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name: str) -> None:
+    results = []
+    for ctx in (graphc.cpu(), GPU):
+        x, y = nd.array(floats(4, 3), ctx=ctx), nd.array(np.abs(floats(4, 3)[::-1]), ctx=ctx)
+        x.attach_grad()
+        with autograd.record():
+            loss = LOSSES[name](x, y)
+        loss.backward()
+        results.append({"loss": loss.asnumpy(), "x": x.grad.asnumpy()})
+    agree(results[1], results[0])
