@@ -27,6 +27,7 @@ from graphc.frontend.context import cpu_pinned as cpu_pinned
 from graphc.frontend.context import current_context as current_context
 from graphc.frontend.context import gpu as gpu
 from graphc.frontend.context import num_gpus as num_gpus
+from graphc.frontend.export_library import export_library as export_library
 from graphc.frontend.functional import grad as grad
 from graphc.frontend.functional import value_and_grad as value_and_grad
 from graphc.frontend.jit import compile as compile

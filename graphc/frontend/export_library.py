@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from graphc.frontend.formats.arrays import refused, save_arrays
 from graphc.frontend.formats.atomic import atomic_write
 from graphc.frontend.jit import Jit
 from graphc.frontend.traced import Traced
+from graphc.ir.dim import symbols
 from graphc.ir.graph import input_name
 from graphc.ir.loop import Kernel
 from graphc.ir.table import table_of
@@ -135,7 +137,7 @@ def predicting() -> Iterator[None]:
         mode.recording, mode.training = before
 
 
-def known_trace(name: str, program: Jit) -> Traced:
+def known_trace(program: Jit) -> Traced:
     """Return the trace of calls that were made, if they were of one kind.
 
     Raises
@@ -146,6 +148,7 @@ def known_trace(name: str, program: Jit) -> Traced:
     traces = [traced for traced in program.traces if not traced.key[2] and traced.fits()]
     if len(traces) == 1:
         return traces[0]
+    name = program.name
     problem = (
         f"{name} was called with {len(traces)} kinds of inputs, of which a library takes one"
         if traces
@@ -159,24 +162,57 @@ def known_trace(name: str, program: Jit) -> Traced:
     )
 
 
-def export_traced(traced: Traced, choices: Choices) -> ExportedLibrary:
-    """Write a trace as a library.
+def export_library(
+    function: Jit, path: str | os.PathLike[str], *examples: Any, target: str = HOST,
+    weights: str = INSIDE, link: bool = True, linker: str | None = None,
+) -> ExportedLibrary:  # fmt: skip
+    """Write a compiled function as a shared library that needs no Python.
 
     Parameters
     ----------
-    traced : Traced
-    choices : Choices
+    function : Jit
+        What `graphc.compile` returned. Networks have a method of this name.
+    path : path-like
+        ``"out/lenet"`` makes ``out/liblenet.so``, ``out/lenet.h``, which says how to call it, and
+        ``out/lenet.json``.
+    *examples : NDArray
+        What the function is called with; only shapes and types matter. Not needed where it was
+        called for prediction with one kind of inputs before.
+    target : {"host", "x86-64-v3", "x86-64-v4", "aarch64"}
+        Processor: this one, or a kind.
+    weights : {"inside", "beside"}
+        Where the arrays that the function refers to go: into the library, or to
+        ``out/lenet.safetensors``.
+    link : bool
+        False leaves the object file, and a script with the command that links it.
+    linker : str, optional
+        C compiler to link with; by default ``cc``.
+
+    Returns
+    -------
+    ExportedLibrary
+        The files.
 
     Raises
     ------
     ArgumentError
-        If the program needs what a library does not have: random numbers, or state that it
-        updates.
+        For an option that is not accepted, inputs that are not known, and a function that draws
+        random numbers or changes an array.
     CompileError
-        If a kernel calls Python, or the linker fails.
+        If the linker fails, or a kernel calls Python.
     FileAccessError
         If a file cannot be written.
     """
+    if not isinstance(function, Jit):
+        raise ArgumentError(
+            f"graphc.export_library takes a compiled function, got a {type(function).__name__}",
+            remedy="Pass graphc.compile(function); networks are exported by "
+            'net.export_library("model").',
+            where=user_location(),
+        )
+    choices = chosen(path, target, weights, link, linker)
+    with predicting():
+        traced = function.trace(*examples)[0] if examples else known_trace(function)
     _check(traced, choices.name)
     export, kernels, arrays = _program(traced, choices)
     try:
@@ -232,7 +268,7 @@ def _program(
         if place in given:
             inputs[given[place]] = Argument(name, kind, position)
         else:
-            weights[position] = np.ascontiguousarray(arrays[place])
+            weights[position] = np.asarray(arrays[place], order="C")
     names = ["output"] if len(table.outputs) == 1 else [
         f"output{i}" for i in range(len(table.outputs))
     ]
@@ -241,7 +277,9 @@ def _program(
         for name, (place, kind) in zip(names, table.outputs, strict=True)
     )
     ordered = tuple(inputs[number] for number in sorted(inputs))
-    export = Export(choices.name, table, ordered, outputs, weights, graph.constraints)
+    sizes = {name for a in ordered for size in a.type.shape for name in symbols(size)}
+    facts = tuple(f for f in graph.constraints if symbols(f.left) | symbols(f.right) <= sizes)
+    export = Export(choices.name, table, ordered, outputs, weights, facts)
     named = {table.inputs[position][0]: array for position, array in weights.items()}
     return export, [launch.kernel for launch in plan.launches], named
 
@@ -257,17 +295,18 @@ def _written(
         export = _read_from(weights, export)
     code = object_code(export, kernels, target)
     library, compiled = linking.library_name(name, target), f"{name}.o"
-    command = linking.command(choices.linker, target, library, compiled, mathematics(code))
+    with_math = mathematics(code, target)
+    command = linking.command(choices.linker, target, library, compiled, with_math)
     beside = weights.name if weights else None
     texts = {
-        f"{name}.h": header(export, choices.target_name, VERSION, beside),
+        f"{name}.h": header(export, f"{choices.target_name}, {target.cpu}", VERSION, beside),
         f"{name}.json": _json(export, choices, beside, library, command),
     }
     for file, text in texts.items():
         _write(folder / file, text.encode())
     linked = choices.link and linking.found(choices.linker)
     if linked:
-        _link(code, choices, library, mathematics(code))
+        _link(code, choices, library, with_math)
     else:
         _write(folder / compiled, code)
         _write(folder / f"{name}-link.sh", _script(command).encode())
@@ -322,14 +361,14 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _link(code: bytes, choices: Choices, library: str, mathematics: bool) -> None:
+def _link(code: bytes, choices: Choices, library: str, with_math: bool) -> None:
     """Link into a folder of its own first: a failure leaves what was there."""
     with tempfile.TemporaryDirectory(dir=choices.folder, prefix=f".{choices.name}.") as folder:
         compiled, made = Path(folder) / f"{choices.name}.o", Path(folder) / library
         compiled.write_bytes(code)
         linking.run(
             linking.command(
-                choices.linker, choices.target, str(made), str(compiled), mathematics
+                choices.linker, choices.target, str(made), str(compiled), with_math
             )
         )
         os.replace(made, choices.folder / library)

@@ -61,6 +61,7 @@ class Calls:
         self._context = Context(export.table, len(self._tensors.variables))
         self._slots = module.memory("contexts", 8 * _SLOTS, 64)
         self._registered = module.memory("registered", 8)
+        self._kept = self._keeping()
         self._empty = self._emptying()
         self._take, self._give = self._taking(self._making()), self._giving()
         self._bind = self._binding(self._planning(), arrange(module, export.table.lives))
@@ -127,9 +128,9 @@ class Calls:
     def _pointer(self, body: NativeFunction, context: Row, position: int) -> Row:
         return self._field(body, context, self._context.pointers + 8 * position)
 
-    def _taking(self, make: Function) -> Function:
-        """``void *take()``: a context that nobody uses; null without memory."""
-        body = NativeFunction(self._module, "context_take", "p", "")
+    def _keeping(self) -> Function:
+        """``void *kept()``: take a context that nobody uses, or return null."""
+        body = NativeFunction(self._module, "context_kept", "p", "")
         builder, zero = body.builder, body.constant(0)
         with body.count(body.constant(_SLOTS)) as index:
             slot = body.word(self._slots, index)
@@ -139,7 +140,14 @@ class Calls:
             body.leave_if(taken, builder.inttoptr(found, POINTER))
             builder.branch(empty)
             body.go_on(empty)
-        return body.returns(builder.call(make, []))
+        return body.returns(_NULL)
+
+    def _taking(self, make: Function) -> Function:
+        """``void *take()``: a context that nobody uses; null without memory."""
+        body = NativeFunction(self._module, "context_take", "p", "")
+        context = body.builder.call(self._kept, [])
+        body.leave_if(body.is_set(context), context)
+        return body.returns(body.builder.call(make, []))
 
     def _giving(self) -> Function:
         """``void give(void *context)``: keep a context for later calls, or free it."""
@@ -371,17 +379,11 @@ class Calls:
     def _emptying(self) -> Function:
         """``void empty(void)``: end the threads, and give back memory that no call uses."""
         body = NativeFunction(self._module, "contexts_empty", "v", "")
-        builder, zero = body.builder, body.constant(0)
-        builder.call(self._threads.stop, [])
-        with body.count(body.constant(_SLOTS)) as index:
-            slot = body.word(self._slots, index)
-            found, empty = builder.load_atomic(slot, "acquire"), body.block("empty")
-            body.go_if(body.is_zero(found), empty)
-            taken = builder.compare_and_swap(slot, found, zero, "acquire")
-            body.go_if(builder.xor(taken, Constant(taken.type, 1)), empty)
-            self._free(body, builder.inttoptr(found, POINTER))
-            builder.branch(empty)
-            body.go_on(empty)
+        body.builder.call(self._threads.stop, [])
+        with body.loop() as (_, leave):
+            context = body.builder.call(self._kept, [])
+            body.go_if(body.is_zero(context), leave)
+            self._free(body, context)
         return body.returns()
 
     def _release(self) -> None:

@@ -58,8 +58,8 @@ int32_t {name}_run(const DLTensor *inputs, int32_t n_inputs, DLTensor *outputs, 
 
 /* Fills in the outputs of such a call but for their data: their shape points at room for {ndim}
    numbers. The inputs need no data. */
-int32_t {name}_infer(const DLTensor *inputs, int32_t n_inputs, DLTensor *outputs,
-                     int32_t n_outputs);
+int32_t {name}_infer(
+    const DLTensor *inputs, int32_t n_inputs, DLTensor *outputs, int32_t n_outputs);
 
 /* What went wrong in this thread's last call that failed. */
 const char *{name}_error(void);
@@ -78,13 +78,13 @@ int32_t {name}_load(const char *path);
 """
 
 
-def header(export: Export, target_name: str, version: str, weights_file: str | None) -> str:
+def header(export: Export, processor: str, version: str, weights_file: str | None) -> str:
     """Return the text of the header.
 
     Parameters
     ----------
     export : Export
-    target_name, version : str
+    processor, version : str
         What it was compiled for, and by which graphc.
     weights_file : str or None
         Name of the file of weights, if there is one.
@@ -92,7 +92,7 @@ def header(export: Export, target_name: str, version: str, weights_file: str | N
     name, upper = export.name, export.name.upper()
     ranks = [argument.type.ndim for argument in export.outputs]
     lines = [
-        f"/* {name}: a model compiled by graphc {version} for {target_name}.",
+        f"/* {name}: a model compiled by graphc {version} for {processor}.",
         *_listed("inputs", export.inputs),
         *_listed("outputs", export.outputs),
         "*/",

@@ -104,7 +104,7 @@ class Export:
     weights : mapping of int to numpy.ndarray
         Constant inputs of the table by their places.
     constraints : tuple of Constraint
-        What holds for the sizes.
+        What must hold for the inputs' sizes.
     header : bytes
         Of the file that the weights are read from; empty where the library holds them.
     spans : mapping of int to (int, int)

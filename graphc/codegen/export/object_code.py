@@ -13,11 +13,12 @@ from graphc import config, lazy
 from graphc.codegen import compiler, dispatch_ir, llvm_compile, python_kernels
 from graphc.codegen.export.calls import PUBLIC, Calls
 from graphc.codegen.export.layout import Export
+from graphc.codegen.export.linking import is_mac
 from graphc.codegen.export.weights import WEIGHT, constant_name
 from graphc.codegen.llvm_kernel import SYMBOL
 from graphc.codegen.native.module import NativeModule, constant_text
 from graphc.errors import CompileError
-from graphc.ir.loop import Kernel
+from graphc.ir.loop import Kernel, python_of
 from graphc.ir.operand import REGISTRY
 from graphc.ir.plan import ALIGNMENT
 from graphc.ir.table import LaunchRow
@@ -72,19 +73,27 @@ def object_code(export: Export, kernels: Sequence[Kernel], target: Target) -> by
         whole.link_in(binding.parse_assembly(text, context))
     _hide(whole, export.name)
     code = bytes(llvm_compile.machine(target).emit_object(whole))
-    foreign = sorted({*llvm_compile.undefined_symbols(code)} - _C_LIBRARY - python_kernels.LIBRARY)
+    foreign = sorted(_expected(code, target) - _C_LIBRARY - python_kernels.LIBRARY)
     if foreign:
+        calls = dict.fromkeys(call.function for call in map(python_of, kernels) if call)
         raise CompileError(
             f"the code of {export.name} calls {', '.join(foreign)[:200]}, which a library without "
             "Python does not have",
-            remedy="A graphc.kernel that is exported uses loops, numbers and functions of math.",
+            remedy=f"What is exported of a graphc.kernel ({', '.join(calls)}) are loops, numbers "
+            "and functions of math.",
         )
     return code
 
 
-def mathematics(code: bytes) -> bool:
+def mathematics(code: bytes, target: Target) -> bool:
     """Return whether object code calls functions of the C library's mathematics."""
-    return not {*llvm_compile.undefined_symbols(code)} <= _C_LIBRARY
+    return not _expected(code, target) <= _C_LIBRARY
+
+
+def _expected(code: bytes, target: Target) -> set[str]:
+    """Return the functions that object code expects from elsewhere, by their names in C."""
+    names = llvm_compile.undefined_symbols(code)
+    return {name.removeprefix("_") if is_mac(target) else name for name in names}
 
 
 def _kernel_parts(kernels: Sequence[Kernel], target: Target) -> tuple[list[int], list[bytes]]:
@@ -112,8 +121,8 @@ def _bitcode(text: str, engine: Any, target: Target) -> bytes:
 
 def _runtime(export: Export, names: Sequence[str], target: Target) -> str:
     """Return all of a library but its kernels, as LLVM IR."""
-    mac = "darwin" in target.triple or "macos" in target.triple
-    platform = dispatch_ir.Platform(target.triple, _MAC_CLOCK if mac else _LINUX_CLOCK)
+    clock = _MAC_CLOCK if is_mac(target) else _LINUX_CLOCK
+    platform = dispatch_ir.Platform(target.triple, clock)
     module = NativeModule(target.triple)
     dispatch_ir.write(module, platform)
     failures = [_failure(row) for row in export.table.launches]

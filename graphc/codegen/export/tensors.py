@@ -243,8 +243,6 @@ class Tensors:
                 f"size {name} would be %lld", (value,),
             )  # fmt: skip
         for fact in self._export.constraints:
-            if not symbols(fact.left) | symbols(fact.right) <= values.keys():
-                continue
             left, right = writer.value(fact.left), writer.value(fact.right)
             wrong = builder.or_(writer.fault, builder.icmp_signed("!=", left, right))
             text = quoted(f"{fact.left} == {fact.right}")

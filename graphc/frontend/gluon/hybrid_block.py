@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.errors import ArgumentError, GraphcError, user_location
-from graphc.frontend.export_library import (
-    ExportedLibrary,
-    chosen,
-    export_traced,
-    known_trace,
-    predicting,
-)
+from graphc.frontend.export_library import ExportedLibrary, export_library, predicting
 from graphc.frontend.gluon.block import Block, Changes
 from graphc.frontend.gluon.functions import F as functions
 from graphc.frontend.gluon.input_shapes import as_arrays
@@ -132,39 +126,22 @@ class HybridBlock(Block):
         *examples : NDArray
             What the network is called with; only shapes and types matter. Not needed where it was
             compiled for one kind of inputs before.
-        target : {"host", "x86-64-v3", "x86-64-v4", "aarch64"}
-            Processor: this one, or a kind.
-        weights : {"inside", "beside"}
-            Where the Parameters go: into the library, or to ``out/lenet.safetensors``.
-        link : bool
-            False leaves the object file, and a script with the command that links it.
-        linker : str, optional
-            C compiler to link with; by default ``cc``.
+        target, weights, link, linker : optional
+            As of `graphc.export_library`, which also tells what is refused.
 
         Returns
         -------
         ExportedLibrary
             The files.
-
-        Raises
-        ------
-        ArgumentError
-            For an option that is not accepted, inputs that are not known, and a network that draws
-            random numbers or changes a Parameter.
-        CompileError
-            If the linker fails, or a kernel calls Python.
-        FileAccessError
-            If a file cannot be written.
         """
-        choices = chosen(path, target, weights, link, linker)
-        with predicting():
-            if examples:
-                args = as_arrays(examples)
-                self._shape_pass(self._traced, args, {})
-                traced = self._program().trace(*args)[0]
-            else:
-                traced = known_trace(self.name, self._program())
-        return export_traced(traced, choices)
+        if examples:
+            examples = as_arrays(examples)
+            with predicting():
+                self._shape_pass(self._traced, examples, {})
+        return export_library(
+            self._program(), path, *examples, target=target, weights=weights, link=link,
+            linker=linker,
+        )  # fmt: skip
 
     def explain(self) -> str:
         """Return a text: which programs were compiled, for which sizes, and why each was needed."""
