@@ -408,6 +408,9 @@ class Memory(Conversions):
         """Return the vector of ``lanes`` whose lane ``k`` is lane ``(k + first) // count``."""
         (row,) = value.rows
         order = ((np.arange(lanes) + first) // count).tolist()
+        if lanes == 1 or value.lanes == 1:  # whose rows are scalars
+            one = row if value.lanes == 1 else self.builder.extract_element(row, order[0])
+            return Value(value.dtype, (lanes,), [self.splat(one, lanes)])
         return Value(value.dtype, (lanes,), [self.shuffle(row, row, order)])
 
     # -- transposition -----------------------------------------------------------------------
