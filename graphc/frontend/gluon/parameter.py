@@ -94,6 +94,8 @@ class Parameter:
     ----------
     name : str
         With the prefixes of the Blocks it was made in, ``"dense0_weight"``.
+    devices : tuple of Context
+        Those that it has an array on, or will have where its shape is not known yet.
     """
 
     def __init__(
@@ -116,9 +118,8 @@ class Parameter:
         self._differentiable = differentiable
         self._shape = None if shape is None else _sizes(shape)
         self._dtype = as_dtype("float32" if dtype is None else dtype)
-        self._arrays: dict[Context, NDArray] = {}
         self._read: dict[Context, int] = {}
-        self._pending: _Pending | None = None
+        self._become({}, None)
         self._variable: Any = None
         self._grad_req = "null"
         self.grad_req = grad_req
@@ -182,13 +183,6 @@ class Parameter:
         """Whether there is an array."""
         return bool(self._arrays)
 
-    @property
-    def devices(self) -> tuple[Context, ...]:
-        """The devices that it has an array on, before that those it will be made on."""
-        if self._arrays or self._pending is None:
-            return tuple(self._arrays)
-        return self._pending.devices
-
     # -- making the array ----------------------------------------------------------------------
 
     def initialize(
@@ -227,8 +221,7 @@ class Parameter:
         if self.shape_known:
             self._make(pending)
         elif self.allow_deferred_init:
-            self._arrays, self._pending = {}, pending
-            Writes.note()
+            self._become({}, pending)
         else:
             raise ArgumentError(
                 f"parameter {self.name} cannot be initialized: its shape is {self._shape}",
@@ -246,8 +239,8 @@ class Parameter:
 
     def defer_again(self, pending: _Pending) -> None:
         """Go back to waiting for a shape: what told it was a mistake."""
-        self._arrays, self._pending, self._shape = {}, pending, pending.shape
-        Writes.note()
+        self._shape = pending.shape
+        self._become({}, pending)
 
     def _make(self, pending: _Pending) -> None:
         assert self._shape is not None
@@ -263,10 +256,16 @@ class Parameter:
 
     def _hold(self, arrays: dict[Context, NDArray]) -> None:
         """Take arrays for good."""
-        self._arrays, self._pending = arrays, None
-        Writes.note()
-        self._shape = next(iter(arrays.values())).shape
+        self._become(arrays, None)
+        self._shape = self.current_array().shape
         self._attach_grad()
+
+    def _become(self, arrays: dict[Context, NDArray], pending: _Pending | None) -> None:
+        """Have these arrays, or wait for the shape."""
+        self._arrays, self._pending = arrays, pending
+        self._first = next(iter(arrays.values()), None)
+        self.devices = tuple(arrays) if pending is None else pending.devices
+        Writes.note()
 
     def _attach_grad(self) -> None:
         for device, array in self._arrays.items():
@@ -281,12 +280,10 @@ class Parameter:
 
         ``device`` is by default the first that it is on.
         """
-        if not self._arrays:
-            raise self._unreadable()
-        if device is None:
-            return next(iter(self._arrays.values()))
-        found = self._arrays.get(device)
+        found = self._first if device is None else self._arrays.get(device)
         if found is None:
+            if self._first is None or device is None:
+                raise self._unreadable()
             raise not_there(self.name, device, self._arrays)
         return found
 
@@ -328,7 +325,7 @@ class Parameter:
         trace = current_trace()
         if trace is None:
             if ctx is None and len(self._arrays) == 1:
-                return next(iter(self._arrays.values()))
+                return self._first
             return self.current_array(memory_of(ctx))
         if ctx is None and len(self._arrays) > 1:
             ctx = trace.context
@@ -380,7 +377,7 @@ class Parameter:
         if self._arrays:
             self._hold(spread(NDArray(self.values().copy()), devices))
         elif self._pending is not None:
-            self._pending = replace(self._pending, devices=devices)
+            self._become({}, replace(self._pending, devices=devices))
         else:
             raise self._unreadable()
 
