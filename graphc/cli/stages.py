@@ -21,7 +21,7 @@ from graphc.passes.differentiate import gradients
 from graphc.passes.fuse import Fusion, fuse_with_reasons
 from graphc.passes.hoist import Hoisted, hoist
 from graphc.passes.lower import lower
-from graphc.passes.manager import compile_graph
+from graphc.passes.manager import compile_graph, nests_of
 
 GRAPH_STAGES = ("trace", "grad", "canonical", "hoist", "fuse")
 KERNEL_STAGES = ("lower", "kernel", "source", "llvm", "asm", "ptx")
@@ -189,7 +189,8 @@ class Stages:
 
 
 def _lowered(launch: LaunchSpec, target: Target) -> str:
-    return print_kernel(lower(launch.node.attrs["body"], launch.kernel.name).kernel, launch.label)
+    lowered = lower(launch.node.attrs["body"], launch.kernel.name, nests_of(target))
+    return print_kernel(lowered.kernel, launch.label)
 
 
 _WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {

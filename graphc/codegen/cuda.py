@@ -14,13 +14,14 @@ SHARED_BYTES = 48 << 10
 """Shared memory that every kernel may have without asking."""
 
 PROCESSORS = {
-    "sm_80": (108, 40 << 20),
-    "sm_86": (84, 6 << 20),
-    "sm_89": (128, 72 << 20),
-    "sm_90": (132, 50 << 20),
-    "sm_90a": (132, 50 << 20),
+    "sm_80": (108, 40 << 20, 163 << 10),
+    "sm_86": (84, 6 << 20, 99 << 10),
+    "sm_89": (128, 72 << 20, 99 << 10),
+    "sm_90": (132, 50 << 20, 227 << 10),
+    "sm_90a": (132, 50 << 20, 227 << 10),
 }
-"""Processor -> multiprocessors and bytes of the second-level cache of its largest model.
+"""Processor -> multiprocessors and bytes of the second-level cache of its largest model, and bytes
+that a block can share.
 
 A schedule may depend on them, so they are fixed here rather than asked of the device.
 """
@@ -54,7 +55,7 @@ def cuda_target(processor: str) -> Target:
             f"there is no CUDA processor {processor!r}.{nearest(processor, list(PROCESSORS))}",
             remedy=f"Known are {', '.join(PROCESSORS)}.",
         )
-    cores, l2_bytes = PROCESSORS[processor]
+    cores, l2_bytes, shared_bytes = PROCESSORS[processor]
     return Target(
         name="cuda",
         triple=TRIPLE,
@@ -67,4 +68,5 @@ def cuda_target(processor: str) -> Target:
         l3_bytes=l2_bytes,
         cores=cores,
         products=config.current().matmul_precision,
+        shared_bytes=shared_bytes,
     )

@@ -32,6 +32,8 @@ class Target:
     products : str
         In what products of float32 matrices are computed: ``"float32"``, or what tensor cores
         round factors to, ``"tf32"``, ``"bfloat16"`` or ``"float16"``.
+    shared_bytes : int
+        Memory that the threads of a block can share; 0 where there are no blocks.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Target:
     l3_bytes: int
     cores: int = 4
     products: str = "float32"
+    shared_bytes: int = 0
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of a type one vector register holds."""

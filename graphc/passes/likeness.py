@@ -14,7 +14,7 @@ from typing import Any
 from graphc.ir.dim import Dim, SizeExpr
 from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType
-from graphc.passes.lower import STATIC_LIMIT
+from graphc.passes.lower import is_constant
 
 Arguments = tuple[tuple[int | None, Dim], ...]
 """Size arguments of a kernel: number in a likeness, or None for one that only attributes have."""
@@ -41,29 +41,37 @@ class Likeness:
         return tuple(size if n is None else self.sizes[n] for n, size in arguments)
 
 
-def likeness(body: Graph) -> Likeness | None:
-    """Return what a group's body has in common with others; None where that is not known."""
+def likeness(body: Graph, constants: frozenset[Dim] = frozenset()) -> Likeness | None:
+    """Return what a group's body has in common with others; None where that is not known.
+
+    Parameters
+    ----------
+    body : Graph
+    constants : frozenset of Dim
+        Sizes that are constants in its kernel, see `graphc.passes.lower.constants`.
+    """
     numbers: dict[Dim, int] = {}
     places = {value: number for number, value in enumerate(body.inputs)}
-    types = [_type(v.type, numbers) for v in (*body.inputs, *body.outputs)]
+    types = [_type(v.type, numbers, constants) for v in (*body.inputs, *body.outputs)]
     nodes: list[Hashable] = []
     for node in body.nodes:
         inputs = tuple(places[v] for v in node.inputs)
-        nodes.append((node.op.name, inputs, tuple(_type(kind, numbers) for kind in node.types)))
+        results = tuple(_type(kind, numbers, constants) for kind in node.types)
+        nodes.append((node.op.name, inputs, results))
         for value in node.outputs:
             places[value] = len(places)
     try:
         attributes = [_attribute(node.attrs, numbers) for node in body.nodes]
     except TypeError:
         return None
-    results = tuple(places[v] for v in body.outputs)
-    return Likeness((*types, *nodes, *attributes, results), tuple(numbers))
+    outputs = tuple(places[v] for v in body.outputs)
+    return Likeness((*types, *nodes, *attributes, outputs), tuple(numbers))
 
 
-def _type(kind: TensorType, numbers: dict[Dim, int]) -> Hashable:
+def _type(kind: TensorType, numbers: dict[Dim, int], constants: frozenset[Dim]) -> Hashable:
     """Return an element type and what stands for each size: itself, or its number in a tuple."""
     return kind.dtype, tuple(
-        d if isinstance(d, int) and d <= STATIC_LIMIT else (numbers.setdefault(d, len(numbers)),)
+        d if is_constant(d, constants) else (numbers.setdefault(d, len(numbers)),)
         for d in kind.shape
     )
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from graphc.errors import CompileError, located
@@ -28,15 +29,53 @@ STATIC_LIMIT = 8
 _KERNEL_SIZE = re.compile(r"n\d+")
 
 
+@dataclass(frozen=True, slots=True)
+class OwnNest:
+    """The loops of an op on one target, in place of those that its record has for all.
+
+    Attributes
+    ----------
+    write : callable
+        ``write(k, outputs, *operands, **attrs)``, as `graphc.ir.op.OpDef.nest`. Where the loops
+        are in blocks and threads, the one over blocks is the whole body.
+    constants : tuple of (int, int)
+        Operand and axis of each size that is a constant in the kernel, however large it is.
+    """
+
+    write: Callable[..., tuple[Stmt, ...]]
+    constants: tuple[tuple[int, int], ...] = ()
+
+    def sizes(self, node: Node) -> frozenset[Dim]:
+        """Return the sizes that are constants in the kernel of a node."""
+        return frozenset(node.inputs[operand].shape[axis] for operand, axis in self.constants)
+
+
+Nests = Mapping[str, OwnNest]
+"""A target's own loops, by the op's name."""
+NO_NESTS: Nests = MappingProxyType({})
+
+
+def constants(body: Graph, nests: Nests) -> frozenset[Dim]:
+    """Return the sizes that a target's own loops want as constants in the kernel of a group."""
+    node = body.outputs[0].node
+    return nests[node.op.name].sizes(node) if node.op.name in nests else frozenset()
+
+
+def is_constant(dim: Dim, known: frozenset[Dim]) -> bool:
+    """Return whether a size of the graph is a constant in a kernel, rather than an argument."""
+    return isinstance(dim, int) and (dim <= STATIC_LIMIT or dim in known)
+
+
 @dataclass(slots=True)
 class Sizes:
     """Assigns kernel size variables to the sizes of a graph, in order of first use."""
 
+    constants: frozenset[Dim] = frozenset()
     names: dict[Dim, str] = field(default_factory=dict)
 
     def abstract(self, dim: Dim) -> Dim:
         """Return the kernel's expression for a size of the graph."""
-        if isinstance(dim, int) and dim <= STATIC_LIMIT:
+        if is_constant(dim, self.constants):
             return dim
         if isinstance(dim, SizeExpr) and symbols(dim) <= set(self.names.values()):
             return dim
@@ -55,7 +94,7 @@ class Lowered:
     sizes: tuple[Dim, ...]
 
 
-def lower(body: Graph, name: str) -> Lowered:
+def lower(body: Graph, name: str, nests: Nests = NO_NESTS) -> Lowered:
     """Lower a group's body.
 
     Parameters
@@ -64,6 +103,8 @@ def lower(body: Graph, name: str) -> Lowered:
         Primitive ops only.
     name : str
         Name of the kernel.
+    nests : mapping of str to OwnNest
+        The target's own loops.
 
     Returns
     -------
@@ -75,7 +116,7 @@ def lower(body: Graph, name: str) -> Lowered:
         When an op has no lowering; names the op and the user's line.
     """
     body, own_names = _set_apart(body)
-    sizes = Sizes()
+    sizes = Sizes(constants(body, nests))
     inputs = tuple(
         _buffer(f"p{i}", sizes.type(v.type)) for i, v in enumerate(body.inputs)
     )
@@ -85,7 +126,7 @@ def lower(body: Graph, name: str) -> Lowered:
     first = body.outputs[0].node
     if first.op.nests:
         buffers = dict(zip(body.inputs, inputs, strict=True))
-        statements = _explicit(first, sizes, [buffers[v] for v in first.inputs], outputs)
+        statements = _explicit(first, sizes, [buffers[v] for v in first.inputs], outputs, nests)
     else:
         scalars = _Scalars(sizes, dict(zip(body.inputs, inputs, strict=True)))
         statements = tuple(
@@ -138,10 +179,11 @@ def _buffer(name: str, kind: TensorType) -> Buffer:
 
 
 def _explicit(
-    node: Node, sizes: Sizes, inputs: Sequence[Buffer], outputs: Sequence[Buffer]
+    node: Node, sizes: Sizes, inputs: Sequence[Buffer], outputs: Sequence[Buffer], nests: Nests
 ) -> tuple[Stmt, ...]:
     k = Lowering((), tuple(map(sizes.type, node.types)), _Names("r"), sizes.abstract)
-    statements: tuple[Stmt, ...] = node.op.nest(k, tuple(outputs), *inputs, **node.attrs)
+    write = nests[node.op.name].write if node.op.name in nests else node.op.nest
+    statements: tuple[Stmt, ...] = write(k, tuple(outputs), *inputs, **node.attrs)
     return statements
 
 

@@ -16,12 +16,13 @@ from graphc.passes.canonicalize import canonicalize
 from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
 from graphc.passes.likeness import Arguments, likeness
-from graphc.passes.lower import Lowered, lower
+from graphc.passes.lower import Lowered, Nests, OwnNest, constants, lower
 from graphc.passes.memory import lifetimes, storage
 from graphc.passes.pooled_gradients import pooled_gradients
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
+from graphc.passes.schedule.cuda import attention, attention_backward
 from graphc.passes.schedule.cuda import schedule as cuda
 from graphc.passes.winograd_training import winograd
 
@@ -63,6 +64,20 @@ class Made:
 SCHEDULES = {"cpu": cpu.schedule, "cuda": cuda.schedule}
 """The schedule of each target, by the target's name."""
 
+NESTS: dict[str, dict[str, Callable[[Target], OwnNest]]] = {
+    "cpu": {},
+    "cuda": {
+        "attention": attention.forward,
+        "attention_backward": attention_backward.backward,
+    },
+}
+"""By the target's name, and the op's, loops that a target has of its own for explicit nests."""
+
+
+def nests_of(target: Target) -> Nests:
+    """Return the loops that a target has of its own, by the op's name."""
+    return {name: own(target) for name, own in NESTS[target.name].items()}
+
 
 def run_graph_passes(graph: Graph, passes: tuple[GraphPass, ...] = GRAPH_PASSES["cpu"]) -> Graph:
     """Apply passes in order; with the option ``verify`` the graph is checked after each."""
@@ -102,7 +117,7 @@ def compile_graph(
 def launch(node: Node, name: str, target: Target, made: Made) -> LaunchSpec:
     """Lower, schedule and expand one `fused` node, or find what became of one like it."""
     try:
-        lowered = _lowered(node.attrs["body"], made)
+        lowered = _lowered(node.attrs["body"], nests_of(target), made)
         plain = lowered.kernel
         if plain not in made.scheduled:
             kernel = expand(SCHEDULES[target.name](plain, target))
@@ -116,14 +131,14 @@ def launch(node: Node, name: str, target: Target, made: Made) -> LaunchSpec:
     return LaunchSpec(node, own, lowered.sizes, effort)
 
 
-def _lowered(body: Graph, made: Made) -> Lowered:
+def _lowered(body: Graph, nests: Nests, made: Made) -> Lowered:
     """Lower a group's body, or return the kernel of one like it with the sizes of this one."""
-    like = likeness(body)
+    like = likeness(body, constants(body, nests))
     known = None if like is None else made.lowered.get(like.key)
     if like is not None and known is not None and not config.current().verify:
         kernel, arguments = known
         return Lowered(kernel, like.sizes_of(arguments))
-    lowered = lower(body, "")
+    lowered = lower(body, "", nests)
     if like is not None:
         found = lowered.kernel, like.arguments(lowered.sizes)
         if known not in (None, found):

@@ -217,9 +217,14 @@ class Backward(OpDef):
                scale=0.5, causal=False, heads_first=False),
     )  # fmt: skip
 
-    def infer(self, slope: TensorType, *operands: TensorType, **attrs: Any) -> Any:
+    def infer(
+        self, slope: TensorType, query: TensorType, key: TensorType, value: TensorType,
+        logs: TensorType, shares: TensorType, mask: TensorType | None = None, *, scale: float,
+        causal: bool, heads_first: bool,
+    ) -> tuple[TensorType, ...]:  # fmt: skip
         """Return the types of queries, keys and values."""
-        return operands[:3]
+        _check(query, key, value, mask, heads_first)
+        return query, key, value
 
     def vjp(self, g: Any, y: Any, *operands: Any, **attrs: Any) -> tuple[Any, ...]:
         """Raise: there is no second gradient."""

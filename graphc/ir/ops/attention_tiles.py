@@ -42,21 +42,17 @@ class Options:
     heads_first: bool
 
 
-class Heads:
-    """Sizes, places and loops that both directions share; ``n`` and ``h`` say which head."""
+class Places:
+    """Sizes of heads, and where rows of head ``h`` of sequence ``n`` are."""
 
     def __init__(
-        self, k: Any, query: Buffer, value: Buffer, mask: Buffer | None, options: Options
+        self, query: Buffer, value: Buffer, mask: Buffer | None, options: Options, n: Dim, h: Dim
     ) -> None:
-        self.names, self.options, self.mask = k.axis_names, options, mask
+        self.options, self.mask, self.n, self.h = options, mask, n, h
         self.dtype, self.key_width, self.value_width = query.dtype, query.shape[3], value.shape[3]
         first, second = query.shape[1:3]
         self.heads, self.queries = (first, second) if options.heads_first else (second, first)
         self.batch, self.keys = query.shape[0], value.shape[2 if options.heads_first else 1]
-        self.n, self.h, self.first = (symbol(self.names()) for _ in range(3))
-        self.count = dim_min(self.queries - self.first, QUERIES)
-
-    # -- places ------------------------------------------------------------------------------
 
     def pitch(self, width: Dim) -> Dim:
         """Return how far neighbouring positions of a head are apart."""
@@ -67,6 +63,30 @@ class Heads:
         if self.options.heads_first:
             return ((self.n * self.heads + self.h) * length + position) * width
         return ((self.n * length + position) * self.heads + self.h) * width
+
+    def in_mask(self, query: Dim, key: Dim) -> tuple[Dim, tuple[Dim, ...]]:
+        """Return where the mask has a query and a key, and its steps along each axis."""
+        assert self.mask is not None
+        steps = tuple(
+            0 if size == 1 else step
+            for size, step in zip(self.mask.shape, E.row_major(self.mask.shape))
+        )
+        at = self.n * steps[0] + self.h * steps[1] + query * steps[2] + key * steps[3]
+        return at, steps
+
+
+class Heads(Places):
+    """The loops that both directions share."""
+
+    def __init__(
+        self, k: Any, query: Buffer, value: Buffer, mask: Buffer | None, options: Options
+    ) -> None:
+        self.names = k.axis_names
+        n, h, self.first = (symbol(self.names()) for _ in range(3))
+        super().__init__(query, value, mask, options, n, h)
+        self.count = dim_min(self.queries - self.first, QUERIES)
+
+    # -- places ------------------------------------------------------------------------------
 
     def inside(self, vector: int) -> Expr:
         """Return the mask of the queries of a vector that exist."""
@@ -302,11 +322,7 @@ class Heads:
         if self.options.causal:
             found = E.iota(LANES) >= E.index(key - query)
         if self.mask is not None:
-            steps = [
-                0 if size == 1 else step
-                for size, step in zip(self.mask.shape, E.row_major(self.mask.shape))
-            ]
-            at = self.n * steps[0] + self.h * steps[1] + query * steps[2] + key * steps[3]
+            at, steps = self.in_mask(query, key)
             inside = None if steps[2] == 0 else self.inside(vector)
             given = E.load(self.mask, E.index(at), (LANES,), (steps[2],), inside, False)
             found = given if found is None else found & given

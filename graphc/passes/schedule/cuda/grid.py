@@ -24,10 +24,14 @@ def in_blocks(
 ) -> Kernel:
     """Return a kernel of ``extent`` blocks, each thread of which runs ``body``."""
     inner = For(THREAD, E.index(0), E.index(threads), body, bind=Bind.THREAD)
-    made = (*map(Alloc, shared), inner)
+    return over_grid(kernel, extent, (*map(Alloc, shared), inner))
+
+
+def over_grid(kernel: Kernel, extent: Dim, body: Body) -> Kernel:
+    """Return a kernel of ``extent`` blocks, whose body has the loop over threads."""
     begin, end = (E.index(symbol(name)) for name in (BEGIN, END))
     return replace(
-        kernel, body=(For(BLOCK, begin, end, made, bind=Bind.BLOCK),), extent=extent, work=1
+        kernel, body=(For(BLOCK, begin, end, body, bind=Bind.BLOCK),), extent=extent, work=1
     )
 
 

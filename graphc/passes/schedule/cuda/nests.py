@@ -1,8 +1,8 @@
 """Explicit nests of ops on CUDA.
 
-A nest's outermost loop is parallel, or its iterations are independent, or it is run by one block.
-Where a parallel nest computes vectors of lanes, each lane becomes a thread (`lanes`); else each
-iteration is a thread's.
+What the target wrote itself is in blocks of threads already. Else a nest's outermost loop is
+parallel, or its iterations are independent, or it is run by one block. Where a parallel nest
+computes vectors of lanes, each lane becomes a thread (`lanes`); else each iteration is a thread's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from graphc.ir.loop import (
     python_of,
 )
 from graphc.ir.statements import expressions, statements
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, in_blocks
+from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, in_blocks, over_grid
 from graphc.passes.schedule.cuda.lanes import lanes_of, spread
 
 
@@ -39,6 +39,8 @@ def schedule(kernel: Kernel) -> Kernel:
             remedy="Call it on arrays of graphc.cpu(), or write it with graphc.scalar.",
         )
     only = kernel.body[0] if len(kernel.body) == 1 else None
+    if isinstance(only, For) and only.bind is Bind.BLOCK:
+        return over_grid(kernel, _extent(only), only.body)
     if isinstance(only, For) and only.bind is Bind.PARALLEL:
         lanes = lanes_of(only.body)
         if lanes > 1:
