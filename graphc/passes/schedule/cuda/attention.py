@@ -16,12 +16,12 @@ from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
 from graphc.ir.expr import Buffer, Expr
-from graphc.ir.loop import Alloc, Assign, Barrier, Bind, Declare, For, If, Let, Stmt, Store
+from graphc.ir.loop import Assign, Barrier, Declare, For, If, Let, Stmt, Store
 from graphc.ir.ops.attention_tiles import Options, Places, lowest_score
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.lower import OwnNest
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS
+from graphc.passes.schedule.cuda.grid import BLOCK, over_blocks
 from graphc.passes.schedule.cuda.matrices import (
     MEMBER,
     Rows,
@@ -86,13 +86,6 @@ def lanes_for(
 def shared(name: str, dtype: DType, rows: int, pitch: int) -> Buffer:
     """Return memory that the threads of a block share."""
     return Buffer(name, dtype, (rows, pitch), "shared")
-
-
-def over_blocks(extent: Dim, memory: Sequence[Buffer], body: Body) -> Body:
-    """Return the loops over blocks and threads."""
-    threads = For(THREAD, E.index(0), E.index(THREADS), body, bind=Bind.THREAD)
-    made = (*map(Alloc, memory), threads)
-    return (For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK),)
 
 
 def placed(places: Places, number: Dim, length: Dim, side: int) -> Body:

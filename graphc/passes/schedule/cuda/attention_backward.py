@@ -24,13 +24,12 @@ from graphc.passes.schedule.cuda.attention import (
     SEQUENCE,
     TURN,
     lanes_for,
-    over_blocks,
     place_of,
     placed,
     seen,
     shared,
 )
-from graphc.passes.schedule.cuda.grid import BLOCK
+from graphc.passes.schedule.cuda.grid import BLOCK, over_blocks
 from graphc.passes.schedule.cuda.matrices import (
     Rows,
     Square,

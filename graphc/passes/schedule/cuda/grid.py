@@ -23,8 +23,17 @@ def in_blocks(
     kernel: Kernel, extent: Dim, body: Body, shared: Sequence[Buffer] = (), threads: int = THREADS
 ) -> Kernel:
     """Return a kernel of ``extent`` blocks, each thread of which runs ``body``."""
+    (blocks,) = over_blocks(extent, shared, body, threads)
+    return over_grid(kernel, extent, blocks.body)
+
+
+def over_blocks(
+    extent: Dim, shared: Sequence[Buffer], body: Body, threads: int = THREADS
+) -> tuple[For]:
+    """Return the loops over blocks and their threads, as the whole of an explicit nest."""
     inner = For(THREAD, E.index(0), E.index(threads), body, bind=Bind.THREAD)
-    return over_grid(kernel, extent, (*map(Alloc, shared), inner))
+    made = (*map(Alloc, shared), inner)
+    return (For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK),)
 
 
 def over_grid(kernel: Kernel, extent: Dim, body: Body) -> Kernel:
