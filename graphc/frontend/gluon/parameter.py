@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,8 @@ from graphc.ir.types import as_dtype
 from graphc.runtime.random import host_generator
 
 GRAD_REQUESTS = ("write", "add", "null")
+# Threads may call a network for the first time side by side.
+_finishing = threading.RLock()
 
 _symbolic: ContextVar[bool] = ContextVar("graphc_symbolic", default=False)
 
@@ -166,7 +169,7 @@ class Parameter:
         request = request if self._differentiable else "null"
         if request != self._grad_req:
             self._grad_req = request
-            self._attach_grad()
+            self._attach_grad(self._arrays)
 
     @property
     def shape_known(self) -> bool:
@@ -231,11 +234,12 @@ class Parameter:
 
     def finish_deferred(self) -> None:
         """Make the array of a deferred initialization whose shape has become known."""
-        if self._pending is not None and not self._arrays:
-            if not self.shape_known:
-                raise self._unreadable()
-            Completed.note(self, self._pending)
-            self._make(self._pending)
+        with _finishing:
+            if self._pending is not None and not self._arrays:
+                if not self.shape_known:
+                    raise self._unreadable()
+                Completed.note(self, self._pending)
+                self._make(self._pending)
 
     def defer_again(self, pending: _Pending) -> None:
         """Go back to waiting for a shape: what told it was a mistake."""
@@ -255,10 +259,10 @@ class Parameter:
         self._hold(spread(array, pending.devices))
 
     def _hold(self, arrays: dict[Context, NDArray]) -> None:
-        """Take arrays for good."""
+        """Take arrays for good; another thread sees them when they have their gradients."""
+        self._shape = next(iter(arrays.values())).shape
+        self._attach_grad(arrays)
         self._become(arrays, None)
-        self._shape = self.current_array().shape
-        self._attach_grad()
 
     def _become(self, arrays: dict[Context, NDArray], pending: _Pending | None) -> None:
         """Have these arrays, or wait for the shape."""
@@ -267,11 +271,11 @@ class Parameter:
         self.devices = tuple(arrays) if pending is None else pending.devices
         Writes.note()
 
-    def _attach_grad(self) -> None:
-        for device, array in self._arrays.items():
+    def _attach_grad(self, arrays: dict[Context, NDArray]) -> None:
+        for device, array in arrays.items():
             zeros = filled(array.shape, 0, array.dtype, device)
             array.mark(NDArray(zeros, Storage.on(device)), self._grad_req)
-        self._read = dict.fromkeys(self._arrays, 0)
+        self._read = dict.fromkeys(arrays, 0)
 
     # -- reading and writing -------------------------------------------------------------------
 
