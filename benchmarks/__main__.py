@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import report, runner, start_up
 from benchmarks.first_batch import NETWORKS
 from benchmarks.record import Measured, Row
-from benchmarks.rows import chosen
+from benchmarks.rows import GPU_ROWS, ROWS, chosen
 from benchmarks.sides import Framework, participants
 from benchmarks.start_up import Started
+from graphc import nd
 from graphc.runtime.limits import Limits, measure
 
 
@@ -33,6 +35,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         help="also torch.compile: needs a C++ compiler, and minutes to compile")  # fmt: skip
     add("--start-up", type=int, default=None, metavar="N",
         help="processes for each start-up figure (default 3, with words 0)")  # fmt: skip
+    add("--gpu", action="store_true", help="the rows of a GPU, on the first one, beside PyTorch")
     add("--json", type=Path, metavar="FILE", help="write every sample")
     add("--plot", type=Path, metavar="FILE", help="draw the ratios; needs matplotlib")
     return parser.parse_args(given)
@@ -45,6 +48,17 @@ def limit_processors(threads: int) -> None:
         if threads > len(here):
             raise SystemExit(f"--threads {threads}: this process may use {len(here)} processors")
         os.sched_setaffinity(0, here[:threads])
+
+
+def device_limits() -> Limits:
+    """Return the rate of copying a gibibyte on the current device; products have no limit here."""
+    x = nd.zeros((1 << 28,))
+    times = []
+    for _ in range(10):
+        started = time.perf_counter()
+        x.copy().wait_to_read()
+        times.append(time.perf_counter() - started)
+    return Limits(1, float("inf"), {2 * x.size * 4: 2 * x.size * 4 / min(times)})
 
 
 def run_rows(
@@ -76,7 +90,7 @@ def run_start_up(frameworks: Sequence[Framework], threads: int, repeats: int) ->
 def main(given: Sequence[str] | None = None) -> int:
     """Run the command; the status is 1 when a row failed."""
     options = arguments(given)
-    rows = chosen(options.words)
+    rows = chosen(options.words, GPU_ROWS if options.gpu else ROWS)
     if not rows:
         raise SystemExit(f"no row has one of the words {' '.join(options.words)}\nsee --list")
     if options.list:
@@ -85,13 +99,17 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     pyplot = report.plotting() if options.plot else None
     limit_processors(options.threads)
-    frameworks = participants(options.torch_compile, options.peers)
+    wanted = ["torch", "torch.compile"] if options.gpu else options.peers
+    frameworks = participants(options.torch_compile, wanted)
     for framework in frameworks:
         framework.configure(options.threads)
-    limits = measure(options.threads)
+        if options.gpu:
+            framework.use_gpu()
+    limits = device_limits() if options.gpu else measure(options.threads)
     print(report.heading(limits))
     measured = run_rows(rows, frameworks, limits, options)
-    repeats = (0 if options.words else 3) if options.start_up is None else options.start_up
+    processes = 0 if options.words or options.gpu else 3
+    repeats = processes if options.start_up is None else options.start_up
     started = run_start_up(frameworks, options.threads, repeats) if repeats else []
     if options.json:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -1,6 +1,6 @@
 """Compile time of each kind of kernel, part by part, and speed of the register micro-kernel.
 
-python benchmarks/compile_time.py
+python -m benchmarks.compile_time
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "codegen"))
 
 import scheduled_kernels as kernels
 
+from benchmarks import contraction
 from graphc import config
 from graphc.codegen import compiler, llvm_compile
 from graphc.ir import expr as E
 from graphc.ir.loop import Kernel
 from graphc.ir.types import float32
+from graphc.passes.schedule.cpu import schedule
 
 REPEATS = 7
 
@@ -87,6 +89,23 @@ def compile_times(name: str) -> None:
         print(f"{kind:40}{row}  {len(code)}")
 
 
+def contraction_times() -> None:
+    """Print the time of each step of a contraction: schedule, text, LLVM."""
+    target, engine = kernels.TARGET, compiler.current_engine()
+    print(f"{'contraction':50} {'sched.':>6} {'text':>6} {'LLVM':>6} {'total':>6}")
+    for row in contraction.table():
+        plain = contraction.plain_kernel(row).kernel
+        kernel = schedule(plain, target)
+        text = engine.source(kernel, target)
+        columns = [
+            best_ms(lambda p=plain: schedule(p, target)),
+            best_ms(lambda k=kernel: engine.source(k, target)),
+            best_ms(lambda t=text: compiler.object_code(t, target)),
+        ]
+        figures = "".join(f"{ms:7.1f}" for ms in (*columns, sum(columns)))
+        print(f"{row.name:50} {figures}")
+
+
 def launch(run: Callable[..., int], repeats: int, *arguments: object) -> None:
     for _ in range(repeats):
         run(arguments[0], arguments[1], 0, arguments[2], None)
@@ -113,4 +132,5 @@ def micro_kernel_speed() -> None:
 if __name__ == "__main__":
     for name in compiler.ENGINES:
         compile_times(name)
+    contraction_times()
     micro_kernel_speed()

@@ -32,7 +32,7 @@ from graphc.ir.loop import Kernel  # noqa: E402
 from graphc.ir.ops.contraction import matmul  # noqa: E402
 from graphc.ir.ops.convolution import conv, conv_data_grad, conv_weight_grad  # noqa: E402
 from graphc.ir.types import TensorType, float32  # noqa: E402
-from graphc.passes.lower import lower  # noqa: E402
+from graphc.passes.lower import Lowered, lower  # noqa: E402
 from graphc.passes.schedule.cpu import schedule  # noqa: E402
 from graphc.runtime.limits import peak_flops_per_s  # noqa: E402
 
@@ -143,6 +143,15 @@ def runner(
     return call
 
 
+def plain_kernel(row: Row) -> Lowered:
+    """Return a row's product as plain loops."""
+    inputs = [
+        placeholder(f"x{position}", TensorType(float32, shape))
+        for position, shape in enumerate(row.shapes)
+    ]
+    return lower(Graph("g", tuple(inputs), (row.build(*inputs),)), "k")
+
+
 def measure(row: Row) -> None:
     """Print one line."""
     random = np.random.default_rng(0)
@@ -150,11 +159,7 @@ def measure(row: Row) -> None:
         random.standard_normal([evaluate(d, row.sizes) for d in shape]).astype(np.float32)
         for shape in row.shapes
     ]
-    inputs = [
-        placeholder(f"x{position}", TensorType(float32, shape))
-        for position, shape in enumerate(row.shapes)
-    ]
-    lowered = lower(Graph("g", tuple(inputs), (row.build(*inputs),)), "k")
+    lowered = plain_kernel(row)
     sizes = [evaluate(d, row.sizes) for d in lowered.sizes]
     start = time.perf_counter()
     kernel = schedule(lowered.kernel, TARGET)

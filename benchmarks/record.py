@@ -96,13 +96,16 @@ class Side:
     Parameters
     ----------
     run : callable
-        Does the work once and waits until it is done; returns the framework's own values.
+        Does the work once, on a GPU perhaps later; returns the framework's own values.
     outputs : callable
         Turns what ``run`` returned into NumPy arrays.
+    wait : callable
+        Waits until all work is done.
     """
 
     run: Callable[[], Any]
     outputs: Callable[[Any], Arrays]
+    wait: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.record import Goal, Row
@@ -83,6 +84,29 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-def chosen(words: list[str]) -> list[Row]:
+def product(precision: str, ratio: float) -> Row:
+    """Return a row of a product of float32 matrices on a GPU, factors rounded to a precision."""
+    row = function(f"GEMM 4096, {precision}", "matmul", Goal(ratio), {"n": 4096}, {"n": 19})
+    workload = replace(row.workload, tolerance=3e-2)
+    return replace(row, workload=workload, options={"precision": precision})
+
+
+GPU_ROWS: tuple[Row, ...] = (
+    matrices("GELU chain of 12 ops", "gelu_chain", 1.2, 8192, 8192),
+    matrices("softmax", "softmax", 1.2, 16384, 4096),
+    matrices("layer norm forward + backward", "layer_norm_gradient", 1.2, 16384, 4096),
+    function("GEMM 4096", "matmul", Goal(0.9), {"n": 4096}, {"n": 19}),
+    product("tf32", 0.8),
+    product("bfloat16", 0.8),
+    train("MLP", "mlp", "sgd", 64, 3.0),
+    train("LeNet", "lenet", "sgd", 100, 3.0),
+    train("ResNet-18 32x32", "resnet18_small", "sgd", 64, 1.0),
+    Row("GPT stack training step", GPT, Goal(1.0), {"batch": 16, "length": 128},
+        {"batch": 2, "length": 8}, {"model": "gpt", "optimizer": "adam", "rate": 1e-4}),
+)  # fmt: skip
+"""The rows that are measured on a GPU; attention is most of GPT's own."""
+
+
+def chosen(words: list[str], rows: tuple[Row, ...] = ROWS) -> list[Row]:
     """Return the rows whose name has one of the words, in any case; all without words."""
-    return [r for r in ROWS if not words or any(w.lower() in r.name.lower() for w in words)]
+    return [r for r in rows if not words or any(w.lower() in r.name.lower() for w in words)]

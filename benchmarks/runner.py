@@ -6,6 +6,7 @@ import gc
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def prepare(row: Row, sizes: Mapping[str, int], frameworks: Sequence[Framework])
         # Updates are in place: nobody shares memory with another side.
         side = build(row, [x.copy() for x in data], [v.copy() for v in values])
         if side is not None:
-            sides[framework.name] = side
+            sides[framework.name] = replace(side, wait=framework.wait)
     return sides
 
 
@@ -99,6 +100,7 @@ def elapsed_s(side: Side, calls: int) -> float:
     started = time.perf_counter()
     for _ in range(calls):
         side.run()
+    side.wait()
     return (time.perf_counter() - started) / calls
 
 

@@ -17,6 +17,16 @@ def configure(threads: int) -> None:
     graphc.configure(threads=threads)
 
 
+def use_gpu() -> None:
+    """Put arrays on the first GPU from now on."""
+    graphc.gpu(0).__enter__()
+
+
+def wait() -> None:
+    """Wait until devices have done their work."""
+    nd.waitall()
+
+
 def array(x: np.ndarray) -> Any:
     """Return an NDArray of the same dtype; indices in the width graphc uses."""
     return nd.array(x, dtype="int32" if x.dtype == np.int64 else x.dtype)
@@ -50,7 +60,15 @@ def function(row: Row, data: Arrays, _: Arrays) -> Side:
     """Prepare a function of arrays."""
     compiled = graphc.compile(getattr(functions_graphc, row.workload.name))
     arguments = [array(x) for x in data]
-    return Side(lambda: compiled(*arguments), as_numpy)
+    precision = row.options.get("precision")
+    if precision is None:
+        return Side(lambda: compiled(*arguments), as_numpy)
+
+    def run() -> Any:
+        with graphc.options(matmul_precision=precision):
+            return compiled(*arguments)
+
+    return Side(run, as_numpy)
 
 
 def inference(row: Row, data: Arrays, _: Arrays) -> Side:

@@ -6,18 +6,40 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import functions_torch, models_torch
 from benchmarks.record import Arrays, Row, Side
 
 Wrap = Callable[[Any], Any]
+PRECISIONS = {None: "highest", "tf32": "high", "bfloat16": "medium"}
+"""What products of matrices round factors to, by PyTorch's names."""
+device = "cpu"
+"""Where tensors are."""
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
 def configure(threads: int) -> None:
     """Set the number of threads; let compiled inference fold constants into the code."""
     torch.set_num_threads(threads)
+
+
+def use_gpu() -> None:
+    """Put tensors on the first GPU from now on."""
+    global device
+    device = "cuda"
+
+
+def wait() -> None:
+    """Wait until the GPU has done its work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def tensor(x: np.ndarray) -> torch.Tensor:
+    """Return a tensor of an array: on the CPU in the same memory."""
+    return torch.from_numpy(x).to(device)
 
 
 def eager(function: Any) -> Any:
@@ -28,7 +50,7 @@ def eager(function: Any) -> Any:
 def as_numpy(values: Any) -> Arrays:
     """Return NumPy arrays of one output or several."""
     values = values if isinstance(values, (tuple, list)) else (values,)
-    return [v.detach().numpy() for v in values]
+    return [v.detach().cpu().numpy() for v in values]
 
 
 def network(row: Row, values: Arrays) -> torch.nn.Module:
@@ -37,16 +59,18 @@ def network(row: Row, values: Arrays) -> torch.nn.Module:
     with torch.no_grad():
         for parameter, value in zip(net.parameters(), values, strict=True):
             parameter.copy_(torch.from_numpy(value))
-    return net
+    return net.to(device)
 
 
 def function(wrap: Wrap, row: Row, data: Arrays, _: Arrays) -> Side:
     """Prepare a function of arrays."""
     compiled = getattr(functions_torch, row.workload.name)(wrap)
-    arguments = [torch.from_numpy(x) for x in data]
+    arguments = [tensor(x) for x in data]
+    precision = PRECISIONS[row.options.get("precision")]
 
     @torch.no_grad()
     def run() -> Any:
+        torch.set_float32_matmul_precision(precision)
         return compiled(*arguments)
 
     return Side(run, as_numpy)
@@ -59,7 +83,7 @@ def inference(wrap: Wrap, row: Row, data: Arrays, values: Arrays) -> Side:
 
         config.freezing = True  # what TORCHINDUCTOR_FREEZING sets
     net = wrap(network(row, values).eval())
-    x = torch.from_numpy(data[0])
+    x = tensor(data[0])
 
     @torch.no_grad()
     def run() -> Any:
@@ -71,7 +95,7 @@ def inference(wrap: Wrap, row: Row, data: Arrays, values: Arrays) -> Side:
 def gradient(wrap: Wrap, row: Row, data: Arrays, values: Arrays) -> Side:
     """Prepare a network's output and its gradients, given that by the output."""
     net = network(row, values)
-    forward, (x, arriving) = wrap(net), map(torch.from_numpy, data)
+    forward, (x, arriving) = wrap(net), map(tensor, data)
     leaves = [x.requires_grad_(), *net.parameters()]
 
     def run() -> list[Any]:
@@ -90,7 +114,7 @@ def trainer(wrap: Wrap, row: Row, data: Arrays, net: torch.nn.Module) -> Callabl
     """Return what makes one training step and returns the mean loss."""
     optimizer = OPTIMIZERS[row.options["optimizer"]](net.parameters(), lr=row.options["rate"])
     criterion, forward = torch.nn.CrossEntropyLoss(), wrap(net)
-    x, labels = map(torch.from_numpy, data)
+    x, labels = map(tensor, data)
 
     def run() -> Any:
         optimizer.zero_grad()
@@ -106,9 +130,9 @@ def trainer(wrap: Wrap, row: Row, data: Arrays, net: torch.nn.Module) -> Callabl
 def update(wrap: Wrap, row: Row, data: Arrays, _: Arrays) -> Side:
     """Prepare an optimizer's update of many tensors, gradients given."""
     half = len(data) // 2
-    parameters = [torch.nn.Parameter(torch.tensor(x)) for x in data[:half]]
+    parameters = [torch.nn.Parameter(tensor(x).clone()) for x in data[:half]]
     for parameter, gradient in zip(parameters, data[half:], strict=True):
-        parameter.grad = torch.from_numpy(gradient)
+        parameter.grad = tensor(gradient)
     optimizer = torch.optim.Adam(parameters, lr=row.options["rate"], foreach=True)
     step = wrap(optimizer.step)
 

@@ -45,6 +45,17 @@ class Framework:
             module.configure(threads)
 
 
+    def use_gpu(self) -> None:
+        """Put arrays on the first GPU from now on."""
+        importlib.import_module(f"benchmarks.{self.module}").use_gpu()
+
+    def wait(self) -> None:
+        """Wait until a device has done its work, where it works by itself."""
+        module = importlib.import_module(f"benchmarks.{self.module}")
+        if hasattr(module, "wait"):
+            module.wait()
+
+
 GRAPHC = Framework("graphc", (), "side_graphc")
 REFERENCE = Framework("numpy", (), "side_numpy")
 COMPILED = Framework("torch.compile", ("torch",), "side_torch", "COMPILED_KINDS")

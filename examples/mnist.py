@@ -2,6 +2,7 @@
 
     python examples/mnist.py                    9,000 digits that ship with graphc, 1,000 to test on
     python examples/mnist.py --data DIR         the full MNIST (IDX files, plain or .gz) in DIR
+    python examples/mnist.py --gpu              on the first NVIDIA GPU
     python examples/mnist.py --out DIR          where the model and the pictures go
 
 The last line is ``test accuracy: 0.xxxx``.
@@ -59,11 +60,13 @@ def progress(epoch: int, done: int, total: int, loss: float) -> None:
     print(f"\repoch {epoch} [{bar}] {done}/{total}  loss {loss:.4f}", end="", flush=True)
 
 
-def train(net: nn.HybridSequential, data: Any, test: Any, epochs: int) -> list[dict[str, float]]:
+def train(
+    net: nn.HybridSequential, data: Any, test: Any, epochs: int, ctx: graphc.Context
+) -> list[dict[str, float]]:
     """Train and return loss and accuracy of each epoch."""
     trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 1e-3})
     step = gluon.TrainStep(net, gluon.loss.SoftmaxCrossEntropyLoss(), trainer)
-    loader = gluon.data.DataLoader(data, batch_size=BATCH, shuffle=True)
+    loader = gluon.data.DataLoader(data, batch_size=BATCH, shuffle=True, ctx=ctx)
     history = []
     for epoch in range(1, epochs + 1):
         if epoch == epochs:
@@ -73,16 +76,18 @@ def train(net: nn.HybridSequential, data: Any, test: Any, epochs: int) -> list[d
             total += float(step(images, labels).mean())
             progress(epoch, number, len(loader), total / number)
         loss, seconds = total / len(loader), time.perf_counter() - started
-        accuracy, _ = evaluate(net, test)
+        accuracy, _ = evaluate(net, test, ctx)
         print(f"  test accuracy {accuracy:.4f}  {seconds:.1f} s")
         history.append({"loss": loss, "accuracy": accuracy})
     return history
 
 
-def evaluate(net: nn.HybridSequential, data: Any) -> tuple[float, np.ndarray]:
+def evaluate(
+    net: nn.HybridSequential, data: Any, ctx: graphc.Context
+) -> tuple[float, np.ndarray]:
     """Return the accuracy, and the predicted digit of every image."""
     predicted, labels = [], []
-    for images, label in gluon.data.DataLoader(data, batch_size=500):
+    for images, label in gluon.data.DataLoader(data, batch_size=500, ctx=ctx):
         predicted.append(nd.argmax(net(images), axis=1).asnumpy())
         labels.append(label.asnumpy())
     found = np.concatenate(predicted).astype(np.int32)
@@ -131,20 +136,22 @@ def main() -> None:
     parser.add_argument("--data", help="folder with the four MNIST files")
     parser.add_argument("--epochs", type=int, default=None, help="passes over the data")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gpu", action="store_true", help="train on the first NVIDIA GPU")
     parser.add_argument("--out", type=Path, default=Path("mnist-out"))
     options = parser.parse_args()
 
     graphc.random.seed(options.seed)
     data, test = digits(options.data)
     net = lenet()
-    net.initialize(graphc.init.Xavier())
+    ctx = graphc.gpu(0) if options.gpu else graphc.cpu()
+    net.initialize(graphc.init.Xavier(), ctx=ctx)
     net.hybridize()
     epochs = options.epochs or (8 if options.data is None else 3)
     print(f"{len(data)} digits to train on, {len(test)} to test on")
     started = time.perf_counter()
-    history = train(net, data, test, epochs)
+    history = train(net, data, test, epochs, ctx)
     seconds = time.perf_counter() - started
-    accuracy, predicted = evaluate(net, test)
+    accuracy, predicted = evaluate(net, test, ctx)
 
     options.out.mkdir(parents=True, exist_ok=True)
     net.save_parameters(str(options.out / "lenet.params"))

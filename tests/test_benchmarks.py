@@ -15,7 +15,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import first_batch, report, runner
 from benchmarks.record import Goal, Measured, Row, Side
-from benchmarks.rows import ROWS, chosen
+from benchmarks.rows import GPU_ROWS, ROWS, chosen
 from benchmarks.sides import GRAPHC, PEERS, REFERENCE
 from benchmarks.workloads import FUNCTIONS, NETWORKS
 from graphc.runtime import limits
@@ -24,7 +24,7 @@ from graphc.runtime.limits import Limits
 LIMITS = Limits(2, 1e9, {1 << 20: 4e9, 1 << 28: 1e9})
 # One row for each tiny computation: rows that differ in size only share it.
 DISTINCT = {(r.workload.name, r.workload.kind, *r.tiny.values(), *r.options.values()): r
-            for r in reversed(ROWS)}  # fmt: skip
+            for r in reversed((*ROWS, *GPU_ROWS))}  # fmt: skip
 # Dozens of kernels to compile.
 LARGE = ("ResNet-18 32x32", "ResNet-50", "MobileNetV2")
 RUNNABLE = [
@@ -46,8 +46,9 @@ def test_a_row_runs_and_agrees_with_a_reference(row: Row) -> None:
 
 
 def test_every_row_has_sizes_and_a_goal() -> None:
-    assert len({r.name for r in ROWS}) == len(ROWS)
-    for row in ROWS:
+    for rows in (ROWS, GPU_ROWS):
+        assert len({r.name for r in rows}) == len(rows)
+    for row in (*ROWS, *GPU_ROWS):
         assert (row.goal.ratio is None) != (row.goal.at_most_us is None), row.name
         assert row.sizes.keys() <= row.tiny.keys(), row.name
     used = {r.workload.name for r in ROWS}

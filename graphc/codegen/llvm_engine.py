@@ -18,7 +18,7 @@ from graphc.codegen.llvm_indices import Indices, Innermost
 from graphc.codegen.llvm_kernel import KernelEmitter
 from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_types import I64
-from graphc.codegen.llvm_values import Value, Weak
+from graphc.codegen.llvm_values import Value, Weak, whole
 from graphc.codegen.sharing import static_size, used_names
 from graphc.errors import CompileError
 from graphc.ir.dim import Dim, terms
@@ -113,7 +113,9 @@ class _Walk(Indices):
         stores = [s for s in statements(kernel.body) if isinstance(s, Store)]
         self.streams = any(store.streaming for store in stores)
         self.stored = dict.fromkeys(store.buffer.name for store in stores)
-        self.nests = {id(loop) for loop in _nests(kernel.body)}
+        self.known_effects: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
+        self.nests: set[int] = set()
+        _find_nests(kernel.body, self.nests)
         self.settles = target.name not in TARGET_PASSES
 
     def text(self) -> str:
@@ -154,18 +156,35 @@ class _Walk(Indices):
     def changed(self, *bodies: Sequence[Stmt]) -> list[str]:
         """Note that these bodies may have run; return the registers they assign."""
         assigned: dict[str, None] = {}
+        self.clock += 1
         for body in bodies:
-            for stmt in statements(body):
-                match stmt:
-                    case Assign():
-                        assigned[stmt.name] = None
-                        self.change(stmt.name)
-                    case Store():
-                        self.change(stmt.buffer.name)
-                    case Barrier():
-                        for name in self.stored:
-                            self.change(name)
+            own, changed = self.effects(body)
+            assigned |= own
+            self.changes |= dict.fromkeys(changed, self.clock)
         return [name for name in assigned if name in self.names]
+
+    def effects(self, body: Sequence[Stmt]) -> tuple[dict[str, None], dict[str, None]]:
+        """Return the registers that a body assigns, and all that it changes; found once."""
+        found = self.known_effects.get(id(body))
+        if found is not None:
+            return found
+        assigned: dict[str, None] = {}
+        changed: dict[str, None] = {}
+        for stmt in body:
+            match stmt:
+                case Assign():
+                    assigned[stmt.name] = None
+                case Store():
+                    changed[stmt.buffer.name] = None
+                case Barrier():
+                    changed |= self.stored
+                case For() | If():
+                    for inner in (stmt.body, stmt.otherwise if isinstance(stmt, If) else ()):
+                        own, all_ = self.effects(inner)
+                        assigned |= own
+                        changed |= all_
+        self.known_effects[id(body)] = assigned, changed | assigned
+        return self.known_effects[id(body)]
 
     def remember(self, key: Expr, stamp: int, value: Value) -> Value:
         self.known[key] = stamp, value
@@ -310,7 +329,7 @@ class _Walk(Indices):
                 if not builder.block.terminated:
                     self.advance(inner, ahead)
             if not builder.block.terminated:
-                following = builder.advance(counter, Constant(I64, loop.step))
+                following = builder.advance(counter, whole(loop.step))
                 final = {name: self.names[name] for name in assigned}
                 ways = (ahead, start, initial), (builder.block, following, final)
                 for block, row, names in ways:
@@ -416,11 +435,18 @@ class _Walk(Indices):
         return dim if isinstance(dim, int) else self.emit.scalar(self.row(dim))
 
 
-def _nests(stmts: Sequence[Stmt]) -> Iterator[For]:
-    """Yield the loops that hold loops."""
-    for stmt in statements(stmts):
-        if isinstance(stmt, For) and any(isinstance(s, For) for s in statements(stmt.body)):
-            yield stmt
+def _find_nests(stmts: Sequence[Stmt], nests: set[int]) -> bool:
+    """Add the loops that hold loops, by `id`; return whether there is a loop."""
+    found = False
+    for stmt in stmts:
+        if isinstance(stmt, If):
+            inside = [_find_nests(body, nests) for body in (stmt.body, stmt.otherwise)]
+            found = any(inside) or found
+        elif isinstance(stmt, For):
+            found = True
+            if _find_nests(stmt.body, nests):
+                nests.add(id(stmt))
+    return found
 
 
 def _leave(block: Block, after: Block) -> None:

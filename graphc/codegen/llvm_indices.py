@@ -12,7 +12,7 @@ from typing import Any
 
 from graphc.codegen.llvm_builder import Ahead, Block, Constant, Phi, Row
 from graphc.codegen.llvm_types import I64
-from graphc.codegen.llvm_values import Value
+from graphc.codegen.llvm_values import Value, whole
 from graphc.errors import CompileError
 from graphc.ir.dim import (
     Atom,
@@ -31,7 +31,7 @@ from graphc.ir.dim import (
 
 Term = tuple[int, Sequence[tuple[Atom, int]]]
 
-_SIGN, _ZERO = Constant(I64, 63), Constant(I64, 0)
+_SIGN, _ZERO = whole(63), whole(0)
 _EXPECT = "llvm.expect.i64"
 
 
@@ -115,7 +115,7 @@ class Indices:
 
     def row(self, dim: Dim) -> Row:
         """Return a Dim; terms of inner loops are added last, so that the rest can be moved out."""
-        return Constant(I64, dim % (1 << 64)) if isinstance(dim, int) else self.sum(terms(dim))
+        return whole(dim) if isinstance(dim, int) else self.sum(terms(dim))
 
     def sum(self, parts: Sequence[Term]) -> Row:
         """Return a sum of terms."""
@@ -127,12 +127,12 @@ class Indices:
                 total = term
             else:
                 total = (builder.add if coefficient > 0 else builder.sub)(total, term)
-        return Constant(I64, 0) if total is None else total
+        return whole(0) if total is None else total
 
     def term(self, coefficient: int, factors: Sequence[tuple[Atom, int]]) -> Row:
         """Return a product of atoms."""
         builder, loop = self.emit.builder, self.innermost
-        found: Row = Constant(I64, coefficient % (1 << 64))
+        found: Row = whole(coefficient)
         counted = False
         for atom, power in factors:
             if loop is not None and power == 1 and isinstance(atom, Var) and atom.name == loop.name:
@@ -162,7 +162,7 @@ class Indices:
         """Advance the multiples of a loop's counter at the end of its body."""
         builder = self.emit.builder
         for phi, _, factor in loop.multiples.values():
-            step = builder.mul(factor, Constant(I64, loop.step))
+            step = builder.mul(factor, whole(loop.step))
             phi.add_incoming(builder.mul(factor, loop.start), before)
             phi.add_incoming(builder.advance(phi, step), builder.block)
 
@@ -194,12 +194,12 @@ class Indices:
         """Return ``a // b``, rounded down."""
         builder, power = self.emit.builder, _power(b)
         if power is not None:
-            return builder.ashr(a, Constant(I64, power)) if power else a
+            return builder.ashr(a, whole(power)) if power else a
         least, b = bounds(atom.a, {})[0], self.divisor(atom.b, b)
         if least is not None and least >= 0:
             return builder.udiv(a, b)
         if least == -1:  # as in (n - 1)//b + 1
-            return builder.add(builder.udiv(builder.add(a, b), b), Constant(I64, (1 << 64) - 1))
+            return builder.add(builder.udiv(builder.add(a, b), b), whole(-1))
         below = builder.ashr(builder.srem(a, b), _SIGN)
         return builder.add(builder.sdiv(a, b), below)
 
@@ -207,7 +207,7 @@ class Indices:
         """Return ``a % b``, never negative."""
         builder, power = self.emit.builder, _power(b)
         if power is not None:
-            return builder.and_(a, Constant(I64, (1 << power) - 1))
+            return builder.and_(a, whole((1 << power) - 1))
         least, b = bounds(atom.a, {})[0], self.divisor(atom.b, b)
         if least is not None and least >= 0:
             return builder.urem(a, b)
@@ -218,7 +218,7 @@ class Indices:
         """Return a divisor that is not 0 either where an empty loop leaves the quotient unused."""
         if isinstance(row, Constant) or self.is_positive(dim):
             return row
-        return self.emit.intrinsic("llvm.umax", row, Constant(I64, 1))
+        return self.emit.intrinsic("llvm.umax", row, whole(1))
 
     def is_positive(self, dim: Dim) -> bool:
         """Return whether a size is known to be 1 or more."""
@@ -240,7 +240,7 @@ def _folded(atom: PairAtom, a: Constant, b: Constant) -> Constant:
             found = min(x, y)
         case _:
             found = max(x, y)
-    return Constant(I64, found % (1 << 64))
+    return whole(found)
 
 
 def _power(row: Row) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 from graphc.codegen.llvm_builder import Builder, Constant, filled, undefined
 from graphc.codegen.llvm_conversions import Conversions
 from graphc.codegen.llvm_types import I8, I32, I64, VOID, VectorType, array, vector
-from graphc.codegen.llvm_values import Row, Tile, Value, Weak, suffix
+from graphc.codegen.llvm_values import Row, Tile, Value, Weak, suffix, whole
 from graphc.errors import CompileError
 from graphc.ir.types import DType, bool_
 
@@ -80,7 +80,7 @@ class Memory(Conversions):
         address = pointer.address
         for offset in place.steps:
             address = self._beside(pointer, address, offset)
-        number = Constant(I64, place.number)
+        number = whole(place.number)
         return self._beside(pointer, address, number) if place.number else address
 
     def _beside(self, pointer: Pointer, address: Row, offset: Row) -> Row:
@@ -99,7 +99,7 @@ class Memory(Conversions):
                 steps = [before for before in steps for _ in range(extent)]
                 continue
             (row,) = stride.rows
-            ways = [(self.builder.mul(row, Constant(I64, k)),) if k else () for k in range(extent)]
+            ways = [(self.builder.mul(row, whole(k)),) if k else () for k in range(extent)]
             static = np.repeat(static[..., None], extent, axis=-1)
             steps = [(*before, *way) for before in steps for way in ways]
         rows = zip(steps, static.ravel().tolist(), strict=True)
@@ -108,7 +108,7 @@ class Memory(Conversions):
     def lane_offsets(self, place: Place | Row, stride: Value | Weak, lanes: int) -> Row:
         """Return a vector of offsets ``place + lane * stride``."""
         steps = self.apply("mul", self.iota(lanes), stride)
-        start: Row = place if isinstance(place, Row) else Constant(I64, place.number)
+        start: Row = place if isinstance(place, Row) else whole(place.number)
         for offset in place.steps if isinstance(place, Place) else ():
             start = self.builder.add(offset, start)
         return self.apply("add", steps, self.scalar(start)).rows[0]
@@ -380,8 +380,8 @@ class Memory(Conversions):
         ]
         align_bytes = min(getattr(rows[0].type, "count", 1) * item_bytes, SCRATCH_ALIGN_BYTES)
         start = self.builder.ptrtoint(pointer.start or pointer.address, I64)
-        low = self.builder.and_(start, Constant(I64, align_bytes - 1))
-        aligned = self.builder.icmp_unsigned("==", low, Constant(I64, 0))
+        low = self.builder.and_(start, whole(align_bytes - 1))
+        aligned = self.builder.icmp_unsigned("==", low, whole(0))
         with self.builder.if_else(aligned) as ways:
             for way, streaming in zip(ways, (True, False), strict=True):
                 with way:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -160,11 +161,11 @@ class Arithmetic:
 
     def leading(self, lanes: int, count: Row) -> Value:
         """Return the mask of the first ``count`` lanes, compared in narrow integers."""
-        zero, most = Constant(I64, 0), Constant(I64, lanes)
+        zero, most = whole(0), whole(lanes)
         clamped = self.intrinsic("llvm.smin", self.intrinsic("llvm.smax", count, zero), most)
         kind = integer(self.mask_bits)
         limit = self.splat(self.builder.trunc(clamped, kind), lanes)
-        numbers = Constant(vector(kind, lanes), list(range(lanes)))
+        numbers = _lane_numbers(kind, lanes)
         return Value(bool_, (lanes,), [self.builder.icmp_unsigned("<", numbers, limit)])
 
     def typed(self, operands: Sequence[Value | Weak]) -> list[Value]:
@@ -381,6 +382,17 @@ _FLOAT_RULES = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _BITS = {"and": "and_", "or": "or_", "xor": "xor"}
 _INTEGER_RULES = {"add": "add", "sub": "sub", "mul": "mul", **_BITS}
 _BOOL_RULES = {**_BITS, "add": "or_", "max": "or_", "mul": "and_", "min": "and_"}
+
+
+@cache
+def whole(number: int) -> Constant:
+    """Return a constant of 64 bits."""
+    return Constant(I64, number % (1 << 64))
+
+
+@cache
+def _lane_numbers(kind: Any, lanes: int) -> Constant:
+    return Constant(vector(kind, lanes), list(range(lanes)))
 
 
 def _is_iota(value: Value) -> bool:

@@ -29,6 +29,7 @@ from graphc.frontend.build import build_program
 from graphc.frontend.formats.arrays import refused, save_arrays
 from graphc.frontend.formats.atomic import atomic_write
 from graphc.frontend.jit import Jit
+from graphc.frontend.memory import on_host
 from graphc.frontend.traced import Traced
 from graphc.ir.dim import symbols
 from graphc.ir.graph import input_name
@@ -250,7 +251,7 @@ def _program(
     graph, fixed = traced.compiled.graph, traced.compiled.fixed
     arrays: dict[int, np.ndarray] = {}
     for place, current, *_ in traced.captured:
-        arrays[place] = current()._array
+        arrays[place] = on_host(current()._array)
     cut = hoist(graph, fixed)
     prepared: list[np.ndarray] = []
     rest, main = tuple(range(len(graph.inputs))), graph

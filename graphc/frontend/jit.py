@@ -13,7 +13,7 @@ from graphc.codegen import counters
 from graphc.errors import ArgumentError, DeviceError, user_location
 from graphc.frontend.array import Array, Unplaced, common, mode
 from graphc.frontend.compiled import Compiled
-from graphc.frontend.context import Context, current_context, usable
+from graphc.frontend.context import HOST, Context, current_context, usable
 from graphc.frontend.trace import Specializations, finish
 from graphc.frontend.traced import STALE, Ready, Traced
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
@@ -207,8 +207,10 @@ def _signature(args: tuple[Any, ...]) -> Any:
     found: tuple[Any, ...] = (mode.training,)
     try:
         for a in args:
-            array, context = a._array, a._storage.context
-            found += type(a), array.dtype, array.shape, context or current_context()
+            array = a._array
+            found += type(a), array.dtype, array.shape
+            if a._storage.context is not HOST:
+                found += (a._storage.context or current_context(),)
     except AttributeError:
         return None
     return found

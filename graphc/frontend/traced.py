@@ -220,11 +220,13 @@ class Ready:
 
     def __call__(self, arguments: Sequence[Array]) -> Any:
         """Run the program; return what the function returns, or STALE, having done nothing."""
-        if not _same(self._captured):
+        if self._captured and not _same(self._captured):
             return STALE
-        kept = None if self._kept is None else self._kept()  # while the program runs
-        if self._kept is not None and (kept is None or not self._fresh(kept)):
-            return STALE
+        kept = None  # while the program runs
+        if self._kept is not None:
+            kept = self._kept()
+            if kept is None or not self._fresh(kept):
+                return STALE
         traced, arrays = self.traced, self._template.copy()
         for place, number in self._given:
             array = arguments[number]._array

@@ -117,8 +117,11 @@ class DeviceProgram(BoundTable[DeviceBinding]):
     ) -> None:
         super().__init__(table)
         self.device = device
-        device.load(kernels)
         rows = table.launches
+        try:
+            device.load(kernels)
+        except DeviceError as error:
+            raise error.attach(where=rows[0].where)  # noqa: B904
         self._guards = max((i + 1 for i, r in enumerate(rows) if r.check is not None), default=0)
 
     @classmethod

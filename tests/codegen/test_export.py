@@ -16,7 +16,7 @@ from graphc.codegen.cpu import host_target
 from graphc.codegen.export.arena import arrange
 from graphc.codegen.export.object_code import _failure
 from graphc.codegen.export.sizes import AXIS, SizeWriter, solutions
-from graphc.codegen.llvm_builder import I64
+from graphc.codegen.llvm_types import I64
 from graphc.codegen.native.function import NativeFunction
 from graphc.codegen.native.module import NativeModule
 from graphc.errors import Location

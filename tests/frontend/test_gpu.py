@@ -404,3 +404,21 @@ def test_gradients_of_functions() -> None:
 
 def test_info_names_the_devices() -> None:
     assert gpu_line() == "gpu(0) Emulated GPU (sm_90), gpu(1) Emulated GPU (sm_90)"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_are_made_on_the_cpu(workers: int) -> None:
+    class Squares(gluon.data.Dataset):
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> Any:
+            x = nd.array([index])
+            assert x.context == graphc.cpu()
+            return x * x
+
+    with GPU:
+        loader = gluon.data.DataLoader(Squares(), 3, num_workers=workers)
+        batches = list(loader)
+    assert all(batch.context == GPU for batch in batches)
+    assert np.concatenate([b.asnumpy() for b in batches]).ravel().tolist() == [0, 1, 4, 9, 16, 25]

@@ -120,6 +120,20 @@ def test_parameters_and_states_go_to_files_and_back(tmp_path: Path) -> None:
     agree(parameters(again), parameters(net))
 
 
+def test_networks_leave_python_from_there(tmp_path: Path) -> None:
+    found = []
+    for name, ctx in (("here", graphc.cpu()), ("there", GPU)):
+        graphc.random.seed(1)
+        net = nn.Dense(3)
+        net.initialize(ctx=ctx)
+        net.hybridize()
+        net(nd.ones((2, 4), ctx=ctx))
+        net.export_library(tmp_path / name, weights="beside", link=False)
+        weights = nd.load(tmp_path / f"{name}.safetensors").values()
+        found.append({str(k): weight.asnumpy() for k, weight in enumerate(weights)})
+    agree(*found)
+
+
 def test_networks_move() -> None:
     net = lenet(graphc.cpu())
     x, _ = batch(graphc.cpu())

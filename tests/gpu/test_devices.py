@@ -43,7 +43,11 @@ def floats(*shape: int, seed: int = 0) -> np.ndarray:
 # -- records ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("op", "sample", "dtype"), cases(every_dtype=False))
+# A kernel in Python is compiled for the CPU; tests/frontend/test_gpu.py has the error.
+RECORDS = [c for c in cases(every_dtype=False) if c.values[0].name != "python_kernel"]
+
+
+@pytest.mark.parametrize(("op", "sample", "dtype"), RECORDS)
 def test_records_agree_with_the_reference(op: OpDef, sample: Sample, dtype: DType) -> None:
     operands = draw(op, sample, dtype)
     graph = graph_of(op, sample, operands)

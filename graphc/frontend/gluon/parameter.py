@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,8 @@ from graphc.ir.types import as_dtype
 from graphc.runtime.random import host_generator
 
 GRAD_REQUESTS = ("write", "add", "null")
+# Threads may call a network for the first time side by side.
+_finishing = threading.RLock()
 
 _symbolic: ContextVar[bool] = ContextVar("graphc_symbolic", default=False)
 
@@ -94,6 +97,8 @@ class Parameter:
     ----------
     name : str
         With the prefixes of the Blocks it was made in, ``"dense0_weight"``.
+    devices : tuple of Context
+        Those that it has an array on, or will have where its shape is not known yet.
     """
 
     def __init__(
@@ -116,9 +121,8 @@ class Parameter:
         self._differentiable = differentiable
         self._shape = None if shape is None else _sizes(shape)
         self._dtype = as_dtype("float32" if dtype is None else dtype)
-        self._arrays: dict[Context, NDArray] = {}
         self._read: dict[Context, int] = {}
-        self._pending: _Pending | None = None
+        self._become({}, None)
         self._variable: Any = None
         self._grad_req = "null"
         self.grad_req = grad_req
@@ -165,7 +169,7 @@ class Parameter:
         request = request if self._differentiable else "null"
         if request != self._grad_req:
             self._grad_req = request
-            self._attach_grad()
+            self._attach_grad(self._arrays)
 
     @property
     def shape_known(self) -> bool:
@@ -181,13 +185,6 @@ class Parameter:
     def initialized(self) -> bool:
         """Whether there is an array."""
         return bool(self._arrays)
-
-    @property
-    def devices(self) -> tuple[Context, ...]:
-        """The devices that it has an array on, before that those it will be made on."""
-        if self._arrays or self._pending is None:
-            return tuple(self._arrays)
-        return self._pending.devices
 
     # -- making the array ----------------------------------------------------------------------
 
@@ -227,8 +224,7 @@ class Parameter:
         if self.shape_known:
             self._make(pending)
         elif self.allow_deferred_init:
-            self._arrays, self._pending = {}, pending
-            Writes.note()
+            self._become({}, pending)
         else:
             raise ArgumentError(
                 f"parameter {self.name} cannot be initialized: its shape is {self._shape}",
@@ -238,16 +234,17 @@ class Parameter:
 
     def finish_deferred(self) -> None:
         """Make the array of a deferred initialization whose shape has become known."""
-        if self._pending is not None and not self._arrays:
-            if not self.shape_known:
-                raise self._unreadable()
-            Completed.note(self, self._pending)
-            self._make(self._pending)
+        with _finishing:
+            if self._pending is not None and not self._arrays:
+                if not self.shape_known:
+                    raise self._unreadable()
+                Completed.note(self, self._pending)
+                self._make(self._pending)
 
     def defer_again(self, pending: _Pending) -> None:
         """Go back to waiting for a shape: what told it was a mistake."""
-        self._arrays, self._pending, self._shape = {}, pending, pending.shape
-        Writes.note()
+        self._shape = pending.shape
+        self._become({}, pending)
 
     def _make(self, pending: _Pending) -> None:
         assert self._shape is not None
@@ -262,17 +259,23 @@ class Parameter:
         self._hold(spread(array, pending.devices))
 
     def _hold(self, arrays: dict[Context, NDArray]) -> None:
-        """Take arrays for good."""
-        self._arrays, self._pending = arrays, None
-        Writes.note()
+        """Take arrays for good; another thread sees them when they have their gradients."""
         self._shape = next(iter(arrays.values())).shape
-        self._attach_grad()
+        self._attach_grad(arrays)
+        self._become(arrays, None)
 
-    def _attach_grad(self) -> None:
-        for device, array in self._arrays.items():
+    def _become(self, arrays: dict[Context, NDArray], pending: _Pending | None) -> None:
+        """Have these arrays, or wait for the shape."""
+        self._arrays, self._pending = arrays, pending
+        self._first = next(iter(arrays.values()), None)
+        self.devices = tuple(arrays) if pending is None else pending.devices
+        Writes.note()
+
+    def _attach_grad(self, arrays: dict[Context, NDArray]) -> None:
+        for device, array in arrays.items():
             zeros = filled(array.shape, 0, array.dtype, device)
             array.mark(NDArray(zeros, Storage.on(device)), self._grad_req)
-        self._read = dict.fromkeys(self._arrays, 0)
+        self._read = dict.fromkeys(arrays, 0)
 
     # -- reading and writing -------------------------------------------------------------------
 
@@ -281,12 +284,10 @@ class Parameter:
 
         ``device`` is by default the first that it is on.
         """
-        if not self._arrays:
-            raise self._unreadable()
-        if device is None:
-            return next(iter(self._arrays.values()))
-        found = self._arrays.get(device)
+        found = self._first if device is None else self._arrays.get(device)
         if found is None:
+            if self._first is None or device is None:
+                raise self._unreadable()
             raise not_there(self.name, device, self._arrays)
         return found
 
@@ -328,7 +329,7 @@ class Parameter:
         trace = current_trace()
         if trace is None:
             if ctx is None and len(self._arrays) == 1:
-                return next(iter(self._arrays.values()))
+                return self._first
             return self.current_array(memory_of(ctx))
         if ctx is None and len(self._arrays) > 1:
             ctx = trace.context
@@ -380,7 +381,7 @@ class Parameter:
         if self._arrays:
             self._hold(spread(NDArray(self.values().copy()), devices))
         elif self._pending is not None:
-            self._pending = replace(self._pending, devices=devices)
+            self._become({}, replace(self._pending, devices=devices))
         else:
             raise self._unreadable()
 

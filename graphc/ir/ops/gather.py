@@ -49,6 +49,11 @@ COLUMNS = 64
 Shape = tuple[Dim, ...]
 
 
+Scattered = tuple[tuple[Dim, Dim, Dim, Dim], Callable[[Expr], Expr]]
+"""Sizes of p, of the rows, of m and of q in ``out[p, row(m), q] += updates[p, m, q]``, and row."""
+Places = Callable[..., Scattered]
+
+
 def _scatter(
     k: Any, out: Buffer, updates: Buffer, sizes: tuple[Dim, Dim, Dim, Dim], row: Callable[..., Expr]
 ) -> tuple[Stmt, ...]:
@@ -131,16 +136,19 @@ class ScatterAdd(OpDef):
     def nest(self, k: Any, outputs: Any, *operands: Buffer, **attrs: Any) -> tuple[Stmt, ...]:
         """Add row after row; columns in blocks side by side."""
         (out,), (indices, updates) = outputs, operands
-        axis = attrs["axis"]
+        return _scatter(k, out, updates, *self.places(k, out, indices, updates, **attrs))
+
+    def places(
+        self, k: Any, out: Buffer, indices: Buffer, updates: Buffer, *, axis: int, mode: str,
+        shape: Shape,
+    ) -> Scattered:  # fmt: skip
+        """Return what is added where."""
         rows = out.shape[axis]
         sizes = (
             product(out.shape[:axis]), rows, product(indices.shape),
             product(out.shape[axis + 1 :]),
         )  # fmt: skip
-        mode = attrs["mode"]
-        return _scatter(
-            k, out, updates, sizes, lambda m: whole_index(k, E.load(indices, m), rows, mode)
-        )
+        return sizes, lambda m: whole_index(k, E.load(indices, m), rows, mode)
 
     def reference(
         self, indices: np.ndarray, updates: np.ndarray, *, shape: Any, axis: int, mode: str
@@ -256,6 +264,12 @@ class ScatterND(OpDef):
     def nest(self, k: Any, outputs: Any, *operands: Buffer, **attrs: Any) -> tuple[Stmt, ...]:
         """Add row after row; columns in blocks side by side."""
         (out,), (indices, updates) = outputs, operands
+        return _scatter(k, out, updates, *self.places(k, out, indices, updates, **attrs))
+
+    def places(
+        self, k: Any, out: Buffer, indices: Buffer, updates: Buffer, *, mode: str, shape: Shape
+    ) -> Scattered:
+        """Return what is added where."""
         count = len(out.shape) - (len(updates.shape) - (len(indices.shape) - 1))
         indexed = out.shape[:count]
         turns = product(indices.shape[1:])
@@ -263,12 +277,11 @@ class ScatterND(OpDef):
         def row(m: Expr) -> Expr:
             parts = [E.load(indices, m + E.index(n * turns)) for n in range(count)]
             flat: Expr = E.index(0)
-            for part, d in zip(_row(k, parts, indexed, attrs["mode"]), indexed):
+            for part, d in zip(_row(k, parts, indexed, mode), indexed):
                 flat = flat * E.index(d) + part
             return flat
 
-        sizes = (1, product(indexed), turns, product(out.shape[count:]))
-        return _scatter(k, out, updates, sizes, row)
+        return (1, product(indexed), turns, product(out.shape[count:])), row
 
     def reference(
         self, indices: np.ndarray, updates: np.ndarray, *, shape: Any, mode: str

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc.frontend.array import Storage
 from graphc.frontend.context import Context
+from graphc.frontend.memory import on_host
 from graphc.frontend.ndarray import NDArray
 from graphc.runtime.cuda import CudaDevice
 
@@ -37,7 +38,7 @@ def _sent(batch: Any, context: Context, device: CudaDevice) -> tuple[Any, list[A
     arrivals: list[Any] = []
 
     def send(array: NDArray) -> NDArray:
-        memory, arrival = device.put_ahead(array.asnumpy())
+        memory, arrival = device.put_ahead(on_host(array._array))
         arrivals.append(arrival)
         return NDArray(memory, Storage.on(context))  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.context import HOST
 from graphc.frontend.gluon.data.batchify import (
     Batchify,
     default_batchify_fn,
@@ -37,8 +38,13 @@ class Fetcher:
     def fetch(self, indices: Sequence[Any]) -> Any:
         """Return the batch of the items ``indices``, ready to travel between processes.
 
-        An exception gets a note that names the dataset and the item.
+        Items are made on the CPU whatever the current context is: workers that were forked cannot
+        use a GPU. An exception gets a note that names the dataset and the item.
         """
+        with HOST:
+            return self._fetch(indices)
+
+    def _fetch(self, indices: Sequence[Any]) -> Any:
         if not isinstance(self.batchify_fn, Batchify):
             return ship(self._batchify(self.batchify_fn, self._items(indices, numpy=False)))
         batch = self._cut(indices) if self.batchify_fn is default_batchify_fn else None

@@ -16,12 +16,12 @@ from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
 from graphc.ir.expr import Buffer, Expr
-from graphc.ir.loop import Alloc, Assign, Barrier, Bind, Declare, For, If, Let, Stmt, Store
+from graphc.ir.loop import Assign, Barrier, Declare, For, If, Let, Stmt, Store
 from graphc.ir.ops.attention_tiles import Options, Places, lowest_score
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.lower import OwnNest
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS
+from graphc.passes.schedule.cuda.grid import BLOCK, over_blocks
 from graphc.passes.schedule.cuda.matrices import (
     MEMBER,
     Rows,
@@ -38,7 +38,7 @@ from graphc.passes.schedule.loops import Body
 SEQUENCE, HEAD, FIRST, TURN = "sequence", "head", "first", "turn"
 """Names of a block's sequence and head, of the first of its rows, and of the others at hand."""
 LIGHT = {32, 64}
-"""Channels of heads, two blocks of which share the registers of a multiprocessor."""
+"""Channels of heads for which 128 registers a thread are enough, as ptxas finds, without a mask."""
 MOST_BYTES = 163 << 10
 """Shared memory that a block asks for at most: more would take more registers than there are."""
 
@@ -90,31 +90,11 @@ def shared(name: str, dtype: DType, rows: int, pitch: int) -> Buffer:
     return Buffer(name, dtype, (rows, pitch), "shared")
 
 
-def over_blocks(
-    target: Target, extent: Dim, memory: Sequence[Buffer], body: Body, light: bool
-) -> Body:
-    """Return the loops over blocks and threads.
-
-    Parameters
-    ----------
-    target : Target
-    extent : Dim
-    memory : sequence of Buffer
-        What the threads of a block share.
-    body : tuple of Stmt
-    light : bool
-        Whether half of the registers are enough: then two blocks run at once if memory allows.
-    """
-    threads = For(THREAD, E.index(0), E.index(THREADS), body, bind=Bind.THREAD)
-    made = (*map(Alloc, memory), threads)
+def blocks_at_once(target: Target, places: Places, memory: Sequence[Buffer]) -> int:
+    """Return how many blocks are to share a multiprocessor: their threads its registers."""
     own_bytes = sum(b.dtype.item_bytes * int(product(b.shape)) for b in memory)
-    at_once = 2 if light and 2 * own_bytes <= target.shared_bytes else 1
-    return (For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK, at_once=at_once),)
-
-
-def light(places: Places) -> bool:
-    """Return whether a thread needs no more than 128 registers: so it is found to be by ptxas."""
-    return places.mask is None and {places.key_width, places.value_width} <= LIGHT
+    light = places.mask is None and {places.key_width, places.value_width} <= LIGHT
+    return 2 if light and 2 * own_bytes <= target.shared_bytes else 1
 
 
 def placed(places: Places, number: Dim, length: Dim, side: int) -> Body:
@@ -227,7 +207,8 @@ class _Forward:
             *self._results(),
         )
         extent = places.batch * places.heads * ceil_div(places.queries, side)
-        return over_blocks(self.target, extent, self.memory, body, light(places))
+        at_once = blocks_at_once(self.target, places, self.memory)
+        return over_blocks(extent, self.memory, body, at_once=at_once)
 
     def _softened(self) -> Body:
         """Return what leaves exponentials of the scores in shared memory.

@@ -23,15 +23,14 @@ from graphc.passes.schedule.cuda.attention import (
     HEAD,
     SEQUENCE,
     TURN,
+    blocks_at_once,
     lanes_for,
-    light,
-    over_blocks,
     place_of,
     placed,
     seen,
     shared,
 )
-from graphc.passes.schedule.cuda.grid import BLOCK
+from graphc.passes.schedule.cuda.grid import BLOCK, over_blocks
 from graphc.passes.schedule.cuda.matrices import (
     Rows,
     Square,
@@ -60,7 +59,8 @@ def _backward_nest(
         E.index(first) < E.index(0), of_keys.body(symbol(BLOCK)), of_queries.body(first)
     )
     extent = of_keys.blocks + of_queries.blocks
-    return over_blocks(target, extent, of_keys.memory, (choice,), light(of_keys.places))
+    at_once = blocks_at_once(target, of_keys.places, of_keys.memory)
+    return over_blocks(extent, of_keys.memory, (choice,), at_once=at_once)
 
 
 class _Part:

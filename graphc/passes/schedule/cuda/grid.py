@@ -23,9 +23,21 @@ def in_blocks(
     kernel: Kernel, extent: Dim, body: Body, shared: Sequence[Buffer] = (), threads: int = THREADS
 ) -> Kernel:
     """Return a kernel of ``extent`` blocks, each thread of which runs ``body``."""
+    (blocks,) = over_blocks(extent, shared, body, threads)
+    return over_grid(kernel, extent, blocks)
+
+
+def over_blocks(
+    extent: Dim, shared: Sequence[Buffer], body: Body, threads: int = THREADS, at_once: int = 1
+) -> tuple[For]:
+    """Return the loops over blocks and their threads, as the whole of an explicit nest.
+
+    A multiprocessor runs ``at_once`` blocks at least, see `graphc.ir.loop.For`.
+    """
     inner = For(THREAD, E.index(0), E.index(threads), body, bind=Bind.THREAD)
     made = (*map(Alloc, shared), inner)
-    return over_grid(kernel, extent, For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK))
+    loop = For(BLOCK, E.index(0), E.index(extent), made, bind=Bind.BLOCK, at_once=at_once)
+    return (loop,)
 
 
 def over_grid(kernel: Kernel, extent: Dim, loop: For) -> Kernel:
