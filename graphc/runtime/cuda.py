@@ -444,7 +444,7 @@ def device(number: int) -> CudaDevice:
 def _open(number: int) -> CudaDevice:
     reason = missing()
     if reason is not None:
-        remedy = f"{reason[1]} Without, use graphc.cpu()."
+        remedy = f"{reason[1]} Without, use graphc.cpu(); graphc.num_gpus() counts what is there."
         raise DeviceError(f"gpu({number}) cannot be used: {reason[0]}", remedy=remedy)
     count = _count()
     if not 0 <= number < count:
