@@ -34,7 +34,7 @@ from graphc.ir.types import DType, bool_, int64
 
 SHARED = "@shared"
 SHARED_ALIGN_BYTES = 16
-HALF, PAIR = Type("half"), Type("<2 x half>")
+PAIR = Type("<2 x half>")
 _ALL = Constant(I32, -1)
 _SUMS = Type("{ float, float, float, float }")
 

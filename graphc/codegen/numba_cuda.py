@@ -97,7 +97,6 @@ _CALLS = {
     "select": "({1} if {0} else {2})",
     "mulhi": "uint32((uint64({0}) * uint64({1})) >> uint64(32))",
     "scale": "scaled({0}, {1})",
-    "bitcast": "{type}({0}).view({type})",
 }
 """Operation -> its text: ``{0}`` is an operand, ``{type}`` the result's type."""
 

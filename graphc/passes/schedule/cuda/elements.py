@@ -20,6 +20,7 @@ from graphc.passes.schedule.cuda.grid import (
     THREAD,
     THREADS,
     Whole,
+    adjacent,
     below,
     in_blocks,
     placed,
@@ -76,14 +77,13 @@ def _width(axes: Sequence[Axis], stores: Sequence[Store], target: Target) -> int
         return 1
     name, widest = axes[-1].name, 1
     for store in stores:
-        accesses: list[Load | Store] = [store]
-        for root in expressions(store):
-            accesses += [e for e in E.walk(root) if isinstance(e, Load)]
-        for access in accesses:
-            adjacent = stride(access, name) in ((1,) if access is store else (0, 1))
-            if not adjacent or access.mask is not None:
-                return 1
-            widest = max(widest, access.buffer.dtype.item_bytes)
+        roots = expressions(store)
+        side_by_side = stride(store, name) == 1 and store.mask is None
+        if not side_by_side or not all(adjacent(root, name) for root in roots):
+            return 1
+        loads = (e for root in roots for e in E.walk(root) if isinstance(e, Load))
+        buffers = (store.buffer, *(load.buffer for load in loads))
+        widest = max(widest, *(buffer.dtype.item_bytes for buffer in buffers))
     return target.vector_bytes // max(widest, 4)
 
 

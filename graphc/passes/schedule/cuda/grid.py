@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, Var, substitute, symbol, terms
-from graphc.ir.expr import Axis, Buffer
+from graphc.ir.expr import Axis, Buffer, Expr, Load
 from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let
 from graphc.passes.schedule.loops import Body
+from graphc.passes.schedule.nest import stride
 
 THREADS = 256
 """Threads of a block, where nothing asks for another number."""
@@ -108,3 +109,9 @@ def indices(axes: Sequence[Axis], position: Dim) -> dict[str, Dim]:
         found[axis.name] = position % axis.extent
         position = position // axis.extent
     return found | {axis.name: position for axis in axes[:1]}
+
+
+def adjacent(expr: Expr, name: str) -> bool:
+    """Return whether all reads of an expression are the same along a variable, or side by side."""
+    loads = (e for e in E.walk(expr) if isinstance(e, Load))
+    return all(load.mask is None and stride(load, name) in (0, 1) for load in loads)

@@ -24,7 +24,6 @@ from graphc.ir.loop import (
     Let,
     Stmt,
     Store,
-    python_of,
 )
 from graphc.ir.statements import expressions, statements
 from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, in_blocks, over_grid
@@ -33,11 +32,6 @@ from graphc.passes.schedule.cuda.lanes import lanes_of, spread
 
 def schedule(kernel: Kernel) -> Kernel:
     """Return an explicit nest in blocks of threads."""
-    if python_of(kernel) is not None:
-        raise CompileError(
-            "a kernel in Python runs on the CPU only",
-            remedy="Call it on arrays of graphc.cpu(), or write it with graphc.scalar.",
-        )
     only = kernel.body[0] if len(kernel.body) == 1 else None
     if isinstance(only, For) and only.bind is Bind.BLOCK:
         return over_grid(kernel, _extent(only), only)

@@ -15,7 +15,7 @@ from functools import partial
 from graphc.errors import CompileError
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, symbol
-from graphc.ir.expr import Axis, Buffer, Expr, Load, Reduce
+from graphc.ir.expr import Axis, Buffer, Expr, Reduce
 from graphc.ir.intrinsics import WARP
 from graphc.ir.loop import Assign, Barrier, Declare, For, If, Intrinsic, Kernel, Let, Stmt, Store
 from graphc.ir.operations import IDENTITY
@@ -25,6 +25,7 @@ from graphc.passes.schedule.cuda.grid import (
     THREAD,
     THREADS,
     Whole,
+    adjacent,
     below,
     in_blocks,
     indices,
@@ -195,13 +196,13 @@ class _Writer:
         """Return whether everything along rows is read and written side by side."""
         for group in self.plan.groups:
             for reduce in group:
-                if not _adjacent(reduce.body, reduce.axes[0].name):
+                if not adjacent(reduce.body, reduce.axes[0].name):
                     return False
         for item in self.plan.items:
             for axis in self._inner(item):
                 if stride(item.store, axis.name) != 1 or item.store.mask is not None:
                     return False
-                if not _adjacent(item.store.value, axis.name):
+                if not adjacent(item.store.value, axis.name):
                     return False
         return True
 
@@ -366,9 +367,3 @@ class _Walk:
         if self.mask is None:
             return found
         return E.select(substituted(self.mask, self.after, {}), found, otherwise)
-
-
-def _adjacent(expr: Expr, name: str) -> bool:
-    """Return whether all reads of an expression are the same along a variable, or side by side."""
-    loads = (e for e in E.walk(expr) if isinstance(e, Load))
-    return all(load.mask is None and stride(load, name) in (0, 1) for load in loads)
