@@ -62,14 +62,19 @@ def scoped() -> bool:
     return bool(_scope.get())
 
 
-@contextmanager
-def scope(name: str) -> Iterator[None]:
+class scope:  # noqa: N801  # a function to its users; every call of a Block enters one
     """Run the body as a part of the Block ``name``; nests."""
-    token = _scope.set((*_scope.get(), name))
-    try:
-        yield
-    finally:
-        _scope.reset(token)
+
+    __slots__ = ("_name", "_token")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._token = _scope.set((*_scope.get(), self._name))
+
+    def __exit__(self, *_: object) -> None:
+        _scope.reset(self._token)
 
 
 @contextmanager

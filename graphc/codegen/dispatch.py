@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from graphc import lazy
-from graphc.codegen import cache
-from graphc.codegen.dispatch_ir import TICKET_CHUNK_BITS, Platform, build_module
+from graphc.codegen import cache, dispatch_ir, python_call
+from graphc.codegen.dispatch_ir import TICKET_CHUNK_BITS, Platform
 from graphc.codegen.dispatch_layout import LINE_BYTES, Call, Error, Launch, PoolState
+from graphc.codegen.llvm_builder import Module
 from graphc.errors import DeviceError
 
 __all__ = [
@@ -46,13 +47,15 @@ _WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_
 
 # macOS numbers its clocks in its own way; Python's constant is the C library's.
 _CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", None)
-_SOURCES = ("dispatch.py", "dispatch_ir.py", "dispatch_layout.py", "native/function.py")
+_SOURCES = (
+    "dispatch.py", "dispatch_ir.py", "dispatch_layout.py", "native/function.py", "python_call.py",
+)  # fmt: skip
 """What decides the object code, beside LLVM and the machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """The dispatcher's two entry points as ctypes functions; both release the GIL.
+    """The dispatcher's entry points; they let other threads of Python run meanwhile.
 
     Attributes
     ----------
@@ -67,12 +70,15 @@ class Dispatcher:
         without a program, or when the pool is stopping.
     run_address, worker_address : int
         Addresses of the same functions.
+    call_address : int
+        Address of ``graphc_call``, see `python_call`; 0 where it cannot be.
     """
 
     run: Callable[..., int]
     worker: Callable[..., None]
     run_address: int
     worker_address: int
+    call_address: int
     _engine: Any = field(repr=False)
 
 
@@ -101,7 +107,31 @@ def _host_machine(triple: str) -> Any:
     )
 
 
-def object_code(platform: Platform, machine: Any) -> bytes:
+def build_module(platform: Platform, python: bool = False) -> Module:
+    """Write the dispatcher as an LLVM module.
+
+    Parameters
+    ----------
+    platform : Platform
+        The machine it is for: a 64-bit POSIX system.
+    python : bool
+        Whether Python's interpreter will be there.
+
+    Returns
+    -------
+    Module
+        Defines ``graphc_run`` and ``graphc_worker``; needs ``clock_gettime`` and
+        ``sched_yield`` of the C library. For Python it defines ``graphc_call``, too, and needs
+        `python_call.symbols`.
+    """
+    module = Module(platform.triple)
+    run = dispatch_ir.write(module, platform)
+    if python:
+        python_call.write(module, run)
+    return module
+
+
+def object_code(platform: Platform, machine: Any, python: bool = False) -> bytes:
     """Compile the dispatcher.
 
     Parameters
@@ -110,14 +140,16 @@ def object_code(platform: Platform, machine: Any) -> bytes:
         What it is for.
     machine : llvmlite.binding.TargetMachine
         LLVM's code generator for that platform.
+    python : bool
+        As of `build_module`.
 
     Returns
     -------
     bytes
-        A relocatable object file whose only undefined symbols are the C library's.
+        A relocatable object file.
     """
     binding = lazy.llvmlite_binding()
-    module = binding.parse_assembly(str(build_module(platform)))
+    module = binding.parse_assembly(str(build_module(platform, python)))
     module.verify()
     options = binding.create_pipeline_tuning_options(speed_level=3)
     builder = binding.create_pass_builder(machine, options)
@@ -125,14 +157,14 @@ def object_code(platform: Platform, machine: Any) -> bytes:
     return bytes(machine.emit_object(module))
 
 
-def _key(platform: Platform) -> str:
+def _key(platform: Platform, python: bool) -> str:
     """Name what the object code depends on, without writing its LLVM IR."""
     binding, llvmlite = lazy.llvmlite_binding(), sys.modules["llvmlite"]
     folder = Path(__file__).parent
     return cache.key_of(
         "dispatcher",
         *((folder / name).read_text(encoding="utf-8") for name in _SOURCES),
-        repr(platform),
+        repr((platform, python, python_call.DATA_OFFSET)),
         binding.get_host_cpu_name(),
         binding.get_host_cpu_features().flatten(),
         llvmlite.__version__,
@@ -142,18 +174,20 @@ def _key(platform: Platform) -> str:
 
 def _cached_object_code() -> bytes:
     """Return the object code from the disk cache, or compile it and keep it there."""
-    platform = host_platform()
-    key = _key(platform)
+    platform, python = host_platform(), python_call.symbols() is not None
+    key = _key(platform, python)
     code = cache.get(key)
     if code is None:
-        code = object_code(platform, _host_machine(platform.triple))
+        code = object_code(platform, _host_machine(platform.triple), python)
         cache.put(key, code)
     return code
 
 
 def _load(code: bytes) -> Dispatcher:
     binding = lazy.llvmlite_binding()
-    triple = binding.get_process_triple()
+    triple, symbols = binding.get_process_triple(), python_call.symbols()
+    for name, address in (symbols or {}).items():
+        binding.add_symbol(name, address)
     engine = binding.create_mcjit_compiler(
         binding.parse_assembly(f'target triple = "{triple}"'), _host_machine(triple)
     )
@@ -161,7 +195,8 @@ def _load(code: bytes) -> Dispatcher:
     engine.finalize_object()
     run = engine.get_function_address("graphc_run")
     worker = engine.get_function_address("graphc_worker")
-    return Dispatcher(_RUN_TYPE(run), _WORKER_TYPE(worker), run, worker, engine)
+    call = engine.get_function_address(python_call.NAME) if symbols else 0
+    return Dispatcher(_RUN_TYPE(run), _WORKER_TYPE(worker), run, worker, call, engine)
 
 
 # No lock guards it: a child forked while another thread held one could never take it. Two

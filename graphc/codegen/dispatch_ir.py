@@ -250,27 +250,7 @@ def _enter(body: NativeFunction, pool: Row, threads: Row) -> Row:
     return body.get(shared)
 
 
-def _place(body: NativeFunction, call: Row) -> None:
-    """Put the addresses of a call's arrays where its kernels look for them."""
-    builder = body.builder
-    pointers, stores, count, arrays, offset = (
-        body.load(call, Call, name)
-        for name in ("pointers", "stores", "store_count", "arrays", "data_offset")
-    )
-    row = body.variable(body.constant(0))
-    with body.loop() as (_, leave):
-        index = body.get(row)
-        body.go_if(builder.icmp_signed(">=", index, count), leave)
-        pair = builder.gep(stores, builder.mul(index, body.constant(2)), I64)
-        position = builder.load(pair, I64, 8)
-        number = builder.load(builder.gep(pair, body.constant(1), I64), I64, 8)
-        owner = builder.load(builder.gep(arrays, number, I64), POINTER, 8)
-        data = builder.load(builder.gep(owner, offset, I8), POINTER, 8)
-        builder.store(data, builder.gep(pointers, position, I64), 8)
-        body.increase(row)
-
-
-def _run(module: Module, step: Function, now: Function) -> None:
+def _run(module: Module, step: Function, now: Function) -> Function:
     """``i32 graphc_run(const Call *)``."""
     body = NativeFunction(module, "graphc_run", "i", "p", internal=False)
     builder, (call,) = body.builder, body.arguments
@@ -278,7 +258,6 @@ def _run(module: Module, step: Function, now: Function) -> None:
         body.load(call, Call, name)
         for name in ("pool", "table", "count", "threads", "error", "profile")
     )
-    _place(body, call)
     null = Row(POINTER, "null")
     failure, unread = body.stack(Failure), body.stack(Error)
     target = builder.select(builder.icmp_unsigned("==", error, null), unread, error)
@@ -307,7 +286,7 @@ def _run(module: Module, step: Function, now: Function) -> None:
         body.go_if(builder.icmp_signed("!=", status, body.constant(0)), leave)
     with builder.if_then(builder.icmp_signed("!=", shared, body.constant(0))):
         body.store_atomic(body.constant(0), pool, "busy", "release")
-    body.returns(builder.trunc(body.load(failure, Failure, "status"), I32))
+    return body.returns(builder.trunc(body.load(failure, Failure, "status"), I32))
 
 
 def _is_stopping(body: NativeFunction, pool: Row) -> Row:
@@ -365,29 +344,10 @@ def _worker(module: Module, work: Function, now: Function, backoff: Function) ->
     body.returns()
 
 
-def build_module(platform: Platform) -> Module:
-    """Write the dispatcher as an LLVM module.
-
-    Parameters
-    ----------
-    platform : Platform
-        The machine it is for: a 64-bit POSIX system.
-
-    Returns
-    -------
-    Module
-        Defines ``graphc_run`` and ``graphc_worker``; needs ``clock_gettime`` and
-        ``sched_yield`` of the C library and nothing else.
-    """
-    module = Module(platform.triple)
-    write(module, platform)
-    return module
-
-
-def write(module: Module, platform: Platform) -> None:
-    """Define the dispatcher's functions in a module."""
+def write(module: Module, platform: Platform) -> Function:
+    """Define the dispatcher's functions in a module; return ``graphc_run``."""
     now, backoff = _now(module, platform), _backoff(module, platform)
     chunk = _chunk(module, _fail(module, backoff))
     work = _work(module, chunk)
-    _run(module, _step(module, chunk, _share(module, work, backoff)), now)
     _worker(module, work, now, backoff)
+    return _run(module, _step(module, chunk, _share(module, work, backoff)), now)

@@ -83,14 +83,6 @@ class Call(ctypes.Structure):
     profile : int
         Address of ``2 * count`` 64-bit integers, or 0: start and stop of each launch in
         nanoseconds of ``CLOCK_MONOTONIC``.
-    pointers : int
-        Address of the buffers that the table's kernels are handed.
-    stores, store_count : int
-        Address of pairs of 64-bit integers, their number: before the walk, the entry of
-        ``pointers`` that the first counts becomes the address of the data of the one of
-        ``arrays`` that the second counts.
-    arrays, data_offset : int
-        Address of addresses of structures that hold such an address at an offset in bytes.
     """
 
     _fields_ = [
@@ -100,11 +92,6 @@ class Call(ctypes.Structure):
         ("threads", ctypes.c_int64),
         ("error", ctypes.c_void_p),
         ("profile", ctypes.c_void_p),
-        ("pointers", ctypes.c_void_p),
-        ("stores", ctypes.c_void_p),
-        ("store_count", ctypes.c_int64),
-        ("arrays", ctypes.c_void_p),
-        ("data_offset", ctypes.c_int64),
     ]
 
 

@@ -37,19 +37,31 @@ class Mode(threading.local):
 mode = Mode()
 
 
-class Writes:
-    """The last write to memory that prepared values depend on, as an object of its own.
+class Noted:
+    """The last event of a kind, as an object of its own.
 
-    Where it is the one that was there before, nobody wrote since: that need not be asked of each
-    parameter, none of which is in the caches when a program has run.
+    Where it is the one that was there before, there was none since: that need not be asked of
+    each parameter, none of which is in the caches when a program has run.
     """
 
-    last = object()
+    last: object
 
     @classmethod
     def note(cls) -> None:
-        """Note such a write, or that a parameter got another array."""
+        """Note such an event."""
         cls.last = object()
+
+
+class Moves(Noted):
+    """That a Parameter, or the state of an optimizer, got another array."""
+
+    last = object()
+
+
+class Writes(Noted):
+    """A write to memory that prepared values depend on, or that a Parameter got another array."""
+
+    last = object()
 
 
 class Storage:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import user_location
-from graphc.frontend.array import Array, Entry, Saved, Storage, mode
+from graphc.frontend.array import Array, Entry, Saved, Storage, Writes, mode
 from graphc.frontend.build import Halves, Parts, build_halves, build_parts, build_program
 from graphc.frontend.context import HOST, Context
 from graphc.frontend.memory import filled
@@ -192,6 +192,10 @@ def call(
 
 def touch(written: Sequence[Storage]) -> None:
     """Note that a call wrote to arrays in place."""
-    where = user_location()
+    where, watched = user_location(), False
     for storage in written:
-        storage.touch(where)
+        storage.version += 1
+        storage.written = where
+        watched = watched or storage.watched
+    if watched:
+        Writes.note()

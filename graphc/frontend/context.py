@@ -129,7 +129,7 @@ def num_gpus() -> int:
 
 def current_context() -> Context:
     """Return the Context of the innermost ``with ctx:`` block, by default ``cpu(0)``."""
-    return _scopes.entered[-1] if _scopes.entered else cpu()
+    return _scopes.entered[-1] if _scopes.entered else HOST
 
 
 def memory_of(context: Context | str | None) -> Context:

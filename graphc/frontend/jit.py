@@ -46,18 +46,26 @@ class Jit:
         self.traces: list[Traced] = []
         self._by_key: dict[Any, Specializations[Traced]] = {}
         self._ready: dict[Any, Ready] = {}
+        self._last: Ready | None = None
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function through its compiled program; inside another trace, as a part of it."""
         if current_trace() is not None:
             return self.function(*args, **kwargs)
-        signature = None if kwargs or mode.recording else _signature(args)
-        if signature is not None:
-            ready = self._ready.get(signature)
-            if ready is not None:
-                result = ready(args)
+        signature = None
+        if not kwargs and not mode.recording:
+            last = self._last
+            if last is not None:
+                result = last.call(args)
                 if result is not STALE:
+                    return result
+            signature = _signature(args)
+            ready = None if signature is None else self._ready.get(signature)
+            if ready is not None:
+                result = ready.call(args)
+                if result is not STALE:
+                    self._last = ready
                     return result
         leaves, structure = flatten((args, kwargs), _is_array)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
@@ -76,7 +84,7 @@ class Jit:
             return
         if len(self._ready) >= MOST_READY:
             self._ready.clear()
-        self._ready[key] = ready
+        self._ready[key] = self._last = ready
 
     def trace(self, *args: Any, **kwargs: Any) -> tuple[Traced, list[Array]]:
         """Return the trace that serves a call, and the call's arrays; runs nothing."""
@@ -90,6 +98,7 @@ class Jit:
             self.traces.clear()
             self._by_key.clear()
             self._ready.clear()
+            self._last = None
 
     def trace_for(self, arguments: Sequence[Array], structure: Any) -> Traced:
         """Return the trace that serves a call, tracing if there is none yet."""
@@ -205,15 +214,17 @@ class Jit:
 def _signature(args: tuple[Any, ...]) -> Any:
     """Return what tells apart calls with arrays only, or None for other calls."""
     found: tuple[Any, ...] = (mode.training,)
+    placed = True
     try:
         for a in args:
-            array = a._array
+            array, context = a._array, a._storage.context
             found += type(a), array.dtype, array.shape
-            if a._storage.context is not HOST:
-                found += (a._storage.context or current_context(),)
+            if context is not HOST:
+                found += (context,)
+                placed = placed and context is not None
     except AttributeError:
         return None
-    return found
+    return found if placed else (*found, current_context())
 
 
 def _is_array(leaf: Any) -> bool:

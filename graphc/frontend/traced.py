@@ -7,7 +7,6 @@ arrays lie that the trace refers to, was found then.
 from __future__ import annotations
 
 import weakref
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import GraphcError, Location, user_location
-from graphc.frontend.array import Array, Storage, Unplaced, Writes
+from graphc.frontend.array import Array, Moves, Noted, Storage, Unplaced, Writes, mode
 from graphc.frontend.compiled import Compiled, call, touch
-from graphc.frontend.context import HOST, Context
+from graphc.frontend.context import HOST, Context, current_context
 from graphc.frontend.prepared import Kept, Prepared
 from graphc.frontend.tree import LEAF, unflatten
 from graphc.ir.dim import Dim
 from graphc.runtime import random
 from graphc.runtime.locks import alone
-from graphc.runtime.program import USABLE, Binding, Program, address
+from graphc.runtime.program import Binding, Program
 
 
 @dataclass(slots=True)
@@ -51,6 +50,8 @@ class Traced:
         now, and its type when traced.
     given : list of (int, int)
         Which input is which argument.
+    random : list of int
+        Which inputs tell the program of the random keys.
     """
 
     compiled: Compiled
@@ -62,9 +63,11 @@ class Traced:
     key: Any
     captured: list[tuple[int, Callable[[], Array], Any, tuple[Dim, ...]]] = field(init=False)
     given: list[tuple[int, int]] = field(init=False)
+    random: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.given = [(p, s) for p, s in enumerate(self.sources) if isinstance(s, int)]
+        self.random = [p for p, s in enumerate(self.sources) if isinstance(s, str)]
         inputs = zip(self.sources, self.compiled.graph.inputs, strict=True)
         self.captured = [
             (place, _reader(source), value.dtype.numpy, value.shape)
@@ -72,13 +75,16 @@ class Traced:
             if not isinstance(source, (int, str))
         ]
 
-    def run(self, arguments: Sequence[Array]) -> Any:
-        """Call the program with these arguments and return what the function returns."""
+    def run(self, arguments: Sequence[Array], drawn: Sequence[np.ndarray] | None = None) -> Any:
+        """Call the program with these arguments and return what the function returns.
+
+        ``drawn`` are random keys that were drawn for this call already.
+        """
         operands = self.operands()
         assert operands is not None
         for place, number in self.given:
             operands[place] = arguments[number]
-        for place, state in self.random_state():
+        for place, state in zip(self.random, self.random_state() if drawn is None else drawn):
             operands[place] = Array(state, Unplaced())
         try:
             handles = call(self.compiled, operands, self.classes)
@@ -90,16 +96,12 @@ class Traced:
         """Return handles of the results in the structure that the function returns."""
         return handles[0] if self.structure == LEAF else unflatten(self.structure, handles)
 
-    def random_state(self) -> list[tuple[int, np.ndarray]]:
-        """Draw the random keys of a call; return which inputs tell the program of them."""
+    def random_state(self) -> list[np.ndarray]:
+        """Draw the random keys of a call; return what tells the program of them."""
         if not self.draws:
             return []
         state = dict(zip(("seed", "counter"), random.advance(self.draws), strict=True))
-        return [
-            (place, np.asarray(state[source], np.int64))
-            for place, source in enumerate(self.sources)
-            if isinstance(source, str)
-        ]
+        return [np.asarray(state[self.sources[place]], np.int64) for place in self.random]
 
     def placed(self, error: GraphcError) -> GraphcError:
         """Give what failed while running the line of this call, where it has that of the trace.
@@ -144,19 +146,26 @@ def _maker(cls: type[Array], context: Context | None) -> Callable[[np.ndarray], 
     return cls if context is HOST else lambda array: cls(array, Storage.on(context))
 
 
-def _same(captured: Sequence[tuple[Callable[[], Array], np.ndarray]]) -> bool:
+def _same(captured: Sequence[tuple[Callable[[], Array], Array]]) -> bool:
     """Return whether sources have the arrays that they had."""
-    return all(current()._array is array for current, array in captured)
+    return all(current() is array for current, array in captured)
 
 
-PREPARED = -1
-"""Stands for the place of an input that is prepared, in the order of a program's inputs."""
+def _kind(argument: Array) -> tuple[Any, ...]:
+    """Return what the next argument must have in common with this one."""
+    array = argument._array
+    return type(argument), array.dtype, array.shape, argument._storage.context
+
+
 STALE = object()
 """What a `Ready` returns for a call that has to find its program anew."""
 
 
 class Ready:
-    """A trace at the sizes of one signature, for calls that record nothing.
+    """A trace for one kind of arguments and their sizes, for calls that record nothing.
+
+    Where neither a parameter nor anything prepared was changed since the last call, that is asked
+    by one comparison, whatever the number of parameters.
 
     Attributes
     ----------
@@ -164,30 +173,37 @@ class Ready:
     """
 
     __slots__ = (
-        "_binding", "_captured", "_given", "_handles", "_kept", "_places", "_prepared", "_program",
-        "_seen", "_single", "_spans", "_targets", "_template", "_written", "traced",
+        "_asked", "_binding", "_context", "_count", "_given", "_handles", "_kept", "_launch",
+        "_locks", "_moving", "_noted", "_random", "_seen", "_single", "_template", "_training",
+        "_written", "traced",
     )  # fmt: skip
 
     def __init__(
         self, traced: Traced, program: Program, binding: Binding, arrays: Sequence[np.ndarray],
-        order: Sequence[int], kept: Kept | None,
+        order: Sequence[int], kept: Kept | None, arguments: Sequence[Array],
     ) -> None:  # fmt: skip
-        self.traced, self._program, self._binding = traced, program, binding
+        self._training, self._count = mode.training, len(arguments)
+        unplaced = any(a._storage.context is None for a in arguments)
+        self._context = current_context() if unplaced else None
+        self.traced, self._launch, self._binding = traced, program.launch, binding
         self._kept = None if kept is None else weakref.ref(kept)  # what is stale goes at once
-        self._template = [id(array) for array in arrays]
-        self._places = places = {place: i for i, place in enumerate(order)}
-        self._given = [(places[place], number) for place, number in traced.given]
-        captured = [(place, c, c()._array) for place, c, *_ in traced.captured]
-        whole = traced.compiled.program
-        prepared = whole.parts.given if isinstance(whole, Prepared) else ()
-        self._captured = [(c, array) for place, c, array in captured if place not in prepared]
-        self._prepared = [(c, array) for place, c, array in captured if place in prepared]
+        count = 0 if kept is None else len(kept.values)
+        self._template = [*arrays[count:]]
+        places = {place: i for i, place in enumerate(order)}
+        self._given = [
+            (places[place], number, *_kind(arguments[number])) for place, number in traced.given
+        ]
+        self._random = [places[p] for p, s in enumerate(traced.sources) if isinstance(s, str)]
+        captured = {place: (current, current()) for place, current, *_ in traced.captured}
+        noted = {p for p in captured if getattr(traced.sources[p], "notes_moves", False)}
+        fixed = {p for p in captured if isinstance(traced.sources[p], Array)}
+        self._moving = [captured[place] for place in sorted(noted)]
+        self._asked = [captured[place] for place in sorted(captured.keys() - noted - fixed)]
+        self._noted: type[Noted] = Moves if kept is None else Writes
         self._seen: object = None
-        sources = {place: current for place, current, *_ in traced.captured}
-        self._written = [sources[order[i]] for i in program.updated]
-        self._targets = [address(arrays[i]) for i in program.updated]
-        sizes = [arrays[i].nbytes for i in program.updated]
-        self._spans = sorted((a, a + size) for a, size in zip(self._targets, sizes, strict=True))
+        updated = (order[i - count] for i in program.updated)
+        self._written = [captured[place][1]._storage for place in updated]
+        self._locks = program.locks(arrays)
         self._single = traced.structure == LEAF
         self._handles = [_maker(cls, traced.compiled.context) for cls in traced.classes]
 
@@ -206,66 +222,73 @@ class Ready:
         if isinstance(whole, Prepared):
             if kept is None or not kept.fresh():
                 return None
-            order = (PREPARED,) * len(values) + whole.parts.rest
-        if any(order[i] in given for i in program.updated):
+            order = whole.parts.rest
+        if any(order[i - len(values)] in given for i in program.updated):
             return None
         inputs = [np.empty((), np.int64)] * len(traced.sources)  # random state is such a number
         for place, number in given.items():
             inputs[place] = arguments[number]._array
         for place, current, *_ in traced.captured:
             inputs[place] = current()._array
-        arrays = [*values, *(inputs[place] for place in order[len(values) :])]
+        arrays = [*values, *(inputs[place] for place in order)]
         binding = program.taking(arrays)
-        return None if binding is None else cls(traced, program, binding, arrays, order, kept)
+        return None if binding is None else cls(
+            traced, program, binding, arrays, order, kept, arguments
+        )  # fmt: skip
 
-    def __call__(self, arguments: Sequence[Array]) -> Any:
+    def call(self, arguments: Sequence[Any]) -> Any:
         """Run the program; return what the function returns, or STALE, having done nothing."""
-        if self._captured and not _same(self._captured):
+        if len(arguments) != self._count or mode.training is not self._training:
             return STALE
-        kept = None  # while the program runs
+        arrays, kept, drawn = self._template.copy(), None, None
+        for place, number, cls, dtype, shape, context in self._given:
+            argument = arguments[number]
+            if type(argument) is not cls:
+                return STALE
+            array = argument._array
+            if array.dtype is not dtype or array.shape != shape:
+                return STALE
+            if argument._storage.context is not context:
+                return STALE
+            arrays[place] = array
+        if self._context is not None and current_context() is not self._context:
+            return STALE
+        if self._seen is not self._noted.last and not self._look():
+            return STALE
+        if self._asked and not _same(self._asked):
+            return STALE
         if self._kept is not None:
             kept = self._kept()
-            if kept is None or not self._fresh(kept):
+            if kept is None:
                 return STALE
-        traced, arrays = self.traced, self._template.copy()
-        for place, number in self._given:
-            array = arguments[number]._array
-            if array.flags.num & USABLE != USABLE or (self._spans and self._meets(array)):
-                return STALE
-            arrays[place] = id(array)
-        if traced.draws:
-            state = traced.random_state()  # kept while the program runs
-            for place, array in state:
-                arrays[self._places[place]] = id(array)
+        if self._random:
+            drawn = self.traced.random_state()
+            for place, state in zip(self._random, drawn):
+                arrays[place] = state
+        if kept is not None:
+            arrays = [*kept.values, *arrays]
         try:
-            if self._written:
-                results = self._update(arrays)
+            if self._locks:
+                with alone(self._locks):
+                    results = self._launch(self._binding, arrays)
             else:
-                results = self._program.launch(self._binding, arrays)
+                results = self._launch(self._binding, arrays)
         except GraphcError as error:
-            raise traced.placed(error) from None
+            raise self.traced.placed(error) from None
+        if results is None:
+            return self.traced.run(arguments, drawn)
+        if self._written:
+            touch(self._written)
         if self._single:
             return self._handles[0](results[0])
-        return traced.returned([handle(r) for handle, r in zip(self._handles, results)])
+        return self.traced.returned([handle(r) for handle, r in zip(self._handles, results)])
 
-    def _fresh(self, kept: Kept) -> bool:
-        """Return whether prepared values are of the parameters as they are now."""
-        last = Writes.last  # before the look: a write meanwhile is seen by the next call
-        if self._seen is not last:
-            if not (_same(self._prepared) and kept.fresh()):
-                return False
-            self._seen = last
+    def _look(self) -> bool:
+        """Return whether parameters, and what was prepared, are as they were at the last look."""
+        last = self._noted.last  # before the look: what changes meanwhile is seen by the next call
+        kept = None if self._kept is None else self._kept()
+        stale = self._kept is not None and (kept is None or not kept.fresh())
+        if stale or not _same(self._moving):
+            return False
+        self._seen = last
         return True
-
-    def _update(self, arrays: list[int]) -> list[np.ndarray]:
-        with alone(self._targets):
-            results = self._program.launch(self._binding, arrays)
-        touch([current()._storage for current in self._written])
-        return results
-
-    def _meets(self, array: np.ndarray) -> bool:
-        """Return whether memory is shared with an array that the program updates."""
-        start, spans = address(array), self._spans
-        stop = start + array.nbytes
-        number = bisect_left(spans, (stop, 0)) - 1  # the last that begins before the array ends
-        return number >= 0 and start < min(stop, spans[number][1])

@@ -4,62 +4,77 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from graphc.ir.plan import ALIGNMENT
 
-MOST_SETS = 64
-"""Sets of buffers whose locks are remembered."""
+_COUNT = 64
+"""Locks for all buffers, by address; the bits of a number say which of them a call takes."""
 
 
-class BufferLocks:
-    """Locks that calls hold on the buffers they update; few for all buffers, by address."""
+def locks_of(addresses: Iterable[int]) -> int:
+    """Return the locks of buffers as the bits of a number."""
+    found = 0
+    for place in addresses:
+        found |= 1 << place // ALIGNMENT % _COUNT
+    return found
 
-    def __init__(self, count: int = 64) -> None:
-        self.count = count
+
+class Locks:
+    """Locks that are taken together: which are taken now, and who waits for some."""
+
+    def __init__(self) -> None:
         self.restart()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.restart)
 
     def restart(self) -> None:
-        """Make new locks: those that other threads held would stay locked in a forked child."""
-        self._locks = [threading.Lock() for _ in range(self.count)]
-        self._chosen: dict[tuple[int, ...], list[threading.Lock]] = {}
-
-    def of(self, addresses: Sequence[int]) -> list[threading.Lock]:
-        """Return the locks of buffers, in the order in which every call has to take them."""
-        key = tuple(addresses)
-        found = self._chosen.get(key)
-        if found is None:
-            numbers = {place // ALIGNMENT % self.count for place in key}
-            found = [self._locks[i] for i in sorted(numbers)]
-            if len(self._chosen) >= MOST_SETS:
-                self._chosen.clear()
-            self._chosen[key] = found
-        return found
+        """Begin anew: locks that other threads held would stay so in a forked child."""
+        self.taken = self.waiting = 0
+        self.gate = threading.Lock()
+        self.freed = threading.Condition(self.gate)
 
 
-_updating = BufferLocks()
+_locks = Locks()
 
 
 class alone:  # noqa: N801  # a function to its users
-    """A context in which no other call updates the buffers at some addresses."""
+    """A context in which no other call updates buffers with some of these locks.
 
-    __slots__ = ("_held", "_locks")
+    Parameters
+    ----------
+    wanted : int
+        As `locks_of` returns it.
+    """
 
-    def __init__(self, addresses: Sequence[int]) -> None:
-        self._locks = _updating.of(addresses)
-        self._held: list[threading.Lock] = []
+    __slots__ = ("_held", "_wanted")
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted, self._held = wanted, 0
 
     def __enter__(self) -> None:
+        wanted = self._wanted
         try:
-            for lock in self._locks:
-                lock.acquire()
-                self._held.append(lock)
-        except BaseException:  # interrupted while waiting
+            with _locks.gate:
+                if _locks.taken & wanted:
+                    self._wait()
+                # An interrupt comes before or behind both.
+                _locks.taken |= wanted
+                self._held = wanted
+        except BaseException:
             self.__exit__()
             raise
 
+    def _wait(self) -> None:
+        _locks.waiting += 1
+        try:
+            while _locks.taken & self._wanted:
+                _locks.freed.wait()
+        finally:
+            _locks.waiting -= 1
+
     def __exit__(self, *_: object) -> None:
-        for lock in self._held:
-            lock.release()
+        with _locks.gate:
+            _locks.taken &= ~self._held
+            if _locks.waiting:
+                _locks.freed.notify_all()

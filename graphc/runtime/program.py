@@ -7,10 +7,9 @@ threads may call it at once. Returned arrays own their memory.
 from __future__ import annotations
 
 import ctypes
-import functools
 import itertools
-import struct
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,45 +20,44 @@ from graphc.codegen.compiler import CompiledKernel, compile_kernels, load_cached
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import Call, Error, Launch, dispatcher
 from graphc.codegen.dispatch_layout import CHUNK_NS, MOST_CHUNKS
+from graphc.codegen.python_call import (
+    NOT_TAKEN,
+    USABLE,
+    CallArrays,
+    Site,
+    address,
+    called,
+    made,
+    words,
+)
 from graphc.errors import BindError
 from graphc.ir.dim import evaluate
 from graphc.ir.plan import ALIGNMENT, MemoryPlan, Plan
 from graphc.ir.table import LaunchTable, table_of
 from graphc.runtime import profile
-from graphc.runtime.blocks import Allocate, allocator
-from graphc.runtime.bound import BoundTable, apart, launch_sizes
-from graphc.runtime.locks import alone
+from graphc.runtime.blocks import allocator, empty
+from graphc.runtime.bound import BoundTable, Output, apart, launch_sizes
+from graphc.runtime.locks import alone, locks_of
 from graphc.runtime.threads import default_pool
 
-# NumPy's ABI: an array's first field is the address of its data. Asking `__array_interface__`
-# takes longer than all the rest of a call.
-DATA_OFFSET = object.__basicsize__
-pointer_at = ctypes.c_uint64.from_address
-Output = tuple[Allocate, tuple[int, ...], np.dtype[Any]]
-USABLE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 _WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE
-
-
-def address(array: np.ndarray) -> int:
-    """Return the address of an array's first element."""
-    return pointer_at(id(array) + DATA_OFFSET).value
 
 
 @dataclass(slots=True)
 class _Arena:
     """Memory for one running call: intermediate values, pointer blocks, the launch table.
 
-    ``run`` walks the table as ``call`` says; its argument is converted once. ``arrays`` takes the
-    ``id`` of each argument and output.
+    ``run`` makes the call, as its `Site` says.
     """
 
     memory: np.ndarray
     pointers: Any
-    arrays: bytearray
+    addresses: Any
     table: Any
     error: Error
     call: Call
-    run: Callable[[], int]
+    site: Site
+    run: CallArrays
 
 
 @dataclass(slots=True)
@@ -71,25 +69,29 @@ class Binding:
     plan : MemoryPlan
     sizes, extents : list
         Size arguments of each launch; its extent and chunk.
-    outputs : list of Output
-        What makes each output; its arguments.
+    outputs : list of (tuple of int, numpy.dtype)
+        Shape and type of each output.
+    large : list of int
+        Which of them have memory of `blocks`.
+    made, n_bytes : array
+        As a `Site` takes them: what outputs are, bytes of the inputs.
     costs : list of (int, int)
         Floating-point operations and bytes of each launch.
     parallel : bool
         Whether a launch has more than one chunk.
     free : list of _Arena
-    apart : list of int
-        Addresses of arguments that were found not to share memory with one that is updated.
     """
 
     plan: MemoryPlan
     sizes: list[Any]
     extents: list[tuple[int, int]]
     outputs: list[Output]
+    large: list[int]
+    made: Any
+    n_bytes: Any
     costs: list[tuple[int, int]]
     parallel: bool
     free: list[_Arena] = field(default_factory=list)
-    apart: list[int] = field(default_factory=list)
 
 
 class Program(BoundTable[Binding]):
@@ -130,8 +132,8 @@ class Program(BoundTable[Binding]):
     def _start(self, table: LaunchTable, kernels: Sequence[CompiledKernel]) -> None:
         super().__init__(table)
         self._addresses = [kernel.address for kernel in kernels]
-        self._put = struct.Struct(f"{len(table.inputs) + len(table.outputs)}Q").pack_into
-        self._stores = _stores(table)
+        self._stores, self._store_count = _stores(table)
+        self._targets = words(table.updated)
 
     def __call__(
         self, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray | None] = ()
@@ -175,7 +177,7 @@ class Program(BoundTable[Binding]):
         if self.updated:
             return self._update(binding, arrays, arguments)
         given = self._fitting(binding, arrays, results) if results else ()
-        return self.launch(binding, [id(array) for array in arrays], given)
+        return self._launched(binding, arrays, given)
 
     def _fitting(
         self, binding: Binding, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray | None]
@@ -187,7 +189,7 @@ class Program(BoundTable[Binding]):
         """
         fitting = [
             array if array is not None and _takes(array, shape, kind) else None
-            for array, (_, shape, kind) in zip(results, binding.outputs, strict=True)
+            for array, (shape, kind) in zip(results, binding.outputs, strict=True)
         ]
         chosen = [array for array in fitting if array is not None]
         spans = [(address(a), address(a) + a.nbytes) for a in (*arrays, *chosen)]
@@ -209,13 +211,12 @@ class Program(BoundTable[Binding]):
     ) -> list[np.ndarray]:
         """Run a program that writes to some of its arguments."""
         self._check_updated(arrays, arguments)
-        places = [address(array) for array in arrays]
-        if places != binding.apart:
-            self._parted(arrays, places)
-            binding.apart = [address(array) for array in arrays]
         targets = [address(arguments[position]) for position in self.updated]
-        with alone(targets):
-            outputs = self.launch(binding, [id(array) for array in arrays])
+        with alone(locks_of(targets)):
+            outputs = self.launch(binding, arrays)
+            if outputs is None:
+                self._parted(arrays, [address(array) for array in arrays])
+                outputs = self._launched(binding, arrays)
             for position, target in zip(self.updated, targets):
                 if address(arrays[position]) != target:
                     arguments[position][...] = arrays[position]
@@ -245,15 +246,18 @@ class Program(BoundTable[Binding]):
     def taking(self, arrays: Sequence[np.ndarray]) -> Binding | None:
         """Return the binding for arrays that `launch` takes as they are; None for others."""
         as_they_are = all(
-            type(array) is np.ndarray and array.dtype is kind and array.flags.num & USABLE == USABLE
+            type(array) is np.ndarray and array.dtype is kind
             for array, kind in zip(arrays, self._kinds, strict=True)
         )
         if not as_they_are or any(not arrays[i].flags.writeable for i in self.updated):
             return None
-        spans = [(address(array), address(array) + array.nbytes) for array in arrays]
-        if not apart(spans, frozenset(self.updated)):
+        if _apart(arrays, self.updated) is None:
             return None
         return self.at(tuple(array.shape for array in arrays))
+
+    def locks(self, arrays: Sequence[np.ndarray]) -> int:
+        """Return what a call of `launch` on such arguments has to hold, for `alone`."""
+        return locks_of(address(arrays[position]) for position in self.updated)
 
     def _bound(self, sizes: Mapping[str, int]) -> Binding:
         blocks, extents, costs = [], [], []
@@ -263,17 +267,24 @@ class Program(BoundTable[Binding]):
             blocks.append((ctypes.c_int64 * max(len(known), 1))(*known.values()))
             extents.append((extent, max(-(-CHUNK_NS // work), extent // MOST_CHUNKS, 1)))
             costs.append(cost)
-        outputs = [(allocator(shape, kind), shape, kind) for shape, kind in self._outputs(sizes)]
+        outputs = self._outputs(sizes)
+        large = [i for i, output in enumerate(outputs) if allocator(*output) is empty]
+        n_bytes = words(
+            math.prod(evaluate(d, sizes) for d in kind.shape) * kind.dtype.numpy.itemsize
+            for kind in self._types
+        )
         parallel = any(extent > chunk for extent, chunk in extents)
-        return Binding(self.table.memory(sizes), blocks, extents, outputs, costs, parallel)
+        return Binding(
+            self.table.memory(sizes), blocks, extents, outputs, large, made(outputs), n_bytes,
+            costs, parallel,
+        )  # fmt: skip
 
     def _new_arena(self, binding: Binding) -> _Arena:
         memory = np.empty(binding.plan.arena_bytes + ALIGNMENT, np.uint8)
         base = -(-address(memory) // ALIGNMENT) * ALIGNMENT
         offsets = {slot.value: base + slot.offset for slot in binding.plan.slots}
         rows = self.table.launches
-        places = [place for row in rows for place in row.places]
-        pointers = (ctypes.c_uint64 * max(len(places), 1))(*[offsets.get(p, 0) for p in places])
+        pointers = words([offsets.get(place, 0) for row in rows for place in row.places])
         table = (Launch * max(len(rows), 1))()
         buffers = ctypes.addressof(pointers)
         for entry, row, kernel, sizes, (extent, chunk) in zip(
@@ -283,32 +294,37 @@ class Program(BoundTable[Binding]):
             entry.extent, entry.chunk = extent, chunk
             buffers += 8 * len(row.places)
         error = Error()
-        count = len(self.table.inputs) + len(self.table.outputs)
-        # Packing into a ctypes array would take five times as long.
-        arrays = bytearray(8 * max(count, 1))
         call = Call(
             table=ctypes.addressof(table), count=len(rows), threads=1,
-            error=ctypes.addressof(error), pointers=ctypes.addressof(pointers),
-            stores=ctypes.addressof(self._stores), store_count=len(self._stores) // 2,
-            arrays=ctypes.addressof(ctypes.c_char.from_buffer(arrays)), data_offset=DATA_OFFSET,
+            error=ctypes.addressof(error),
         )  # fmt: skip
-        run = functools.partial(dispatcher().run, ctypes.c_void_p(ctypes.addressof(call)))
-        return _Arena(memory, pointers, arrays, table, error, call, run)
+        addresses = words([0] * (len(self._kinds) + len(binding.outputs)))
+        site = Site(
+            call=ctypes.addressof(call), addresses=ctypes.addressof(addresses),
+            input_count=len(self._kinds), output_count=len(binding.outputs),
+            n_bytes=ctypes.addressof(binding.n_bytes), made=ctypes.addressof(binding.made),
+            updated=ctypes.addressof(self._targets), updated_count=len(self.updated),
+            stores=ctypes.addressof(self._stores), store_count=self._store_count,
+            pointers=ctypes.addressof(pointers),
+        )  # fmt: skip
+        native = dispatcher()
+        run = called(native.call_address, native.run, site, binding.outputs)
+        return _Arena(memory, pointers, addresses, table, error, call, site, run)
 
     # -- running -----------------------------------------------------------------------------
 
     def launch(
-        self, binding: Binding, arrays: list[int], given: Sequence[np.ndarray | None] = ()
-    ) -> list[np.ndarray]:
-        """Run on arguments that the caller keeps alive; adds the outputs to theirs.
+        self, binding: Binding, arrays: list[Any], given: Sequence[np.ndarray | None] = ()
+    ) -> list[np.ndarray] | None:
+        """Run on arguments as they are; return None, having done nothing, where that cannot be.
 
         Parameters
         ----------
         binding : Binding
             Of the arguments' shapes.
-        arrays : list of int
-            ``id`` of C-contiguous, aligned NumPy arrays of the inputs' types, none of which
-            shares memory with one that the program updates.
+        arrays : list of numpy.ndarray
+            Of the inputs' types. They have to be C-contiguous and aligned, and none may share
+            memory with one that the program updates.
         given : sequence of numpy.ndarray or None, optional
             Arrays to write outputs to; by default all are new.
         """
@@ -316,30 +332,45 @@ class Program(BoundTable[Binding]):
             arena = binding.free.pop()
         except IndexError:
             arena = self._new_arena(binding)
-        outputs: list[np.ndarray] = []
-        if given:
-            outputs += map(_made, binding.outputs, given)
-            arrays += map(id, outputs)
-        else:  # one by one: this is a good part of a small call
-            for empty, shape, kind in binding.outputs:
-                output = empty(shape, kind)
-                outputs.append(output)
-                arrays.append(id(output))
-        self._put(arena.arrays, 0, *arrays)
+        if given or binding.large:
+            arrays = [*arrays, *_places(binding, given)]
         options = config.current()
         if binding.parallel or options.profile:
-            status = self._walk(binding, arena, options)
+            found = self._walk(binding, arena, options, arrays)
         else:
-            status = arena.run()
-        error, failure = arena.error, None
-        if status:
-            failure = self._failed(error.launch, error.code, tuple(error.detail))
+            found = arena.run(arrays)
+        taken = found if type(found) is list else self._otherwise(binding, arena, arrays, found)
         binding.free.append(arena)
-        if failure is not None:
-            raise failure
+        return taken
+
+    def _launched(
+        self, binding: Binding, arrays: list[Any], given: Sequence[np.ndarray | None] = ()
+    ) -> list[np.ndarray]:
+        """Run on arguments that can be taken as they are."""
+        outputs = self.launch(binding, arrays, given)
+        assert outputs is not None
         return outputs
 
-    def _walk(self, binding: Binding, arena: _Arena, options: config.Config) -> int:
+    def _otherwise(
+        self, binding: Binding, arena: _Arena, arrays: list[Any], found: Any
+    ) -> list[np.ndarray] | None:
+        """Look closer at arguments that were not taken; raise what a kernel found."""
+        if found == NOT_TAKEN:
+            places = _apart(arrays[: len(self._kinds)], self.updated)
+            if places is not None:
+                arena.addresses[: len(places)] = places
+                found = self._walk(binding, arena, config.current(), arrays)
+        if type(found) is list:
+            return found
+        if found == NOT_TAKEN:
+            return None
+        failure = self._failed(arena.error.launch, arena.error.code, tuple(arena.error.detail))
+        binding.free.append(arena)
+        raise failure
+
+    def _walk(
+        self, binding: Binding, arena: _Arena, options: config.Config, arrays: list[Any]
+    ) -> list[np.ndarray] | int:
         """Run with several threads where that pays, timed if the options say so."""
         call, times = arena.call, None
         if options.profile:
@@ -349,29 +380,42 @@ class Program(BoundTable[Binding]):
             pool = default_pool()
             if pool.threads != options.threads:
                 pool.threads = options.threads
-            status = pool.run(call)
+            pool.lend(call)
         else:
             call.threads = 1
-            status = arena.run()
+        found = arena.run(arrays)
         if times is not None:
             call.profile = None
+        if times is not None and found != NOT_TAKEN:
             profile.record(self.table.name, self.table.launches, times, binding.costs)
-        return int(status)
+        return found
 
 
-def _stores(table: LaunchTable) -> Any:
-    """Return pairs: entry of the pointer blocks, which argument's or output's address it holds."""
+def _stores(table: LaunchTable) -> tuple[Any, int]:
+    """Return pairs, and their number: entry of the pointer blocks, whose address it holds."""
     places = [*range(len(table.inputs)), *(place for place, _ in table.outputs)]
     numbers = {place: number for number, place in enumerate(places)}
     used = (place for row in table.launches for place in row.places)
     pairs = [(i, numbers[place]) for i, place in enumerate(used) if place in numbers]
-    return (ctypes.c_int64 * (2 * len(pairs)))(*itertools.chain(*pairs))
+    return words(itertools.chain(*pairs)), len(pairs)
 
 
-def _made(output: Output, place: np.ndarray | None) -> np.ndarray:
-    """Return the array given for an output, or a new one."""
-    empty, shape, kind = output
-    return empty(shape, kind) if place is None else place
+def _places(binding: Binding, given: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+    """Return an array for each output that is given, or whose memory is not NumPy's."""
+    places: list[np.ndarray | None] = [*given] or [None for _ in binding.outputs]
+    for number in binding.large:
+        if places[number] is None:
+            places[number] = empty(*binding.outputs[number])
+    return places
+
+
+def _apart(arrays: Sequence[np.ndarray], updated: Collection[int]) -> list[int] | None:
+    """Return the addresses of arguments that a call takes as they are; None for others."""
+    if not all(array.flags.num & USABLE == USABLE for array in arrays):
+        return None
+    places = [address(array) for array in arrays]
+    spans = [(place, place + array.nbytes) for place, array in zip(places, arrays, strict=True)]
+    return places if apart(spans, frozenset(updated)) else None
 
 
 def _takes(array: np.ndarray, shape: tuple[int, ...], kind: np.dtype[Any]) -> bool:

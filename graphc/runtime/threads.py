@@ -142,9 +142,13 @@ class Pool:
         int
             0, or the status of the kernel that failed.
         """
+        self.lend(call)
+        return dispatcher().run(ctypes.addressof(call))
+
+    def lend(self, call: Call) -> None:
+        """Wake the workers for a launch table that is walked next; see ``run``."""
         self.wake()
         call.pool, call.threads = self.address, self.threads
-        return dispatcher().run(ctypes.addressof(call))
 
     def stop(self) -> None:
         """End the workers for good; programs run on their caller's thread from now on."""

@@ -10,7 +10,8 @@ import pytest
 import graphc
 from graphc import autograd, nd
 from graphc.frontend import jit
-from graphc.gluon import nn
+from graphc.frontend.ndarray import NDArray
+from graphc.gluon import Trainer, TrainStep, loss, nn
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -102,3 +103,62 @@ def test_backward_gives_back_what_the_forward_pass_saved() -> None:
     larger.backward()
     forward(batches[0]).backward()
     assert (gradient() == wanted).all() and (first.asnumpy() == values).all()
+
+
+def test_a_ready_call_asks_what_kinds_of_arguments_it_gets() -> None:
+    add = graphc.compile(lambda x, y: x + 2 * y)
+    x, y = nd.array([1.0, 2.0]), nd.array([3.0, 4.0])
+    for one, other in ((x, y), (x, x), (x.astype("int32"), y), (x[:1], y[:1]), (x, y)):
+        for _ in range(3):
+            found = add(one, other)
+            np.testing.assert_array_equal(found.asnumpy(), one.asnumpy() + 2 * other.asnumpy())
+    with pytest.raises(TypeError, match="argument"):
+        add(x)
+    rows = np.arange(12, dtype=np.float32).reshape(2, 6)
+    parts = (rows[0], rows[0, ::2], rows[1, ::2], rows.T[1], rows[0, 1:4], rows[1, 1:4])
+    for part in map(NDArray, parts):
+        np.testing.assert_array_equal(add(part, part).asnumpy(), 3 * part.asnumpy())
+
+
+def test_a_call_that_cannot_be_taken_as_it_is_draws_once() -> None:
+    noisy = graphc.compile(lambda x: x + nd.random.uniform(shape=(3,)))
+    rows = np.zeros((2, 6), np.float32)
+    plain, strided = NDArray(rows[0, :3]), NDArray(rows[0, ::2])
+
+    def drawn(x: Any) -> list[np.ndarray]:
+        graphc.random.seed(3)
+        return [noisy(one).asnumpy() for one in (plain, plain, x, plain)]
+
+    np.testing.assert_array_equal(drawn(strided), drawn(plain))
+
+
+def test_replaced_parameters_and_states_are_used(tmp_path: Any) -> None:
+    def made() -> tuple[Any, Trainer, TrainStep]:
+        net = nn.Dense(2, in_units=3)
+        net.initialize("ones")
+        trainer = Trainer(net.collect_params(), "adam", {"learning_rate": 0.1})
+        return net, trainer, TrainStep(net, loss.L2Loss(), trainer)
+
+    x, y = nd.ones((4, 3)), nd.zeros((4, 2))
+    net, trainer, step = made()
+    first = [step(x, y).asnumpy() for _ in range(3)]
+    trainer.save_states(tmp_path / "states")
+    weights = [p.data().asnumpy() for p in net.collect_params().values()]
+    later = [step(x, y).asnumpy() for _ in range(3)]
+    trainer.load_states(tmp_path / "states")
+    for parameter, value in zip(net.collect_params().values(), weights, strict=True):
+        parameter.set_data(value)
+    np.testing.assert_array_equal([step(x, y).asnumpy() for _ in range(3)], later)
+    net.initialize("ones", force_reinit=True)
+    other, _, fresh = made()
+    fresh.trainer.load_states(tmp_path / "states")
+    trainer.load_states(tmp_path / "states")
+    found = [step(x, y).asnumpy() for _ in range(3)]
+    np.testing.assert_array_equal(found, [fresh(x, y).asnumpy() for _ in range(3)])
+    assert not np.array_equal(found, first)
+    net.hybridize()
+    for value in ("zeros", "ones", "zeros"):
+        net.initialize(value, force_reinit=True)
+        expected = 3.0 if value == "ones" else 0.0
+        for _ in range(2):
+            np.testing.assert_array_equal(net(x).asnumpy(), np.full((4, 2), expected))

@@ -23,7 +23,6 @@ from graphc.ir.types import TensorType, as_dtype
 from graphc.passes.manager import compile_graph
 from graphc.runtime import bound, profile
 from graphc.runtime import program as runtime
-from graphc.runtime.locks import BufferLocks
 from graphc.runtime.program import Program, address
 
 
@@ -422,15 +421,6 @@ def test_a_forked_child_runs_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.waitpid(child, 0)[1] == 0
         (y,) = program([w])
     assert np.all(y == 3)
-
-
-def test_a_fork_frees_the_locks_of_other_threads() -> None:
-    locks = BufferLocks(4)
-    for lock in locks.of([0, 64, 65, 128]):
-        assert lock.acquire(timeout=0)
-    assert not any(lock.acquire(timeout=0) for lock in locks.of([128, 0]))
-    locks.restart()
-    assert all(lock.acquire(timeout=0) for lock in locks.of([128, 0]))
 
 
 # -- profile and memory ----------------------------------------------------------------------

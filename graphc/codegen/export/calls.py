@@ -114,7 +114,6 @@ class Calls:
             "table": self._field(body, context, layout.table),
             "count": body.constant(len(table.launches)),
             "error": self._field(body, context, layout.error),
-            "pointers": self._field(body, context, layout.pointers),
         }
         for name, value in fields.items():
             body.store(value, call, Call, name)

@@ -57,7 +57,7 @@ class HybridBlock(Block):
         super().hybridize(active, static_alloc=static_alloc, static_shape=static_shape, **kwargs)
 
     def _compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if any(hasattr(type(a), "__graphc_compose__") for a in args):
+        if True in [hasattr(type(a), "__graphc_compose__") for a in args]:
             with composing():
                 return self.forward(*args, **kwargs)
         if not self._active or current_trace() is not None:

@@ -18,10 +18,20 @@ from graphc.ir.types import shape_text
 
 def as_arrays(tree: Any) -> Any:
     """Return lists, tuples and dicts with their NumPy arrays as NDArrays."""
-    leaves, structure = flatten(tree, lambda x: isinstance(x, (np.ndarray, Array)))
-    if not any(isinstance(leaf, np.ndarray) for leaf in leaves):
+    if not _has_numpy(tree):
         return tree
+    leaves, structure = flatten(tree, lambda x: isinstance(x, (np.ndarray, Array)))
     return unflatten(structure, [x if isinstance(x, Array) else as_operand(x) for x in leaves])
+
+
+def _has_numpy(tree: Any) -> bool:
+    if isinstance(tree, Array):
+        return False
+    if isinstance(tree, (list, tuple)):
+        return any(map(_has_numpy, tree))
+    if isinstance(tree, dict):
+        return any(map(_has_numpy, tree.values()))
+    return isinstance(tree, np.ndarray)
 
 
 def elsewhere(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Context | None:

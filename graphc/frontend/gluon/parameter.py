@@ -21,7 +21,7 @@ from graphc.errors import (
     user_location,
 )
 from graphc.frontend import initializer as initializers
-from graphc.frontend.array import Array, Storage, Writes
+from graphc.frontend.array import Array, Moves, Storage, Writes
 from graphc.frontend.autograd import pause
 from graphc.frontend.context import HOST, Context, memory_of
 from graphc.frontend.gluon.completions import Completed
@@ -269,6 +269,7 @@ class Parameter:
         self._arrays, self._pending = arrays, pending
         self._first = next(iter(arrays.values()), None)
         self.devices = tuple(arrays) if pending is None else pending.devices
+        Moves.note()
         Writes.note()
 
     def _attach_grad(self, arrays: dict[Context, NDArray]) -> None:

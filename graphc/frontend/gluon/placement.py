@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -106,6 +106,7 @@ class Place:
 
     parameter: Any
     device: Context
+    notes_moves: ClassVar[bool] = True
 
     def current_array(self) -> NDArray:
         """Return the array there."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, AutogradError, FileFormatError, scope, user_location
 from graphc.frontend import optimizer as optimizers
-from graphc.frontend.array import Array, Storage, Unplaced
+from graphc.frontend.array import Array, Moves, Storage, Unplaced
 from graphc.frontend.autograd import pause
 from graphc.frontend.context import Context
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
@@ -234,20 +234,25 @@ class Trainer:
         optimizer = self.optimizer
         steps = optimizer.count(indices)
         distinct = sorted(set(steps))
-        decays = optimizer.wd != 0
-        entries = tuple(
-            [
-                (index, lr_mult, wd_mult if decays else 0.0, distinct.index(step))
-                for index, step in zip(indices, steps)
-                for lr_mult, wd_mult in [optimizer.multipliers(index)]
-            ]
-        )
         numbers = (optimizer.learning_rate, optimizer.wd, rescale, *distinct)
-        facts = (entries, optimizer.settings())
+        places = tuple(map(distinct.index, steps)) if len(distinct) > 1 else None
+        factors, decays = optimizer.factors(indices), optimizer.wd != 0
+        facts = (tuple(indices), factors, decays, places, optimizer.settings())
         plan = self._plans.get(facts)
         if plan is None:
-            plan = self._plans.setdefault(facts, Plan(entries, len(numbers)))
+            plan = self._plans[facts] = self._plan(facts, len(numbers))
         return plan, self._scalars.of(numbers)
+
+    def _plan(self, facts: Any, rate_count: int) -> Plan:
+        """Return the plan of an update; factors of decay count only where there is one."""
+        indices, factors, decays, places, settings = facts
+        entries = tuple(
+            (index, lr_mult, wd_mult if decays else 0.0, place)
+            for index, (lr_mult, wd_mult), place in zip(
+                indices, factors, places or (0,) * len(indices), strict=True
+            )
+        )
+        return self._plans.setdefault((entries, settings), Plan(entries, rate_count))
 
     def rescale(self, batch_size: Any) -> float:
         """Return the factor of gradients for a batch size."""
@@ -303,6 +308,7 @@ class Trainer:
         """Return the optimizer's state of a Parameter, made when it is first asked for."""
         if index not in self._states:
             self._states[index] = self._placed(index, self._first_state(index))
+            Moves.note()
         return self._states[index]
 
     def _placed(self, index: int, states: Iterable[np.ndarray]) -> tuple[Array, ...]:
@@ -326,6 +332,7 @@ class Trainer:
             pairs = zip(found, kinds, strict=True)
             found = self._placed(index, [on_host(s._array).astype(kind) for s, kind in pairs])
             self._states[index] = found
+            Moves.note()
         return found
 
     def _traced_update(self, plan: Plan, *rates: Tracer) -> None:
@@ -419,6 +426,7 @@ class Trainer:
         states, counts, num_update = parsed_states(fname, load_arrays(fname))
         checked = {index: self._checked_states(fname, index, states[index]) for index in states}
         self._states = checked
+        Moves.note()
         self.optimizer.counts = counts
         self.optimizer.num_update = num_update
 
@@ -443,6 +451,8 @@ def _cast(value: Tracer, array: Array) -> Any:
 
 class _State:
     """One state array of a Parameter as an implicit input: loading replaces it."""
+
+    notes_moves = True
 
     def __init__(self, trainer: Trainer, index: int, place: int) -> None:
         self._trainer, self._index, self._place = trainer, index, place

@@ -137,6 +137,7 @@ class Optimizer:
         self.lr_mult: dict[Any, float] = {}
         self.wd_mult: dict[Any, float] = {}
         self.counts: dict[int, int] = {}
+        self._last_factors: tuple[Any, tuple[tuple[float, float], ...]] = None, ()
 
     def _number(self, name: str, value: Any) -> float:
         return number(type(self).__name__, name, value)
@@ -256,13 +257,22 @@ class Optimizer:
             )
         return number(owner, "lr_mult", lr_mult), number(owner, "wd_mult", wd_mult)
 
+    def factors(self, indices: Sequence[int]) -> tuple[tuple[float, float], ...]:
+        """Return `multipliers` of several parameters, without a look at those seen last time."""
+        known, (last, found) = self.param_dict, self._last_factors
+        raw = [(p.lr_mult, p.wd_mult) for p in map(known.get, indices) if p is not None]
+        if raw != last or len(raw) < len(indices):
+            found = tuple(map(self.multipliers, indices))
+            plain = all(type(n) in (int, float) for pair in raw for n in pair)
+            self._last_factors = (raw if plain else None), found
+        return found
+
     def count(self, indices: Sequence[int]) -> list[int]:
         """Note an update of these parameters; return the number of this update for each."""
-        found = []
-        for index in indices:
-            self.counts[index] = self.counts.get(index, self.begin_num_update) + 1
-            self.num_update = max(self.num_update, self.counts[index])
-            found.append(self.counts[index])
+        counts, before = self.counts, self.begin_num_update
+        found = [counts.get(index, before) + 1 for index in indices]
+        counts.update(zip(indices, found))
+        self.num_update = max([self.num_update, *found])
         return found
 
 
