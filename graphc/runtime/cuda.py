@@ -6,6 +6,7 @@ and written again while kernels that use it are still to run. The host waits onl
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 import os
@@ -13,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from graphc.codegen import cuda_code
 from graphc.codegen.compiler import CompiledKernel
 from graphc.codegen.cuda import PROCESSORS, SHARED_BYTES, cuda_target
 from graphc.codegen.llvm_kernel import SYMBOL
+from graphc.codegen.python_call import address as place_of
 from graphc.errors import DeviceError, GraphcError, Location, MissingDependencyError
 from graphc.ir.target import Target
 from graphc.runtime.device import DeviceArray
@@ -64,6 +66,45 @@ class Recorded:
     def launch(self, stream: Any) -> None:
         """Run all of them."""
         self._graph.launch(stream)
+
+
+class _Errors:
+    """A context in which what the driver refuses becomes a DeviceError; every call enters one."""
+
+    __slots__ = ("_device",)
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        try:
+            self._device._current()
+        except lazy.cuda_error() as error:
+            raise self._device._failed(error) from None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is not None and isinstance(error, lazy.cuda_error()):
+            raise self._device._failed(error) from None
+
+
+class _Used(_Errors):
+    """The same, with the device to oneself."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        self._device.lock.acquire()
+        try:
+            super().__enter__()
+        except BaseException:
+            self._device.lock.release()
+            raise
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            self._device.lock.release()
 
 
 class CudaDevice:
@@ -116,19 +157,9 @@ class CudaDevice:
         device.set_current()
         return device
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
+    def used(self) -> AbstractContextManager[None]:
         """Have the device to oneself; what the driver refuses becomes a DeviceError."""
-        with self.lock, self._errors():
-            yield
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            self._current()
-            yield
-        except lazy.cuda_error() as error:
-            raise self._failed(error) from None
+        return _Used(self)
 
     def _failed(self, error: Exception) -> DeviceError:
         """Return the error for one of the driver, with what ran last."""
@@ -169,7 +200,11 @@ class CudaDevice:
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         """Return an array with arbitrary elements."""
         with self.used():
-            return self._empty(shape, np.dtype(dtype), self.stream)
+            return self.made(shape, np.dtype(dtype))
+
+    def made(self, shape: Sequence[int], dtype: np.dtype[Any]) -> DeviceArray:
+        """Return the same for a caller that has the device to itself."""
+        return self._empty(shape, dtype, self.stream)
 
     def _empty(self, shape: Sequence[int], dtype: np.dtype[Any], stream: Any) -> DeviceArray:
         memory = self.allocate(math.prod(shape) * dtype.itemsize, stream)
@@ -205,10 +240,10 @@ class CudaDevice:
 
     def upload(self, content: np.ndarray, address: int, stream: Any = None) -> None:
         """Copy bytes to an address, by way of page-locked memory."""
-        stream = stream or self.stream
+        stream, here = stream or self.stream, place_of(content)
         for start, size in _pieces(content.size):
             piece = self._staging.take(size)
-            view(piece, size)[...] = content[start : start + size]
+            ctypes.memmove(int(piece.handle), here + start, size)
             source, target = self._span(int(piece.handle), size), self._span(address + start, size)
             target.copy_from(source, stream=stream)
             self._staging.give_back(piece, stream.record())
@@ -315,7 +350,7 @@ class CudaDevice:
 
     def _load(self, compiled: CompiledKernel) -> None:
         code = cuda_code.read(compiled.code)
-        with self._errors():
+        with _Errors(self):
             kernel = lazy.cuda_core().ObjectCode.from_ptx(code.code).get_kernel(SYMBOL)
             if code.shared_bytes > SHARED_BYTES:
                 self._allow(kernel, code.shared_bytes)

@@ -8,6 +8,7 @@ them: a call that fails raises at once and has changed nothing. All else is asyn
 from __future__ import annotations
 
 import ctypes
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ from graphc.ir.table import LaunchTable
 from graphc.runtime import profile
 from graphc.runtime.bound import BoundTable, Output, apart, launch_sizes
 from graphc.runtime.cuda import CudaDevice, Recorded, Step
+from graphc.runtime.device import ALIGNMENT as ALIGNED_BYTES
 from graphc.runtime.device import DeviceArray, is_aligned
-from graphc.runtime.staging import as_bytes
 
 ERROR_BYTES = ctypes.sizeof(Error)
 Argument = DeviceArray | np.ndarray
@@ -116,12 +117,13 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         self, table: LaunchTable, kernels: Sequence[CompiledKernel], device: CudaDevice
     ) -> None:
         super().__init__(table)
-        self.device = device
+        self.device, self._owned = device, frozenset(table.updated)
         rows = table.launches
         try:
             device.load(kernels)
         except DeviceError as error:
             raise error.attach(where=rows[0].where)  # noqa: B904
+        self._where = rows[0].where if rows else None
         self._guards = max((i + 1 for i, r in enumerate(rows) if r.check is not None), default=0)
 
     @classmethod
@@ -167,23 +169,43 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         arrays = [self._taken(array, place) for place, array in enumerate(arguments)]
         binding = self.at(tuple(array.shape for array in arrays))
         with self.device.used():
-            if self.updated:
-                self._part(binding, arrays, arguments)
+            if self.updated and not self._apart(binding, arguments):
+                self._part(arrays, arguments)
             given = results if results and self._usable(binding, arrays, results) else ()
-            outputs = [
-                self.device.empty(shape, kind) if place is None else place
-                for (shape, kind), place in zip(
-                    binding.outputs, given or [None] * len(binding.outputs), strict=True
-                )
-            ]
-            self._run(binding, arrays, outputs)
+            outputs = self._started(binding, arrays, given)
             for place in self.updated:
                 if arrays[place] is not arguments[place]:
                     self.device.copy(arrays[place], arguments[place])  # type: ignore[arg-type]
         return outputs
 
-    def taking(self, arrays: Sequence[Any]) -> None:
-        """Return None: no call is made ready for the next one here, as on the CPU."""
+    def taking(self, arrays: Sequence[Any]) -> DeviceBinding | None:
+        """Return the binding for arrays that `launch` takes as they are; None for others."""
+        for place, (array, kind) in enumerate(zip(arrays, self._kinds, strict=True)):
+            there = isinstance(array, DeviceArray) and array.device is self.device
+            if array.dtype != kind or (place in self.updated and not there):
+                return None
+            if isinstance(array, DeviceArray) and not (there and is_aligned(array)):
+                return None
+        binding = self.at(tuple(array.shape for array in arrays))
+        return binding if self._apart(binding, arrays) else None
+
+    def launch(self, binding: DeviceBinding, arrays: list[Any]) -> list[DeviceArray] | None:
+        """Start on arguments as they are; return None, having done nothing, where that cannot be.
+
+        Parameters
+        ----------
+        binding : DeviceBinding
+            Of the arguments' shapes.
+        arrays : list of DeviceArray or numpy.ndarray
+            Of the inputs' types; those that are updated are arrays of the device. They have to be
+            aligned, and none may share memory with one that the program updates.
+        """
+        with self.device.used():
+            return self._started(binding, arrays) if self._apart(binding, arrays) else None
+
+    def locks(self, arrays: Sequence[Any]) -> int:
+        """Return 0: a device's own lock is all that a call takes."""
+        return 0
 
     # -- arguments ---------------------------------------------------------------------------
 
@@ -210,21 +232,37 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             )
         return np.require(argument, kind, "C")
 
-    def _part(
-        self, binding: DeviceBinding, arrays: list[Any], arguments: Sequence[Argument]
-    ) -> None:
-        """Copy what shares memory with an array that is updated; refuse two such arrays."""
-        places = [a.address if isinstance(a, DeviceArray) else 0 for a in arguments]
+    def _apart(self, binding: DeviceBinding, arrays: Sequence[Argument]) -> bool:
+        """Return whether arguments are aligned and share no memory with one that is updated.
+
+        Only those are looked at that were elsewhere at the last call.
+        """
+        places = [a.address if type(a) is DeviceArray else 0 for a in arrays]
         if places == binding.apart:
-            return
-        there = [i for i, array in enumerate(arguments) if isinstance(array, DeviceArray)]
-        spans = [_span(arguments[i]) for i in there]
-        if apart(spans, [k for k, i in enumerate(there) if i in self.updated]):
+            return True
+        before = binding.apart or [-1] * len(places)
+        moved = [i for i, (now, last) in enumerate(zip(places, before)) if now != last]
+        if any(places[i] % ALIGNED_BYTES for i in moved):
+            return False
+        if self._owned.isdisjoint(moved):
+            updated = [_span(arrays[i]) for i in self.updated]
+            spans = [_span(arrays[i]) for i in moved if places[i]]
+            found = not any(_meet(span, other) for span in spans for other in updated)
+        else:
+            there = [i for i, place in enumerate(places) if place]
+            owned = [k for k, i in enumerate(there) if i in self._owned]
+            found = apart([_span(arrays[i]) for i in there], owned)
+        if found:
             binding.apart = places
-            return
-        for k, place in enumerate(there):
-            for j, owner in enumerate(there):
-                if owner == place or owner not in self.updated or not _meet(spans[k], spans[j]):
+        return found
+
+    def _part(self, arrays: list[Any], arguments: Sequence[Argument]) -> None:
+        """Copy what shares memory with an array that is updated; refuse two such arrays."""
+        there = [i for i, array in enumerate(arguments) if isinstance(array, DeviceArray)]
+        spans = {i: _span(arguments[i]) for i in there}
+        for place in there:
+            for owner in self.updated:
+                if owner == place or not _meet(spans[place], spans[owner]):
                     continue
                 if place in self.updated:
                     raise self._shared(place, owner)
@@ -273,17 +311,19 @@ class DeviceProgram(BoundTable[DeviceBinding]):
 
     # -- running -----------------------------------------------------------------------------
 
-    def _run(
-        self, binding: DeviceBinding, arrays: Sequence[Any], outputs: Sequence[DeviceArray]
-    ) -> None:
-        """Put the launches on the stream; wait for guards."""
-        device = self.device
-        where = self.table.launches[0].where if self.table.launches else None
+    def _started(
+        self, binding: DeviceBinding, arrays: Sequence[Any],
+        given: Sequence[DeviceArray | None] = (),
+    ) -> list[DeviceArray]:
+        """Make outputs and put the launches on the stream; wait for guards."""
+        device, where = self.device, self._where
+        wanted = zip(binding.outputs, given or (None,) * len(binding.outputs), strict=True)
+        outputs = [device.made(*kind) if place is None else place for kind, place in wanted]
         device.note(self.table.name, where)
         addresses, base = self._addresses(binding, arrays, outputs)
         if config.current().profile:
             self._timed(binding, addresses, base)
-            return
+            return outputs
         if binding.head:
             self._guard(binding, addresses, base)
         binding.runs += 1
@@ -291,27 +331,20 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             self._plain(binding, addresses, base)
         else:
             self._replayed(binding, addresses, base)
+        return outputs
 
     def _addresses(
         self, binding: DeviceBinding, arrays: Sequence[Any], outputs: Sequence[DeviceArray]
     ) -> tuple[list[int], int]:
         """Return the addresses of inputs, outputs and the arena; that of the error records."""
-        packed, host = 0, []
-        for array in arrays:
-            if not isinstance(array, DeviceArray):
-                host.append((packed, array))
-                packed += -(-max(array.nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        content = [_padded(array) for array in arrays if type(array) is not DeviceArray]
+        packed = sum(map(len, content))
         base = self.device.arena(binding.scratch_bytes + packed)
         start = -(-binding.scratch_bytes // ALIGNMENT) * ALIGNMENT + base
-        if host:
-            content = np.zeros(packed, np.uint8)
-            for offset, array in host:
-                content[offset : offset + array.nbytes] = as_bytes(array)
-            self.device.upload(content, start)
-        offsets = iter(host)
-        addresses = [
-            a.address if isinstance(a, DeviceArray) else start + next(offsets)[0] for a in arrays
-        ]
+        if content:
+            self.device.upload(np.frombuffer(b"".join(content), np.uint8), start)
+        offsets = itertools.accumulate(map(len, content), initial=start)
+        addresses = [a.address if type(a) is DeviceArray else next(offsets) for a in arrays]
         addresses += [output.address for output in outputs]
         addresses += [base + offset for offset in binding.offsets]
         return addresses, base
@@ -371,6 +404,12 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         times = [t for pair in zip(marks, marks[1:]) for t in pair]
         rows = [self.table.launches[row] for row in binding.rows[binding.head :]]
         profile.record(self.table.name, rows, times, binding.costs[binding.head :])
+
+
+def _padded(array: np.ndarray) -> bytes:
+    """Return the bytes of an array of the host, and zeros up to where the next one may begin."""
+    content = array.tobytes()
+    return content.ljust(-(-max(len(content), 1) // ALIGNMENT) * ALIGNMENT, b"\0")
 
 
 def _span(array: Any) -> tuple[int, int]:
