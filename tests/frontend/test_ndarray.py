@@ -202,6 +202,15 @@ def test_writing_arrays_casts_and_broadcasts() -> None:
     same(x, np.array([[7, 8, 0]] * 2))
 
 
+@pytest.mark.parametrize("key", [(0, 1), (0,), (slice(None), 2), ([0, 1],)], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 1, 1)])
+def test_one_element_is_written_anywhere(key: object, shape: tuple[int, ...]) -> None:
+    x, expected = nd.zeros((2, 3)), np.zeros((2, 3))
+    x[key] = np.full(shape, 7.0) if shape == () else nd.full(shape, 7.0)
+    expected[key] = 7.0
+    same(x, expected)
+
+
 def test_writing_what_does_not_fit() -> None:
     x = nd.zeros((2, 3))
     with pytest.raises(ShapeError, match=r"shape \(4,\) into a part of shape \(3,\)"):
