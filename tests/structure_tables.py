@@ -24,7 +24,7 @@ ORDER = {
         "dispatch_layout native dispatch_ir dispatch cuda_code compiler export"
     ),
     "runtime": (
-        "random threads locks limits profile blocks bound program device staging cuda "
+        "random threads locks limits profile blocks bound program device staging checks cuda "
         "device_program saved"
     ),
     "frontend": (

@@ -26,6 +26,7 @@ from graphc.codegen.cuda import PROCESSORS, SHARED_BYTES, cuda_target
 from graphc.codegen.llvm_kernel import SYMBOL
 from graphc.errors import DeviceError, GraphcError, Location, MissingDependencyError
 from graphc.ir.target import Target
+from graphc.runtime.checks import FLAG_BYTES, Checks
 from graphc.runtime.device import DeviceArray
 from graphc.runtime.staging import PIECE_BYTES, Staging, as_bytes, view
 
@@ -38,11 +39,14 @@ LATEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One launch, all but the addresses: a kernel, its grid of blocks, its size arguments."""
+    """One launch, all but the addresses: a kernel, its grid of blocks, its whole-number arguments.
+
+    These are the sizes, and the number by which a check that fails names its launch.
+    """
 
     kernel: Any
     config: Any
-    sizes: tuple[int, ...]
+    numbers: tuple[int, ...]
 
 
 class Recorded:
@@ -77,6 +81,7 @@ class CudaDevice:
     lock : threading.RLock
         Held while a program's launches go to the stream, so that programs of several threads do
         not mix.
+    checks : Checks
     """
 
     def __init__(self, number: int) -> None:
@@ -93,6 +98,7 @@ class CudaDevice:
         self._staging = Staging()
         self._kernels: dict[str, tuple[Any, cuda_code.CudaCode]] = {}
         self._arena: Any = None
+        self.checks = Checks(self.name, self.allocate(FLAG_BYTES), self.stream)
         self._latest: deque[tuple[str, Location | None]] = deque(maxlen=LATEST)
 
     @property
@@ -214,10 +220,18 @@ class CudaDevice:
             self._staging.give_back(piece, stream.record())
 
     def get(self, array: DeviceArray) -> np.ndarray:
-        """Return a copy of an array when what computes it is done."""
+        """Return a copy of an array when what computes it is done.
+
+        Raises
+        ------
+        GraphcError
+            What a check has found that was asked for before.
+        """
         found = np.empty(array.shape, array.dtype)
         with self.used():
             self.download(array.address, as_bytes(found))
+            if found.size:
+                self.checks.passed()
         return found
 
     def download(self, address: int, content: np.ndarray) -> None:
@@ -265,10 +279,28 @@ class CudaDevice:
             self.stream.wait(copied)
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked for is done."""
+        """Wait until everything that was asked for is done.
+
+        Raises
+        ------
+        GraphcError
+            What a check has found.
+        """
         with self.used():
             self.stream.sync()
             self._latest.clear()
+            self.checks.passed()
+
+    @property
+    def checking(self) -> bool:
+        """Whether checks may be under way: what is there must not be changed but by programs."""
+        return self.checks.under_way
+
+    def settle(self) -> None:
+        """Wait for checks, before something is changed by other means."""
+        if self.checks.under_way:
+            with self.used():
+                self.checks.settle()
 
     def shared(self, array: DeviceArray) -> Any:
         """Return what tells other libraries of an array by DLPack, when it is computed."""
@@ -331,7 +363,7 @@ class CudaDevice:
                 f"a kernel needs {shared_bytes:,} bytes of shared memory, more than {self.name} has"
             )
 
-    def step(self, key: str, blocks: int, sizes: Sequence[int]) -> Step:
+    def step(self, key: str, blocks: int, numbers: Sequence[int]) -> Step:
         """Return a launch of a loaded kernel with so many blocks.
 
         Raises
@@ -345,7 +377,7 @@ class CudaDevice:
         config = lazy.cuda_core().LaunchConfig(
             grid=blocks, block=code.threads, shmem_size=code.shared_bytes
         )
-        return Step(kernel, config, tuple(sizes))
+        return Step(kernel, config, tuple(numbers))
 
     def launch(self, step: Step, arguments: Sequence[int]) -> None:
         """Put a launch on the stream."""
