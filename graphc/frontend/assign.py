@@ -9,6 +9,7 @@ import numpy as np
 from graphc.errors import (
     AutogradError,
     DTypeError,
+    GraphcError,
     IndexRangeError,
     ShapeError,
     TraceError,
@@ -85,6 +86,8 @@ def _write(target: Array, key: Any, value: Any) -> None:
     with np.errstate(all="ignore"):
         try:
             overwrite_part(target._array, key, source)
+        except GraphcError:
+            raise
         except ValueError:
             part = np.broadcast_to(np.empty(()), target.shape)[key]
             raise ShapeError(

@@ -6,7 +6,7 @@ is particular to a device is here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from graphc.frontend.execute import one_op_program
 from graphc.ir.operand import REGISTRY
 from graphc.ir.types import as_dtype
 from graphc.runtime.cuda import CudaDevice
-from graphc.runtime.device import DeviceArray
+from graphc.runtime.device import DeviceArray, is_aligned
 
 
 def _accelerator(context: Context | None) -> CudaDevice | None:
@@ -85,15 +85,41 @@ def overwrite(memory: Any, source: Any) -> None:
         if source.shape != memory.shape:
             if np.broadcast_shapes(source.shape, memory.shape) != memory.shape:
                 raise ValueError(f"cannot broadcast {source.shape} to {memory.shape}")
-            source = _computed("broadcast_to", [source], {"shape": memory.shape})
-        memory.device.copy(source, memory)
+            _compute_into(memory, "broadcast_to", [source], {"shape": memory.shape})
+        elif memory.device.checking:
+            _compute_into(memory, "copy", [source], {})
+        else:
+            memory.device.copy(source, memory)
+
+
+def _compute_into(
+    memory: DeviceArray, name: str, arrays: Sequence[Any], attrs: dict[str, Any]
+) -> None:
+    """Replace every element by the result of an op, which is not written if a check has failed."""
+    found = _computed(name, arrays, attrs, memory)
+    if found is memory:
+        return
+    if memory.device.checking and is_aligned(memory):  # memory was an operand
+        found = _computed("copy", [found], {}, memory)
+    if found is not memory:
+        memory.device.settle()
+        memory.device.copy(found, memory)
+
+
+def undo_if_failed(context: Context | None, action: Callable[[], object]) -> None:
+    """Have the host's counts set back if a check on a device fails that is under way."""
+    device = _accelerator(context)
+    if device is not None:
+        device.checks.undo(action)
 
 
 def _write(memory: DeviceArray, source: Any) -> None:
     """Copy what NumPy or Python has over memory of a device."""
     with np.errstate(all="ignore"):
         values = np.asarray(source).astype(memory.dtype, copy=False)
-    if values.ndim == 0 and not values:
+    if memory.device.checking:
+        overwrite(memory, memory.device.put(values))
+    elif values.ndim == 0 and not values:
         memory.device.clear(memory)
     else:
         memory.device.write(np.ascontiguousarray(np.broadcast_to(values, memory.shape)), memory)
@@ -128,7 +154,7 @@ def overwrite_part(memory: Any, key: Any, source: Any) -> None:
 def accumulate(memory: Any, source: Any) -> None:
     """Add an array on the same device to every element."""
     if isinstance(memory, DeviceArray):
-        memory.device.copy(_computed("add", [memory, source], {}), memory)
+        _compute_into(memory, "add", [memory, source], {})
     else:
         memory[...] += source
 
@@ -137,7 +163,7 @@ def scale(memory: Any, factor: float) -> None:
     """Multiply every element by a number."""
     number = memory.dtype.type(factor)
     if isinstance(memory, DeviceArray):
-        memory.device.copy(_computed("multiply", [memory, np.array(number)], {}), memory)
+        _compute_into(memory, "multiply", [memory, np.array(number)], {})
     else:
         memory[...] *= number
 
@@ -165,9 +191,11 @@ def wait_for(memory: Any) -> None:
         memory.device.synchronize()
 
 
-def _computed(name: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> DeviceArray:
-    """Return the result of an op on the device of its first operand."""
+def _computed(
+    name: str, arrays: Sequence[Any], attrs: dict[str, Any], into: DeviceArray | None = None
+) -> DeviceArray:
+    """Return the result of an op on the device of its first operand, if possible in an array."""
     context = Context("gpu", arrays[0].device.number)
-    (found,) = one_op_program(REGISTRY[name], arrays, attrs, context)(arrays)
+    (found,) = one_op_program(REGISTRY[name], arrays, attrs, context)(arrays, [into])
     result: DeviceArray = found
     return result

@@ -28,7 +28,9 @@ from graphc.codegen.llvm_kernel import SYMBOL
 from graphc.codegen.python_call import address as place_of
 from graphc.errors import DeviceError, GraphcError, Location, MissingDependencyError
 from graphc.ir.target import Target
+from graphc.runtime.checks import FLAG_BYTES, Checks
 from graphc.runtime.device import DeviceArray
+from graphc.runtime.exclusive import Errors, Used
 from graphc.runtime.staging import PIECE_BYTES, Staging, as_bytes, view
 
 ARENA_STEP_BYTES = 2 << 20
@@ -40,11 +42,14 @@ LATEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One launch, all but the addresses: a kernel, its grid of blocks, its size arguments."""
+    """One launch, all but the addresses: a kernel, its grid of blocks, its whole-number arguments.
+
+    These are the sizes, and the number by which a check that fails names its launch.
+    """
 
     kernel: Any
     config: Any
-    sizes: tuple[int, ...]
+    numbers: tuple[int, ...]
 
 
 class Recorded:
@@ -68,45 +73,6 @@ class Recorded:
         self._graph.launch(stream)
 
 
-class _Errors:
-    """A context in which what the driver refuses becomes a DeviceError; every call enters one."""
-
-    __slots__ = ("_device",)
-
-    def __init__(self, device: CudaDevice) -> None:
-        self._device = device
-
-    def __enter__(self) -> None:
-        try:
-            self._device._current()
-        except lazy.cuda_error() as error:
-            raise self._device._failed(error) from None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is not None and isinstance(error, lazy.cuda_error()):
-            raise self._device._failed(error) from None
-
-
-class _Used(_Errors):
-    """The same, with the device to oneself."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        self._device.lock.acquire()
-        try:
-            super().__enter__()
-        except BaseException:
-            self._device.lock.release()
-            raise
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self._device.lock.release()
-
-
 class CudaDevice:
     """One GPU.
 
@@ -118,6 +84,7 @@ class CudaDevice:
     lock : threading.RLock
         Held while a program's launches go to the stream, so that programs of several threads do
         not mix.
+    checks : Checks
     """
 
     def __init__(self, number: int) -> None:
@@ -125,7 +92,7 @@ class CudaDevice:
         self.lock = threading.RLock()
         self._process = os.getpid()
         core = lazy.cuda_core()
-        device = self._current()
+        device = self.current()
         self.model = str(device.name)
         self._processor = processor_of(self.name, device)
         self.stream = device.create_stream()
@@ -134,6 +101,7 @@ class CudaDevice:
         self._staging = Staging()
         self._kernels: dict[str, tuple[Any, cuda_code.CudaCode]] = {}
         self._arena: Any = None
+        self.checks = Checks(self.name, self.allocate(FLAG_BYTES), self.stream)
         self._latest: deque[tuple[str, Location | None]] = deque(maxlen=LATEST)
 
     @property
@@ -146,7 +114,7 @@ class CudaDevice:
         """What kernels are compiled for, as the options are now."""
         return cuda_target(self._processor)
 
-    def _current(self) -> Any:
+    def current(self) -> Any:
         """Make the device the one of this thread; return cuda-core's handle of it."""
         if os.getpid() != self._process:
             raise DeviceError(
@@ -159,9 +127,9 @@ class CudaDevice:
 
     def used(self) -> AbstractContextManager[None]:
         """Have the device to oneself; what the driver refuses becomes a DeviceError."""
-        return _Used(self)
+        return Used(self)
 
-    def _failed(self, error: Exception) -> DeviceError:
+    def failed(self, error: Exception) -> DeviceError:
         """Return the error for one of the driver, with what ran last."""
         lines = [f"{name} ({where})" if where else name for name, where in self._latest]
         return DeviceError(
@@ -249,10 +217,18 @@ class CudaDevice:
             self._staging.give_back(piece, stream.record())
 
     def get(self, array: DeviceArray) -> np.ndarray:
-        """Return a copy of an array when what computes it is done."""
+        """Return a copy of an array when what computes it is done.
+
+        Raises
+        ------
+        GraphcError
+            What a check has found that was asked for before.
+        """
         found = np.empty(array.shape, array.dtype)
         with self.used():
             self.download(array.address, as_bytes(found))
+            if found.size:
+                self.checks.passed()
         return found
 
     def download(self, address: int, content: np.ndarray) -> None:
@@ -300,10 +276,28 @@ class CudaDevice:
             self.stream.wait(copied)
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked for is done."""
+        """Wait until everything that was asked for is done.
+
+        Raises
+        ------
+        GraphcError
+            What a check has found.
+        """
         with self.used():
             self.stream.sync()
             self._latest.clear()
+            self.checks.passed()
+
+    @property
+    def checking(self) -> bool:
+        """Whether checks may be under way: what is there must not be changed but by programs."""
+        return self.checks.under_way
+
+    def settle(self) -> None:
+        """Wait for checks, before something is changed by other means."""
+        if self.checks.under_way:
+            with self.used():
+                self.checks.settle()
 
     def shared(self, array: DeviceArray) -> Any:
         """Return what tells other libraries of an array by DLPack, when it is computed."""
@@ -350,7 +344,7 @@ class CudaDevice:
 
     def _load(self, compiled: CompiledKernel) -> None:
         code = cuda_code.read(compiled.code)
-        with _Errors(self):
+        with Errors(self):
             kernel = lazy.cuda_core().ObjectCode.from_ptx(code.code).get_kernel(SYMBOL)
             if code.shared_bytes > SHARED_BYTES:
                 self._allow(kernel, code.shared_bytes)
@@ -366,7 +360,7 @@ class CudaDevice:
                 f"a kernel needs {shared_bytes:,} bytes of shared memory, more than {self.name} has"
             )
 
-    def step(self, key: str, blocks: int, sizes: Sequence[int]) -> Step:
+    def step(self, key: str, blocks: int, numbers: Sequence[int]) -> Step:
         """Return a launch of a loaded kernel with so many blocks.
 
         Raises
@@ -380,7 +374,7 @@ class CudaDevice:
         config = lazy.cuda_core().LaunchConfig(
             grid=blocks, block=code.threads, shmem_size=code.shared_bytes
         )
-        return Step(kernel, config, tuple(sizes))
+        return Step(kernel, config, tuple(numbers))
 
     def launch(self, step: Step, arguments: Sequence[int]) -> None:
         """Put a launch on the stream."""

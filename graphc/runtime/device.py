@@ -52,6 +52,13 @@ class Device(Protocol):
     def shared(self, array: DeviceArray) -> Any:
         """Return what tells other libraries of an array by DLPack, when it is computed."""
 
+    @property
+    def checking(self) -> bool:
+        """Whether checks may be under way: what is there must not be changed but by programs."""
+
+    def settle(self) -> None:
+        """Wait for checks, before something is changed by other means."""
+
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done."""
 

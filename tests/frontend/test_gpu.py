@@ -17,7 +17,13 @@ from emulated_cuda import FakeCuda
 import graphc
 from graphc import autograd, gluon, nd, sym
 from graphc.cli.info import gpu_line
-from graphc.errors import CompileError, DeviceError, IndexRangeError, ShapeError
+from graphc.errors import (
+    CompileError,
+    DeviceError,
+    IndexRangeError,
+    ShapeError,
+    user_location,
+)
 from graphc.runtime import cuda
 from graphc.runtime.device import DeviceArray
 
@@ -300,8 +306,48 @@ def test_arrays_on_two_devices() -> None:
 
 def test_an_index_out_of_range_names_the_line() -> None:
     x = there(floats(3, 4))
-    with pytest.raises(IndexRangeError, match=r"5.*\[test_gpu.py:\d+\]"):
-        nd.take(x, there(np.array([5])), mode="raise")
+    nd.take(x, there(np.array([1])), mode="raise")
+    wrong = there(np.array([5]))
+    found = nd.take(x, wrong, mode="raise")
+    line = int(str(user_location()).rpartition(":")[2]) - 1
+    with pytest.raises(IndexRangeError, match=rf"5.*\[test_gpu.py:{line}\]") as caught:
+        print(found)
+    assert "gpu(0) found it in check_index, after the call had returned" in str(caught.value)
+
+
+def _set(x: Any, key: Any, value: Any) -> None:
+    x[key] = value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, row: _set(x, slice(None), 7),
+        lambda x, row: _set(x, slice(None), floats(3, 4)),
+        lambda x, row: _set(x, slice(None), row),
+        lambda x, row: _set(x, 2, row[0]),
+        lambda x, row: _set(x, (1, slice(1, 3)), floats(2)),
+        lambda x, row: _set(x, (slice(None), 1), 5),
+        lambda x, row: x.__iadd__(1),
+        lambda x, row: x.__imul__(row),
+        lambda x, row: nd.random.uniform(shape=(3, 4), ctx=GPU, out=x),
+        lambda x, row: row.broadcast_to((3, 4)).astype("float64").copyto(x),
+    ],
+)
+def test_nothing_that_was_there_is_changed_after_a_failure(change: Any) -> None:
+    x, wrong = there(floats(3, 4)) + 1, there(np.array([5]))
+    x.attach_grad()
+    with autograd.record():
+        (x * 2).sum().backward()
+    expected = x.asnumpy(), x.grad.asnumpy()
+    row = nd.take(x, wrong, mode="raise")
+    with pytest.raises(IndexRangeError, match="index 5 at position 0 is out of range"):
+        with autograd.record():
+            (x * row).sum().backward()
+        change(x, row)
+        nd.waitall()
+    np.testing.assert_array_equal(x.asnumpy(), expected[0])
+    np.testing.assert_array_equal(x.grad.asnumpy(), expected[1])
 
 
 def test_a_part_that_does_not_fit() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated_cuda import FakeCuda
 
 import graphc
 from graphc import autograd, gluon, nd
-from graphc.errors import IndexRangeError
+from graphc.errors import IndexRangeError, user_location
+from graphc.frontend.traced import Traced
 from graphc.gluon import nn
 
 pytestmark = pytest.mark.usefixtures("emulated")
@@ -146,17 +148,59 @@ def test_two_gpus_train_as_one_cpu() -> None:
     agree(*results)
 
 
-def test_a_label_out_of_range_changes_nothing_and_names_the_line() -> None:
+@pytest.mark.parametrize("how", ["imperative", "hybridized", "step"])
+def test_a_label_out_of_range_is_heard_of_later_and_changes_nothing(
+    how: str, emulated: FakeCuda
+) -> None:
+    net = lenet(GPU)
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 0.1})
+    step = gluon.TrainStep(net, LOSS, trainer)
+    if how == "hybridized":
+        net.hybridize()
+
+    def train(x: Any, label: Any) -> Any:
+        if how == "step":
+            return step(x, label)
+        with autograd.record():
+            loss = LOSS(net(x), label)
+        loss.backward()
+        trainer.step(6)
+        return loss
+
+    x, label = batch(GPU)
+    wrong = label.copy()
+    wrong[2] = 17
+    train(x, label)
+    train(x, label)
+    before, counted = parameters(net), trainer.optimizer.num_update
+    emulated.calls.clear()
+    train(x, wrong)
+    train(x, label)
+    assert not emulated.named("sync")
+    with pytest.raises(IndexRangeError, match=r"17.*\[test_gpu_training.py:\d+"):
+        nd.waitall()
+    changed = [name for name, found in parameters(net).items() if (found != before[name]).any()]
+    # The forward pass in front of the loss was a call of its own.
+    assert changed == ([] if how == "step" else ["2.running_mean", "2.running_var"])
+    assert trainer.optimizer.num_update == counted == 2
+    train(x, label)
+    assert trainer.optimizer.num_update == 3
+
+
+def test_an_error_names_the_call_and_not_where_it_was_heard_of() -> None:
     net = lenet(GPU)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
     step = gluon.TrainStep(net, LOSS, trainer)
     x, label = batch(GPU)
+    wrong = label.copy()
+    wrong[2] = 17
     step(x, label)
-    before = parameters(net)
-    label[2] = 17
-    with pytest.raises(IndexRangeError, match=r"17.*\[test_gpu_training.py:\d+"):
+    step(x, wrong)
+    line = int(str(user_location()).rpartition(":")[2]) - 1
+    x._array.device.stream.sync()
+    with pytest.raises(IndexRangeError, match=rf"17.*\[test_gpu_training.py:{line} Softmax"):
         step(x, label)
-    agree(parameters(net), before)
+    assert trainer.optimizer.num_update == 1
 
 
 def test_gradients_are_clipped_there() -> None:
@@ -172,3 +216,45 @@ def test_metrics_take_arrays_of_a_gpu() -> None:
     metric = graphc.metric.Accuracy()
     metric.update([nd.array([0, 1], ctx=GPU)], [nd.array([[1, 0], [1, 0]], ctx=GPU)])
     assert metric.get() == ("accuracy", 0.5)
+
+
+def test_a_repeated_call_is_a_check_and_one_graph(
+    emulated: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = nn.Dense(8, in_units=4)
+    net.initialize(ctx=GPU)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"momentum": 0.9})
+    step = gluon.TrainStep(net, gluon.loss.L2Loss(), trainer)
+    x, y = nd.ones((6, 4), ctx=GPU), nd.zeros((6, 8), ctx=GPU)
+    other = nd.ones((6, 4), ctx=GPU)
+    for _ in range(3):
+        loss = step(x, y)
+    slow: list[Traced] = []
+    run = Traced.run
+    monkeypatch.setattr(Traced, "run", lambda self, *a: slow.append(self) or run(self, *a))
+    for data, most in ((x, 1), (other, 3), (other, 1)):
+        emulated.calls.clear()
+        loss = step(data, y)  # the one before lives on: its memory is not this one's
+        assert len(emulated.named("graph")) == 1
+        assert not emulated.named("launch", "instantiate", "sync") and not slow
+        assert len(emulated.named("update")) <= most
+    seven = nd.ones((7, 4), ctx=GPU)
+    found = [step(seven[k : k + 6], y) for k in (0, 1)]
+    assert not slow and loss.shape == (6,)
+    assert float(found[1].mean()) < float(found[0].mean()) < float(loss.mean())
+    narrow, two = graphc.compile(lambda a: a * 2), nd.arange(8, ctx=GPU)
+    for begin in (0, 0, 4, 1, 4, 3):  # from 1 and 3 on, vectors are not where kernels take them
+        expected = 2 * np.arange(begin, begin + 3)
+        np.testing.assert_array_equal(narrow(two[begin : begin + 3]).asnumpy(), expected)
+    assert len(slow) == 3  # with the first call of all
+
+
+def test_a_network_that_is_ready_there_is_ready_nowhere_else() -> None:
+    net = nn.Dense(3, in_units=2)
+    net.initialize("ones", ctx=[graphc.cpu(), GPU])
+    net.hybridize()
+    for _ in range(3):
+        for ctx in (GPU, graphc.cpu(), GPU):
+            found = net(nd.ones((2, 2), ctx=ctx))
+            assert found.context == ctx
+            np.testing.assert_array_equal(found.asnumpy(), np.full((2, 3), 2.0))

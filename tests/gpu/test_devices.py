@@ -179,9 +179,21 @@ def test_labels_out_of_range_change_nothing() -> None:
     x = nd.array(floats(4, 5), ctx=GPU)
     step(x, nd.array([0, 1, 2, 0], ctx=GPU))
     before = net.weight.data().asnumpy()
-    with pytest.raises(IndexError, match="7"):
+    for _ in range(3):
         step(x, nd.array([0, 7, 2, 0], ctx=GPU))
-    np.testing.assert_array_equal(net.weight.data().asnumpy(), before)
+        with pytest.raises(IndexError, match="label 7 at position 1"):
+            nd.waitall()
+        np.testing.assert_array_equal(net.weight.data().asnumpy(), before)
+
+
+def test_nothing_is_changed_by_what_follows_a_failure() -> None:
+    x, y, wrong = nd.ones((3, 4), ctx=GPU), nd.ones((4,), ctx=GPU), nd.array([5], ctx=GPU)
+    nd.take(x, wrong, mode="raise")
+    y += 1
+    y[:] = 7
+    with pytest.raises(IndexError, match=r"5 at position 0 .*\[test_devices.py:\d+\]"):
+        y.asnumpy()
+    np.testing.assert_array_equal(y.asnumpy(), np.ones(4, np.float32))
 
 
 def test_torch_reads_the_memory() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, AutogradError, FileFormatError, scope, user_location
 from graphc.frontend import optimizer as optimizers
-from graphc.frontend.array import Array, Moves, Storage, Unplaced
+from graphc.frontend.array import Array, Moves, Storage
 from graphc.frontend.autograd import pause
 from graphc.frontend.context import Context
 from graphc.frontend.formats.arrays import load_arrays, save_arrays
@@ -24,9 +24,10 @@ from graphc.frontend.gluon.allreduce import (
 )
 from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.gluon.placement import Place, shown
+from graphc.frontend.gluon.trainer_plan import Entry, Plan, Scalars
 from graphc.frontend.gluon.trainer_states import parsed_states
 from graphc.frontend.jit import Jit
-from graphc.frontend.memory import on_host, placed
+from graphc.frontend.memory import on_host, placed, undo_if_failed
 from graphc.frontend.optimizer.base import Optimizer, apply_update, in_rows
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
 from graphc.ir.ops.basic import cast
@@ -41,46 +42,6 @@ class _Gradient:
     def current_array(self) -> Array:
         """Return the gradient's array."""
         return self._place.parameter.grad(self._place.device)  # type: ignore[no-any-return]
-
-
-class _Scalars:
-    """0-d arrays of numbers; only where a number is another than last time a new one is made."""
-
-    def __init__(self) -> None:
-        self._last: list[tuple[float | None, Any]] = []
-
-    def of(self, numbers: Sequence[float]) -> list[Array]:
-        """Return an array for each number. None is ever written, so threads may share them."""
-        last = self._last
-        if len(last) != len(numbers):
-            last = [(None, None)] * len(numbers)
-        self._last = last = [
-            known
-            if known[0] == number
-            else (number, Array(np.array(number, np.float64), Unplaced()))
-            for number, known in zip(numbers, last)
-        ]
-        return [array for _, array in last]
-
-
-Entry = tuple[int, float, float, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What the program of an update depends on; a Trainer makes one object for equal ones.
-
-    Attributes
-    ----------
-    entries : tuple
-        For each Parameter its number, its factors of learning rate and weight decay (0 where there
-        is no decay), and which of the step numbers is its own.
-    rate_count : int
-        How many numbers the program is told: three, and the step numbers.
-    """
-
-    entries: tuple[Entry, ...]
-    rate_count: int
 
 
 class Trainer:
@@ -128,7 +89,7 @@ class Trainer:
         self.optimizer.param_dict = dict(enumerate(self._params))
         self._scale = self.optimizer.rescale_grad
         self._states: dict[int, tuple[Array, ...]] = {}
-        self._scalars = _Scalars()
+        self._scalars = Scalars()
         self._plans: dict[Any, Plan] = {}
         self._programs: dict[Plan, Jit] = {}
 
@@ -198,17 +159,39 @@ class Trainer:
         if not indices:
             return
         devices = self.devices(indices)
-        plan, rates = self.rates(indices, self.rescale(batch_size))
-        program = self._programs.get(plan)
-        if program is None:
-            program = Jit(partial(self._traced_update, plan), "trainer_update")
-            program = self._programs.setdefault(plan, program)
-        with pause(), devices[0]:
+        rescale = self.rescale(batch_size)
+        with self.counted(), pause(), devices[0]:
+            plan, rates = self.rates(indices, rescale)
+            program = self._programs.get(plan)
+            if program is None:
+                program = Jit(partial(self._traced_update, plan), "trainer_update")
+                program = self._programs.setdefault(plan, program)
             program(*rates)
         for parameter in map(self._params.__getitem__, indices):
             if len(devices) > 1:
                 share_first(parameter)
             parameter.use_grad()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Set the step numbers back if the body fails, or a check that a device still runs.
+
+        A step that failed is no step, nor is one that was asked for before that was known.
+        """
+        optimizer = self.optimizer
+        before = optimizer.counts.copy(), optimizer.num_update
+
+        def set_back() -> None:
+            optimizer.counts, optimizer.num_update = before
+
+        try:
+            yield
+        except BaseException:
+            if optimizer.num_update >= before[1]:  # else an earlier step failed, and set it back
+                set_back()
+            raise
+        for device in self._params[0].devices:
+            undo_if_failed(device, set_back)
 
     def devices(self, indices: Iterable[int]) -> tuple[Context, ...]:
         """Return the devices that Parameters are on; an error where these are not the same."""
