@@ -8,7 +8,6 @@ the call are told of the device's flag, and do nothing while it is raised.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from graphc.runtime.device import ALIGNMENT as ALIGNED_BYTES
 from graphc.runtime.device import DeviceArray, is_aligned
 
 Argument = DeviceArray | np.ndarray
+ON_HOST = -1
+"""Stands for the address of an argument that the host has."""
 NEVER, ALWAYS, GIVEN = range(3)
 """When a launch is told of the flag, see `DeviceProgram._told`."""
 
@@ -56,6 +57,8 @@ class DeviceBinding:
     graph : Replay or None
     apart : list of int
         Addresses of arguments that were found not to share memory with one that is updated.
+    arena : list of int
+        Address of scratch memory at the last run, and of the values in it.
     """
 
     scratch_bytes: int
@@ -68,6 +71,7 @@ class DeviceBinding:
     runs: int = 0
     graph: Replay | None = None
     apart: list[int] = field(default_factory=list)
+    arena: list[int] = field(default_factory=list)
 
     def arguments(self, number: int, addresses: Sequence[int]) -> list[int]:
         """Return what the kernel of a step takes."""
@@ -168,10 +172,10 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         binding = self.at(tuple(array.shape for array in arrays))
         with self.device.used():
             self.device.checks.raise_found()
-            if self.updated and not self._apart(binding, arguments):
+            if self.updated and not self._apart(binding, arguments, _places(arguments)):
                 self._part(arrays, arguments)
             given = results if results and self._usable(binding, arrays, results) else ()
-            outputs = self._started(binding, arrays, given)
+            outputs = self._started(binding, arrays, _places(arrays), given)
             for place in self.updated:
                 if arrays[place] is not arguments[place]:
                     self.device.copy(arrays[place], arguments[place])  # type: ignore[arg-type]
@@ -186,7 +190,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             if isinstance(array, DeviceArray) and not (there and is_aligned(array)):
                 return None
         binding = self.at(tuple(array.shape for array in arrays))
-        return binding if self._apart(binding, arrays) else None
+        return binding if self._apart(binding, arrays, _places(arrays)) else None
 
     def launch(self, binding: DeviceBinding, arrays: list[Any]) -> list[DeviceArray] | None:
         """Start on arguments as they are; return None, having done nothing, where that cannot be.
@@ -201,7 +205,10 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         """
         with self.device.used():
             self.device.checks.raise_found()
-            return self._started(binding, arrays) if self._apart(binding, arrays) else None
+            places = _places(arrays)
+            if places != binding.apart and not self._apart(binding, arrays, places):
+                return None
+            return self._started(binding, arrays, places)
 
     def locks(self, arrays: Sequence[Any]) -> int:
         """Return 0: a device's own lock is all that a call takes."""
@@ -232,24 +239,24 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             )
         return np.require(argument, kind, "C")
 
-    def _apart(self, binding: DeviceBinding, arrays: Sequence[Argument]) -> bool:
+    def _apart(
+        self, binding: DeviceBinding, arrays: Sequence[Argument], places: list[int]
+    ) -> bool:
         """Return whether arguments are aligned and share no memory with one that is updated.
 
         Only those are looked at that were elsewhere at the last call.
         """
-        places = [a.address if type(a) is DeviceArray else 0 for a in arrays]
-        if places == binding.apart:
-            return True
-        before = binding.apart or [-1] * len(places)
+        before = binding.apart or [ON_HOST - 1] * len(places)
         moved = [i for i, (now, last) in enumerate(zip(places, before)) if now != last]
-        if any(places[i] % ALIGNED_BYTES for i in moved):
+        there = [i for i in moved if places[i] != ON_HOST]
+        if any(places[i] % ALIGNED_BYTES for i in there):
             return False
         if self._owned.isdisjoint(moved):
             updated = [_span(arrays[i]) for i in self.updated]
-            spans = [_span(arrays[i]) for i in moved if places[i]]
+            spans = [_span(arrays[i]) for i in there]
             found = not any(_meet(span, other) for span in spans for other in updated)
         else:
-            there = [i for i, place in enumerate(places) if place]
+            there = [i for i, place in enumerate(places) if place != ON_HOST]
             owned = [k for k, i in enumerate(there) if i in self._owned]
             found = apart([_span(arrays[i]) for i in there], owned)
         if found:
@@ -319,16 +326,20 @@ class DeviceProgram(BoundTable[DeviceBinding]):
     # -- running -----------------------------------------------------------------------------
 
     def _started(
-        self, binding: DeviceBinding, arrays: Sequence[Any],
+        self, binding: DeviceBinding, arrays: Sequence[Any], places: list[int],
         given: Sequence[DeviceArray | None] = (),
     ) -> list[DeviceArray]:  # fmt: skip
         """Make outputs, but for those in arrays of the caller's; put the launches on the stream."""
-        device = self.device
-        wanted = zip(binding.outputs, given or (None,) * len(binding.outputs), strict=True)
-        outputs = [device.made(*kind) if place is None else place for kind, place in wanted]
+        device, told = self.device, False
+        if given:
+            pairs = zip(binding.outputs, given, strict=True)
+            outputs = [device.made(*kind) if array is None else array for kind, array in pairs]
+            told = any(array is not None for array in given)
+        else:
+            outputs = [device.made(*kind) for kind in binding.outputs]
         device.note(self.table.name, self._where)
-        addresses = self._addresses(binding, arrays, outputs)
-        flag, told = device.checks.flag, any(place is not None for place in given)
+        addresses = self._addresses(binding, arrays, places, outputs)
+        flag = device.checks.flag
         addresses += [0, flag, flag if told else 0]  # in the order of NEVER, ALWAYS, GIVEN
         checking = self._checks and bool(binding.steps)
         if checking:
@@ -345,19 +356,22 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         return outputs
 
     def _addresses(
-        self, binding: DeviceBinding, arrays: Sequence[Any], outputs: Sequence[DeviceArray]
-    ) -> list[int]:
+        self, binding: DeviceBinding, arrays: Sequence[Any], places: list[int],
+        outputs: Sequence[DeviceArray],
+    ) -> list[int]:  # fmt: skip
         """Return the addresses of inputs, outputs and values in the arena."""
-        content = [_padded(array) for array in arrays if type(array) is not DeviceArray]
-        packed = sum(map(len, content))
-        base = self.device.arena(binding.scratch_bytes + packed)
-        start = -(-binding.scratch_bytes // ALIGNMENT) * ALIGNMENT + base
+        addresses, host = places + [output.address for output in outputs], ON_HOST in places
+        content = [_padded(a) for a in arrays if type(a) is not DeviceArray] if host else []
+        base = self.device.arena(binding.scratch_bytes + sum(map(len, content)))
         if content:
+            start = -(-binding.scratch_bytes // ALIGNMENT) * ALIGNMENT + base
             self.device.upload(np.frombuffer(b"".join(content), np.uint8), start)
-        offsets = itertools.accumulate(map(len, content), initial=start)
-        addresses = [a.address if type(a) is DeviceArray else next(offsets) for a in arrays]
-        addresses += [output.address for output in outputs]
-        return addresses + [base + offset for offset in binding.offsets]
+            for piece in content:
+                addresses[addresses.index(ON_HOST)] = start
+                start += len(piece)
+        if binding.arena[:1] != [base]:
+            binding.arena = [base, *[base + offset for offset in binding.offsets]]
+        return addresses + binding.arena[1:]
 
     def _plain(self, binding: DeviceBinding, addresses: list[int]) -> None:
         for number, step in enumerate(binding.steps):
@@ -397,6 +411,11 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         times = [t for pair in zip(marks, marks[1:]) for t in pair]
         rows = [self.table.launches[row] for row in binding.rows]
         profile.record(self.table.name, rows, times, binding.costs)
+
+
+def _places(arrays: Sequence[Argument]) -> list[int]:
+    """Return the addresses of arrays, `ON_HOST` for those that are to be copied."""
+    return [array.address if type(array) is DeviceArray else ON_HOST for array in arrays]
 
 
 def _padded(array: np.ndarray) -> bytes:
