@@ -196,6 +196,7 @@ class FakePool:
         self.free: dict[tuple[int, int], list[np.ndarray]] = {}
         self.lent: dict[int, np.ndarray] = {}
         self.used_bytes = 0
+        self.peer_accessible_by: set[int] = set()
 
     def allocate(self, size: int, *, stream: FakeStream) -> FakeBuffer:
         self.fake.calls.append(("allocate", size))
@@ -274,6 +275,8 @@ class FakeCuda:
         What the driver says at the next wait.
     status : CUresult
         What starting the driver returns.
+    peers : bool
+        Whether devices reach each other's memory.
     """
 
     def __init__(self, count: int = 2) -> None:
@@ -313,7 +316,7 @@ class FakeCuda:
     def restore(self, count: int = 2) -> None:
         """Be as new but for memory, streams and kernels."""
         self.count, self.capability, self.total_bytes = count, (9, 0), 1 << 30
-        self.broken, self.status = "", CUresult.CUDA_SUCCESS
+        self.broken, self.status, self.peers = "", CUresult.CUDA_SUCCESS, True
         self.calls.clear()
         self.allowed.clear()
 
@@ -329,6 +332,7 @@ class FakeCuda:
             compute_capability=self.capability,
             set_current=lambda: setattr(self.current, "number", number),
             create_stream=lambda: FakeStream(self, number),
+            can_access_peer=lambda other: self.peers,
         )
 
     def pool(self, number: int) -> FakePool:

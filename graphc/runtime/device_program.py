@@ -120,6 +120,10 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             device.load(kernels)
         except DeviceError as error:
             raise error.attach(where=rows[0].where)  # noqa: B904
+        outputs = {place for place, _ in table.outputs}
+        self._checked_outputs = any(
+            row.check is not None and outputs.intersection(row.written) for row in rows
+        )
 
     @classmethod
     def loaded(cls, table: LaunchTable, device: CudaDevice) -> DeviceProgram | None:
@@ -233,7 +237,12 @@ class DeviceProgram(BoundTable[DeviceBinding]):
     def _usable(
         self, binding: DeviceBinding, arrays: Sequence[Any], results: Sequence[DeviceArray | None]
     ) -> bool:
-        """Return whether outputs can be written to the arrays given for them."""
+        """Return whether outputs can be written to the arrays given for them.
+
+        None can that a check writes, which would have written a part of it when it fails.
+        """
+        if self._checked_outputs:
+            return False
         chosen = []
         for array, (shape, kind) in zip(results, binding.outputs, strict=True):
             if array is None:

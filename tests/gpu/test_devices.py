@@ -22,7 +22,7 @@ from graphc.gluon import nn
 from graphc.gluon.data import vision
 from graphc.ir.op import OpDef, Sample
 from graphc.ir.types import DType
-from graphc.runtime import cuda
+from graphc.runtime import cuda, driver
 
 pytestmark = pytest.mark.gpu
 GPU, CPU = Context("gpu", 0), Context("cpu", 0)
@@ -31,7 +31,7 @@ GPU, CPU = Context("gpu", 0), Context("cpu", 0)
 @pytest.fixture(scope="module", autouse=True)
 def usable() -> None:
     """Skip where cuda-core is not installed; a driver without it is no fault of graphc's."""
-    reason = cuda.missing()
+    reason = driver.missing()
     if reason is not None:
         pytest.skip(f"{reason[0]}. {reason[1]}")
 
