@@ -7,7 +7,7 @@ scatters are much faster compiled, and are compiled once for all sizes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -94,19 +94,29 @@ def one_op_program(
 
     With ``changing`` it updates its first operand to what the op returns.
     """
+    return program_of(
+        lambda *values: apply(op, values, attrs), (op.name, _key(attrs)), arrays, context, changing
+    )
+
+
+def program_of(
+    function: Callable[..., Any], known_as: tuple[str, Any], arrays: Sequence[Any],
+    context: Context | None, changing: bool = False,
+) -> Any:  # fmt: skip
+    """Return the program of a function of graph values, as `one_op_program` does.
+
+    ``known_as`` is its name, and what else tells it from others.
+    """
     processor = (context or HOST).processor
     precision = config.current().matmul_precision
     kinds = tuple(a.dtype.char for a in arrays)
-    key = (op.name, _key(attrs), kinds, processor, precision, changing)
-    found = _programs.setdefault(key, Specializations())
-    shapes = [a.shape for a in arrays]
-    program = found.lookup(shapes)
+    found = _programs.setdefault(
+        (*known_as, kinds, processor, precision, changing), Specializations()
+    )
+    program = found.lookup([a.shape for a in arrays])
     if program is None:
-        graph = trace(
-            lambda *values: apply(op, values, attrs),
-            [TensorType(as_dtype(a.dtype), a.shape) for a in arrays],
-            op.name,
-        )
+        types = [TensorType(as_dtype(a.dtype), a.shape) for a in arrays]
+        graph = trace(function, types, known_as[0])
         if changing:
             graph = replace(graph, outputs=(), updates=((graph.inputs[0], graph.outputs[0]),))
         program = found.add(graph, build_program(graph, processor))

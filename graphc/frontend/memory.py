@@ -6,15 +6,24 @@ is particular to a device is here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphc.errors import user_location
 from graphc.frontend.context import Context
-from graphc.frontend.execute import one_op_program
+from graphc.frontend.execute import one_op_program, program_of
+from graphc.ir.graph import build
 from graphc.ir.operand import REGISTRY
-from graphc.ir.types import as_dtype
+from graphc.ir.ops.comparison import equal, where
+from graphc.ir.ops.gather import getitem_advanced
+from graphc.ir.ops.movement import reshape
+from graphc.ir.ops.rearrange import ravel
+from graphc.ir.ops.reduction import positions_along
+from graphc.ir.ops.rows import sort_rows
+from graphc.ir.types import as_dtype, int64
 from graphc.runtime.cuda import CudaDevice
 from graphc.runtime.device import DeviceArray
 
@@ -136,27 +145,82 @@ def overwrite_part(memory: Any, key: Any, source: Any) -> None:
     IndexError
         If there is no such part.
     """
-    if not isinstance(memory, DeviceArray):
-        memory[key] = on_host(source)
-        return
     key = key if isinstance(key, tuple) else (key,)
+    if not isinstance(memory, DeviceArray):
+        memory[tuple(map(_index_here, key))] = on_host(source)
+        return
+    shape = part_shape(memory.shape, key)
+    if any(isinstance(k, DeviceArray) for k in key):
+        _overwrite_there(memory, key, _values(memory, source, shape))
+        return
     if not all(k is None or k is Ellipsis or isinstance(k, (int, slice, np.integer)) for k in key):
-        places = _places(memory.shape, key)
-        values = _values(memory, source, places.shape)
-        there = memory.device.put(_once(places))
-        _change(memory.reshape(-1), "assign_at", there, values.reshape(-1))
+        places = memory.device.put(_once(_places(memory.shape, key)))
+        values = _values(memory, source, shape)
+        _change(memory.reshape(-1), "assign_at", places, values.reshape(-1))
         return
     part = memory.part(key)
     if part is not None:
         overwrite(part, _shortened(source, part.ndim))
         return
-    # What an index takes of an array without elements is as large as what it takes of NumPy's.
-    shape = np.broadcast_to(np.empty((), bool), memory.shape)[key].shape
     sizes, layout = memory.layout(key)
     values = _values(memory, source, shape)
     _change(
         memory.reshape(-1), "assign_strided", np.array(layout, np.int64), values.reshape(sizes)
     )
+
+
+def part_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the shape of the elements at an index; those of arrays on a GPU are not looked at.
+
+    Raises
+    ------
+    IndexError
+        If there is no such part.
+    """
+    likes = [np.zeros(k.shape, np.int64) if isinstance(k, DeviceArray) else k for k in key]
+    return np.broadcast_to(np.empty((), bool), shape)[tuple(likes)].shape
+
+
+def _index_here(part: Any) -> Any:
+    """Return a part of an index as NumPy takes it."""
+    return on_host(part).astype(np.int64) if isinstance(part, DeviceArray) else part
+
+
+def _overwrite_there(memory: DeviceArray, key: tuple[Any, ...], values: DeviceArray) -> None:
+    """Replace the elements at an index with arrays that the host does not know."""
+    if not values.size:
+        return
+    device = memory.device
+    is_array = [isinstance(k, (DeviceArray, np.ndarray)) for k in key]
+    indices = [_here(device, k) for k, array in zip(key, is_array, strict=True) if array]
+    fixed = tuple(None if array else k for k, array in zip(key, is_array, strict=True))
+    context = Context("gpu", device.number)
+    program = program_of(
+        lambda *traced: _last_writes(memory.shape, fixed, is_array, traced),
+        ("setitem", repr((memory.shape, fixed, is_array))), indices, context,
+    )  # fmt: skip
+    places, order = program(indices)
+    flat = [values.reshape(-1), order]
+    take = one_op_program(REGISTRY["take"], flat, {"axis": 0, "mode": "clip"}, context)
+    _change(memory.reshape(-1), "assign_at", places, *take(flat))
+
+
+def _last_writes(
+    shape: tuple[int, ...], fixed: Sequence[Any], is_array: Sequence[bool], indices: Sequence[Any]
+) -> tuple[Any, Any]:
+    """Return row-major places in ascending order, and which value belongs to each.
+
+    Of a place that comes again only the last is there, in NumPy's order; the others are -1.
+    """
+    given = iter(indices)
+    key = tuple(next(given) if array else k for k, array in zip(fixed, is_array, strict=True))
+    size = math.prod(shape)
+    count = {"length": size, "dtype": int64, "start": 0, "step": 1}
+    (numbers,) = build(REGISTRY["iota"], (), count, user_location())
+    places = ravel(getitem_advanced(reshape(numbers, shape), key))
+    order, sorted_places, ends = sort_rows(places, size)
+    behind = positions_along(places, 0, int64) + 1
+    return where(equal(behind, ends), sorted_places, -1), order
 
 
 def _places(shape: tuple[int, ...], key: tuple[Any, ...]) -> np.ndarray:
