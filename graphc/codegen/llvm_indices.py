@@ -118,7 +118,9 @@ class Indices:
         return Constant(self.word, number % (1 << self.word.width))
 
     def index(self, dim: Dim) -> Value:
-        """Return a Dim as a number of 64 bits."""
+        """Return a Dim as a number of 64 bits, which a constant may need."""
+        if isinstance(dim, int):
+            return self.emit.scalar(whole(dim))
         row = self.row(dim)
         if isinstance(row, Constant):
             return self.emit.scalar(whole(_signed(row)))
