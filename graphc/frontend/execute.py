@@ -108,11 +108,10 @@ def program_of(
     ``known_as`` is its name, and what else tells it from others.
     """
     processor = (context or HOST).processor
-    precision = config.current().matmul_precision
+    options = config.current()
+    choices = processor, options.matmul_precision, options.index_bits, changing
     kinds = tuple(a.dtype.char for a in arrays)
-    found = _programs.setdefault(
-        (*known_as, kinds, processor, precision, changing), Specializations()
-    )
+    found = _programs.setdefault((*known_as, kinds, *choices), Specializations())
     program = found.lookup([a.shape for a in arrays])
     if program is None:
         types = [TensorType(as_dtype(a.dtype), a.shape) for a in arrays]
