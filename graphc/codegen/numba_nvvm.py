@@ -50,17 +50,18 @@ def modules(text: str, target: Target) -> list[str]:
     function = found.library.get_function(name)
     compiler.kernel_fixup(function, False)
     nvvm.set_launch_bounds(function, (scope["BLOCK_THREADS"], scope["BLOCKS_AT_ONCE"]))
-    fixed = {name: SYMBOL}
-    return [_renamed(module, fixed) for module in found.library.llvm_strs]
+    return _renamed(found.library.llvm_strs, name)
 
 
-def _renamed(module: str, names: dict[str, str]) -> str:
-    """Return a module whose names do not tell how many Numba has compiled before."""
+def _renamed(texts: Sequence[str], entry: str) -> list[str]:
+    """Return modules whose names do not tell how much Numba has compiled before."""
+    known = {entry: SYMBOL}
+    pattern = re.compile("|".join((re.escape(entry), *_COUNTED)))
 
     def name(match: re.Match[str]) -> str:
-        return names.setdefault(match[0], f"name{len(names)}")
+        return known.setdefault(match[0], f"name{len(known)}")
 
-    return re.sub("|".join([re.escape(next(iter(names))), *_COUNTED]), name, module)
+    return [pattern.sub(name, text) for text in texts]
 
 
 def ptx(text: str, target: Target) -> str:
@@ -106,6 +107,7 @@ def _scope() -> dict[str, Any]:
 
 
 Emit = Callable[..., Any]
+"""``emit(builder, types, *values)`` writes instructions and returns the result's value."""
 
 
 def _instructions(function: Any, result: Callable[..., Any], emit: Emit) -> Any:
@@ -117,8 +119,7 @@ def _instructions(function: Any, result: Callable[..., Any], emit: Emit) -> Any:
         It in Python.
     result : callable
         The types of its arguments to the result's.
-    emit : callable
-        ``emit(builder, types, *values)`` returns the result's value.
+    emit : Emit
     """
     numba = lazy.numba_cuda()
 

@@ -42,6 +42,9 @@ SPECIAL = re.compile(r"\b((?:fma|div|sqrt|rsqrt|rcp|ex2|lg2|sin|cos|tanh)\.\S*f\
 INEXACT = re.compile(r"\S*\.(?:approx|full|ftz)\S*|\b(?:add|sub|mul)\.f(?:32|64)\b")
 """Instructions that do not round as IEEE 754 says, or that the assembler may fuse."""
 
+WIDE = re.compile(r"\b(?:add|sub|mul|div|fma|setp|cvt)\.\S*f64\b")
+"""Arithmetic in float64, to which Numba promotes where a text leaves it to."""
+
 
 def kernels_of(name: str, samples: slice = slice(None)) -> list[Kernel]:
     """Return the kernels of a record's samples."""
@@ -62,6 +65,7 @@ def check(kernels: Sequence[Kernel]) -> None:
         other = ptx(kernel, TARGET)
         assert not INEXACT.findall(text), kernel.name
         assert set(SPECIAL.findall(text)) == set(SPECIAL.findall(other)), kernel.name
+        assert bool(WIDE.search(text)) == bool(WIDE.search(other)), kernel.name
         taken, usual = (assembled(each, TARGET, kernel) for each in (text, other))
         assert taken.spill_bytes == 0, f"{kernel.name} spills: {taken}"
         assert taken.registers <= 2 * usual.registers + 16, f"{kernel.name}: {taken}, {usual}"
