@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from graphc.codegen import compiler, cuda_code, llvm_compile, llvm_engine
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import KERNEL_TYPE, Error
 from graphc.codegen.dispatch_layout import Flag, Report
+from graphc.codegen.llvm_cuda import shared_bytes
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
 from graphc.passes.emulate import emulate
@@ -52,13 +54,14 @@ class CUresult(IntEnum):
 # -- kernels on the CPU ----------------------------------------------------------------------
 
 
-def emulated_source(kernel: Kernel, target: Target) -> str:
+def emulated_source(kernel: Kernel, target: Target, engine: str = "") -> str:
     """Take the place of `cuda_code.source`."""
-    text = llvm_engine.source(emulate(kernel), host_target())
-    return f"{cuda_code.comment(kernel, ';')}; {len(kernel.params)}\n{text}"
+    narrow = replace(host_target(), index_bits=target.index_bits)
+    text = llvm_engine.source(emulate(kernel), narrow)
+    return f"{cuda_code.comment(kernel, ';', shared_bytes(kernel))}; {len(kernel.params)}\n{text}"
 
 
-def emulated_code(text: str, target: Target) -> bytes:
+def emulated_code(text: str, target: Target, engine: str = "") -> bytes:
     """Take the place of `cuda_code.machine_code`."""
     launch, count, rest = text.split("\n", 2)
     code = llvm_compile.object_code(rest, host_target(), llvm_engine.PASSES)
@@ -196,6 +199,7 @@ class FakePool:
         self.free: dict[tuple[int, int], list[np.ndarray]] = {}
         self.lent: dict[int, np.ndarray] = {}
         self.used_bytes = 0
+        self.peer_accessible_by: set[int] = set()
 
     def allocate(self, size: int, *, stream: FakeStream) -> FakeBuffer:
         self.fake.calls.append(("allocate", size))
@@ -274,6 +278,8 @@ class FakeCuda:
         What the driver says at the next wait.
     status : CUresult
         What starting the driver returns.
+    peers : bool
+        Whether devices reach each other's memory.
     """
 
     def __init__(self, count: int = 2) -> None:
@@ -313,7 +319,7 @@ class FakeCuda:
     def restore(self, count: int = 2) -> None:
         """Be as new but for memory, streams and kernels."""
         self.count, self.capability, self.total_bytes = count, (9, 0), 1 << 30
-        self.broken, self.status = "", CUresult.CUDA_SUCCESS
+        self.broken, self.status, self.peers = "", CUresult.CUDA_SUCCESS, True
         self.calls.clear()
         self.allowed.clear()
 
@@ -329,6 +335,7 @@ class FakeCuda:
             compute_capability=self.capability,
             set_current=lambda: setattr(self.current, "number", number),
             create_stream=lambda: FakeStream(self, number),
+            can_access_peer=lambda other: self.peers,
         )
 
     def pool(self, number: int) -> FakePool:

@@ -16,7 +16,7 @@ from graphc.errors import (
     user_location,
 )
 from graphc.frontend.array import Array, mode
-from graphc.frontend.memory import overwrite_part
+from graphc.frontend.memory import overwrite_part, part_shape
 from graphc.frontend.tracer import Trace, Tracer, current_trace
 from graphc.frontend.transfer import transfer
 from graphc.ir.graph import Value, constant
@@ -89,9 +89,9 @@ def _write(target: Array, key: Any, value: Any) -> None:
         except GraphcError:
             raise
         except ValueError:
-            part = np.broadcast_to(np.empty(()), target.shape)[key]
+            shape = part_shape(target.shape, key if isinstance(key, tuple) else (key,))
             raise ShapeError(
-                f"cannot write an array of shape {source.shape} into a part of shape {part.shape}",
+                f"cannot write an array of shape {source.shape} into a part of shape {shape}",
                 remedy="The shapes must be equal or broadcast.",
                 where=user_location(),
             ) from None

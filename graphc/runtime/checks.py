@@ -37,7 +37,7 @@ class Check:
     where : Location
         The line of the call.
     done : object
-        An event behind it.
+        An event behind it; None where it could not be started.
     undone : list of callable
         What sets back the counts of the host that belong to this call and to those after it.
     """
@@ -102,7 +102,7 @@ class Checks:
         """Note that everything of the last call was put on the stream."""
         calls = self._calls
         calls[-1].done = self._stream.record()
-        while len(calls) > KEPT and calls[0].done.is_done:
+        while len(calls) > KEPT and (calls[0].done is None or calls[0].done.is_done):
             if self._code.value:  # one of those that are done may be the one that failed
                 break
             calls.popleft()
@@ -121,7 +121,8 @@ class Checks:
             What the first to fail found.
         """
         if self._calls:
-            self._calls[-1].done.sync()
+            last = self._calls[-1].done or self._stream
+            last.sync()
             self.passed()
 
     def passed(self) -> None:

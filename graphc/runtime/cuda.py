@@ -23,13 +23,14 @@ import numpy as np
 from graphc import config, lazy
 from graphc.codegen import cuda_code
 from graphc.codegen.compiler import CompiledKernel
-from graphc.codegen.cuda import PROCESSORS, SHARED_BYTES, cuda_target
+from graphc.codegen.cuda import SHARED_BYTES, cuda_target
 from graphc.codegen.llvm_kernel import SYMBOL
 from graphc.codegen.python_call import address as place_of
-from graphc.errors import DeviceError, GraphcError, Location, MissingDependencyError
+from graphc.errors import DeviceError, GraphcError, Location
 from graphc.ir.target import Target
 from graphc.runtime.checks import FLAG_BYTES, Checks
 from graphc.runtime.device import DeviceArray
+from graphc.runtime.driver import count, missing, processor_of
 from graphc.runtime.exclusive import Errors, Used
 from graphc.runtime.staging import PIECE_BYTES, Staging, as_bytes, view
 
@@ -101,6 +102,7 @@ class CudaDevice:
         self._staging = Staging()
         self._kernels: dict[str, tuple[Any, cuda_code.CudaCode]] = {}
         self._arena: Any = None
+        self._reached: dict[int, bool] = {}
         self.checks = Checks(self.name, self.allocate(FLAG_BYTES), self.stream)
         self._latest: deque[tuple[str, Location | None]] = deque(maxlen=LATEST)
 
@@ -242,13 +244,39 @@ class CudaDevice:
             self._staging.give_back(piece)
 
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
-        """Copy the elements of one array into another of the same bytes."""
-        if source.device is not self:
-            self.write(source.device.get(source), target)
-        elif source.nbytes:
+        """Copy the elements of one array into another of the same bytes.
+
+        From another device they go directly where its memory can be reached, else by the host.
+        """
+        if not source.nbytes:
+            return
+        other = source.device
+        if other is self:
             with self.used():
-                there = self._span(target.address, source.nbytes)
-                there.copy_from(self._span(source.address, source.nbytes), stream=self.stream)
+                self._copy(source, target)
+        elif isinstance(other, CudaDevice) and other.reached_from(self.number):
+            other.settle()  # what a check has stopped over there must not arrive here
+            self.join(other.mark())
+            with self.used():
+                self._copy(source, target)
+            other.join(self.mark())  # before the source's memory is another array's
+        else:
+            self.write(other.get(source), target)
+
+    def _copy(self, source: DeviceArray, target: DeviceArray) -> None:
+        there = self._span(target.address, source.nbytes)
+        there.copy_from(self._span(source.address, source.nbytes), stream=self.stream)
+
+    def reached_from(self, number: int) -> bool:
+        """Return whether another device can read this one's memory; lets it, if so."""
+        known = self._reached.get(number)
+        if known is None:
+            with self.used():
+                known = bool(lazy.cuda_core().Device(number).can_access_peer(self.number))
+                if known:
+                    self._pool.peer_accessible_by.add(number)
+            self._reached[number] = known
+        return known
 
     def clear(self, array: DeviceArray) -> None:
         """Set all bytes of an array to zero."""
@@ -270,10 +298,15 @@ class CudaDevice:
             found.memory.set_deallocation_stream(self.stream)
             return found, self._copies.record()
 
-    def join(self, copied: Any) -> None:
-        """Have kernels from now on wait for a copy that was made ahead."""
+    def mark(self) -> Any:
+        """Return what `join` of another device takes to wait for all that was asked for here."""
         with self.used():
-            self.stream.wait(copied)
+            return self.stream.record()
+
+    def join(self, mark: Any) -> None:
+        """Have kernels from now on wait for a copy that was made ahead, or for another device."""
+        with self.used():
+            self.stream.wait(mark)
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done.
@@ -400,55 +433,12 @@ def _pieces(n_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(PIECE_BYTES, n_bytes - start)
 
 
-# -- which devices there are -----------------------------------------------------------------
-
-
-def processor_of(name: str, device: Any) -> str:
-    """Return the newest processor whose code a device runs.
-
-    Raises
-    ------
-    DeviceError
-        If it is too old for all.
-    """
-    major, minor = device.compute_capability
-    known = {int(p.removeprefix("sm_")): p for p in PROCESSORS if p[-1].isdigit()}
-    fitting = [number for number in known if number <= 10 * major + minor]
-    if not fitting:
-        least = min(known)
-        raise DeviceError(
-            f"{name}, a {device.name}, has compute capability {major}.{minor}",
-            remedy=f"graphc needs {least // 10}.{least % 10} or newer.",
-        )
-    return known[max(fitting)]
-
-
-def missing() -> tuple[str, str] | None:
-    """Return why there is no device at all, and the remedy; None where there is one."""
-    try:
-        lazy.cuda_core()
-        driver = lazy.cuda_driver()
-    except MissingDependencyError:
-        return "the package cuda-core is not installed", 'Install it: pip install "graphc[cuda]".'
-    try:
-        (status,) = driver.cuInit(0)
-    except RuntimeError:  # cuda-pathfinder does not find the library
-        return "there is no NVIDIA driver on this machine", "Install it."
-    if status == driver.CUresult.CUDA_SUCCESS and _count() > 0:
-        return None
-    if status in (driver.CUresult.CUDA_SUCCESS, driver.CUresult.CUDA_ERROR_NO_DEVICE):
-        return "the NVIDIA driver finds no device", "CUDA_VISIBLE_DEVICES may hide devices."
-    return f"the NVIDIA driver reports {status.name}", "nvidia-smi may say more."
-
-
-def _count() -> int:
-    _, count = lazy.cuda_driver().cuDeviceGetCount()
-    return int(count)
+# -- the devices that were used --------------------------------------------------------------
 
 
 def num_gpus() -> int:
     """Return how many GPUs arrays can be put on."""
-    return 0 if missing() else _count()
+    return 0 if missing() else count()
 
 
 _opening = threading.Lock()
@@ -475,9 +465,9 @@ def _open(number: int) -> CudaDevice:
     if reason is not None:
         remedy = f"{reason[1]} Without, use graphc.cpu(); graphc.num_gpus() counts what is there."
         raise DeviceError(f"gpu({number}) cannot be used: {reason[0]}", remedy=remedy)
-    count = _count()
-    if not 0 <= number < count:
-        last = f"gpu(0) to gpu({count - 1})" if count > 1 else "gpu(0)"
+    there = count()
+    if not 0 <= number < there:
+        last = f"gpu(0) to gpu({there - 1})" if there > 1 else "gpu(0)"
         remedy = f"This machine has {last}, and graphc.cpu()."
         raise DeviceError(f"there is no gpu({number})", remedy=remedy)
     return CudaDevice(number)

@@ -17,7 +17,8 @@ import numpy as np
 
 from graphc import config
 from graphc.codegen.compiler import CompiledKernel, load_cached
-from graphc.errors import BindError, DeviceError
+from graphc.errors import BindError, DeviceError, user_location
+from graphc.ir.dim import evaluate
 from graphc.ir.plan import ALIGNMENT
 from graphc.ir.table import LaunchRow, LaunchTable
 from graphc.runtime import profile
@@ -26,6 +27,8 @@ from graphc.runtime.cuda import CudaDevice, Recorded, Step
 from graphc.runtime.device import ALIGNMENT as ALIGNED_BYTES
 from graphc.runtime.device import DeviceArray, is_aligned
 
+MOST_COUNTED = 2**31 - 2**24
+"""What indices of 32 bits count to, blocks of threads beyond the last one included."""
 Argument = DeviceArray | np.ndarray
 ON_HOST = -1
 """Stands for the address of an argument that the host has."""
@@ -120,12 +123,17 @@ class DeviceProgram(BoundTable[DeviceBinding]):
     ) -> None:
         super().__init__(table)
         self.device, self._owned = device, frozenset(table.updated)
+        self._index_bits = device.target.index_bits
         rows = table.launches
         try:
             device.load(kernels)
         except DeviceError as error:
             raise error.attach(where=rows[0].where)  # noqa: B904
         self._where = rows[0].where if rows else None
+        outputs = {place for place, _ in table.outputs}
+        self._checked_outputs = any(
+            row.check is not None and outputs.intersection(row.written) for row in rows
+        )
 
     @classmethod
     def loaded(cls, table: LaunchTable, device: CudaDevice) -> DeviceProgram | None:
@@ -279,7 +287,12 @@ class DeviceProgram(BoundTable[DeviceBinding]):
     def _usable(
         self, binding: DeviceBinding, arrays: Sequence[Any], results: Sequence[DeviceArray | None]
     ) -> bool:
-        """Return whether outputs can be written to the arrays given for them."""
+        """Return whether outputs can be written to the arrays given for them.
+
+        None can that a check writes, which would have written a part of it when it fails.
+        """
+        if self._checked_outputs:
+            return False
         chosen = []
         for array, (shape, kind) in zip(results, binding.outputs, strict=True):
             if array is None:
@@ -302,6 +315,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         steps, taken, rows, costs = [], [], [], []
         for number, row in enumerate(self.table.launches):
             known, blocks, cost = launch_sizes(row, sizes)
+            self._check_width(evaluate(row.cost.widest, known))
             if blocks > 0:
                 steps.append(self.device.step(row.kernel, blocks, [*known.values(), number]))
                 told = flags + self._told(row)
@@ -322,6 +336,15 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             return ALWAYS
         outputs = {place for place, _ in self.table.outputs}
         return GIVEN if outputs.intersection(row.written) else NEVER
+
+    def _check_width(self, count: int) -> None:
+        """Raise BindError where a launch counts further than its indices go."""
+        if count > MOST_COUNTED and self._index_bits == 32:
+            raise BindError(
+                f"{self.table.name} counts {count:,} elements, more than indices of 32 bits do",
+                remedy="Call graphc.configure(index_bits=64) first, for all that is compiled then.",
+                where=user_location(),
+            )
 
     # -- running -----------------------------------------------------------------------------
 

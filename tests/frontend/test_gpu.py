@@ -69,18 +69,32 @@ def test_arrays_are_made_there(make: Callable[[Any], Any]) -> None:
     np.testing.assert_array_equal(far.asnumpy(), here.asnumpy())
 
 
-def test_draws_are_the_same_there() -> None:
+@pytest.mark.parametrize("size", [7, 5000])
+def test_draws_are_the_same_there(size: int) -> None:
     draws = []
     for ctx in (graphc.cpu(), GPU):
         graphc.random.seed(3)
+        ends = nd.arange(size, ctx=ctx)
         found = [
-            nd.random.uniform(shape=(7,), ctx=ctx), nd.random.normal(shape=(2, 3), ctx=ctx),
-            nd.random.randint(0, 9, shape=(5,), ctx=ctx), nd.random.shuffle(nd.arange(6, ctx=ctx)),
+            nd.random.uniform(shape=(size,), ctx=ctx), nd.random.normal(shape=(size, 3), ctx=ctx),
+            nd.random.normal(2, 3, shape=(size,), ctx=ctx, dtype="float64"),
+            nd.random.randint(0, 9, shape=(size,), ctx=ctx), nd.random.shuffle(ends),
+            nd.random.uniform(0, ends), nd.random.normal(ends, 2), nd.random.exponential(ends + 1),
+            nd.random.bernoulli(0.3, shape=(size,), ctx=ctx), nd.random.uniform_like(ends),
+            nd.random.exponential(2, shape=(size,), ctx=ctx),
         ]  # fmt: skip
         assert all(f.context == ctx for f in found)
         draws.append([f.asnumpy() for f in found])
     for here, far in zip(*draws, strict=True):
         np.testing.assert_array_equal(here, far)
+
+
+def test_many_numbers_are_drawn_there(emulated: FakeCuda) -> None:
+    for draw in (nd.random.uniform, nd.random.normal):
+        draw(shape=(5000,), ctx=GPU)
+        emulated.calls.clear()
+        draw(shape=(5000,), ctx=GPU)
+        assert all(size < 1000 for _, size in emulated.named("copy"))
 
 
 def test_a_scope_chooses_the_device() -> None:

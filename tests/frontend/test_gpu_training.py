@@ -126,6 +126,23 @@ def test_networks_move() -> None:
     np.testing.assert_allclose(far.asnumpy(), here, rtol=1e-3, atol=1e-5)
 
 
+def test_gradients_are_summed_without_the_host(emulated: FakeCuda) -> None:
+    devices = [graphc.gpu(0), graphc.gpu(1)]
+    net = nn.Dense(3, in_units=5)
+    net.initialize(ctx=devices)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    for _ in range(2):
+        xs = gluon.utils.split_and_load(floats(6, 5), devices)
+        with autograd.record():
+            losses = [(net(x) ** 2).sum() for x in xs]
+        autograd.backward(losses)
+        emulated.calls.clear()
+        trainer.step(6)
+    assert not emulated.named("sync")
+    first, second = (p.asnumpy() for p in net.weight.list_data())
+    np.testing.assert_array_equal(first, second)
+
+
 def test_two_gpus_train_as_one_cpu() -> None:
     results = []
     for devices in ([graphc.cpu()], [graphc.gpu(0), graphc.gpu(1)]):

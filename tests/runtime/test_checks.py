@@ -97,3 +97,15 @@ def test_calls_that_are_done_are_forgotten(device: CudaDevice) -> None:
         program([x, np.array([0, 1, 2])])
         device.stream.sync()
     assert len(device.checks._calls) <= 65
+
+
+def test_what_a_check_writes_is_no_array_of_the_callers(device: CudaDevice) -> None:
+    update = updating(lambda x: (R["check_index"](x + 1, 5),), [(0, 0)], ("int64", (4,)))
+    result = compiled(lambda x: R["check_index"](x + 1, 5), ("int64", (4,)))
+    x, y = device.put(np.array([0, 1, 8, 2])), device.put(np.zeros(4, np.int64))
+    for program, given in ((update, []), (result, [y])):
+        program([x], given)
+        with pytest.raises(IndexRangeError, match="index 9 at position 2"):
+            device.synchronize()
+    np.testing.assert_array_equal(x.get(), [0, 1, 8, 2])
+    np.testing.assert_array_equal(y.get(), 0)

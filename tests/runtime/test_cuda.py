@@ -17,6 +17,7 @@ from graphc.errors import (
     BindError,
     DeviceError,
     GraphcError,
+    IndexRangeError,
     MissingDependencyError,
 )
 from graphc.runtime import cuda, profile
@@ -115,11 +116,29 @@ def test_memory_goes_back_with_the_last_view(device: CudaDevice, emulated: FakeC
     assert used.used_bytes == before
 
 
-def test_copies_between_devices(device: CudaDevice) -> None:
-    other = cuda.device(1)
+@pytest.mark.parametrize("peers", [True, False])
+def test_copies_between_devices(device: CudaDevice, emulated: FakeCuda, peers: bool) -> None:
+    emulated.peers, other = peers, cuda.device(1)
     x, y = device.put(floats(7)), other.empty((7,), "float32")
+    emulated.calls.clear()
     other.copy(x, y)
+    x = device.put(floats(7) + 1)  # in the memory of the first one
+    assert len(emulated.named("sync")) == (0 if peers else 1)
+    assert emulated.pools[0].peer_accessible_by == ({1} if peers else set())
     np.testing.assert_array_equal(y.get(), floats(7))
+    np.testing.assert_array_equal(x.get(), floats(7) + 1)
+
+
+def test_what_a_check_has_stopped_does_not_arrive_elsewhere(device: CudaDevice) -> None:
+    program = compiled(
+        lambda x, i: R["take"](x, i, axis=0, mode="raise"), ("float32", (5,)), ("int64", (3,))
+    )
+    (found,) = program([device.put(floats(5)), np.array([0, 7, 2])])
+    other = cuda.device(1)
+    there = other.put(floats(3))
+    with pytest.raises(IndexRangeError, match="index 7 at position 1"):
+        other.copy(found, there)
+    np.testing.assert_array_equal(there.get(), floats(3))
 
 
 def test_arrays_of_zeros(device: CudaDevice) -> None:
