@@ -1,4 +1,4 @@
-"""The native dispatcher: compiled once per process, called through ctypes."""
+"""The native dispatcher: compiled once, loaded once per process; Python calls it by a builtin."""
 
 from __future__ import annotations
 
