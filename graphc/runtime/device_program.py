@@ -17,7 +17,7 @@ import numpy as np
 
 from graphc import config
 from graphc.codegen.compiler import CompiledKernel, load_cached
-from graphc.errors import BindError, DeviceError
+from graphc.errors import BindError, DeviceError, user_location
 from graphc.ir.dim import evaluate
 from graphc.ir.plan import ALIGNMENT
 from graphc.ir.table import LaunchRow, LaunchTable
@@ -268,7 +268,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         steps, taken, rows, costs = [], [], [], []
         for number, row in enumerate(self.table.launches):
             known, blocks, cost = launch_sizes(row, sizes)
-            self._check_width(row, evaluate(row.cost.widest, known))
+            self._check_width(evaluate(row.cost.widest, known))
             if blocks > 0:
                 steps.append(self.device.step(row.kernel, blocks, [*known.values(), number]))
                 told = flags + self._told(row)
@@ -290,13 +290,13 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         outputs = {place for place, _ in self.table.outputs}
         return GIVEN if outputs.intersection(row.written) else NEVER
 
-    def _check_width(self, row: LaunchRow, count: int) -> None:
+    def _check_width(self, count: int) -> None:
         """Raise BindError where a launch counts further than its indices go."""
         if count > MOST_COUNTED and self._index_bits == 32:
             raise BindError(
                 f"{self.table.name} counts {count:,} elements, more than indices of 32 bits do",
                 remedy="Call graphc.configure(index_bits=64) first, for all that is compiled then.",
-                where=row.where,
+                where=user_location(),
             )
 
     # -- running -----------------------------------------------------------------------------
