@@ -25,8 +25,8 @@ ORDER = {
         "compiler export"
     ),
     "runtime": (
-        "random threads locks limits profile blocks bound program device staging cuda "
-        "device_program saved"
+        "random threads locks limits profile blocks bound program device staging checks driver "
+        "cuda device_program saved"
     ),
     "frontend": (
         "formats context tree trace build execute memory array prepared tape tracer compiled "
