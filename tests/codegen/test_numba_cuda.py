@@ -87,6 +87,17 @@ def _expected(op: Any, sample: Any, operands: list[np.ndarray]) -> tuple[np.ndar
     return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
 
 
+def test_failures_in_the_simulator() -> None:
+    (op,) = (op for op in RECORDS if op.name == "check_index")
+    operands = draw(op, op.samples[0], op.dtypes[0])
+    graph = graph_of(op, op.samples[0], operands)
+    operands[0].flat[-1] = 99
+    (launch,) = compile_graph(graph, TARGET).launches
+    flag, report = np.split(simulated([job_of(graph, launch, operands)])[0][-1], [3])
+    assert flag[1] == report[1] == 1  # the code
+    assert report[2:4].tolist() == [99, operands[0].size - 1]
+
+
 def product_plan(**options: str) -> Any:
     types = [TensorType(float32, shape) for shape in ((3, 5), (5, 4))]
     with graphc.options(**options):
