@@ -22,6 +22,7 @@ from graphc.passes.schedule.cuda.cores import LANE, Cores, MultiplyAdd, Sum, Ten
 from graphc.passes.schedule.cuda.factors import THREADS, Factor, Unit
 from graphc.passes.schedule.cuda.grid import (
     BLOCK,
+    CHUNK,
     THREAD,
     Whole,
     in_blocks,
@@ -36,14 +37,40 @@ from graphc.passes.schedule.vectorize import vector_store, vectorize
 
 def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Target) -> Kernel:
     """Return a contraction in blocks: large tiles where there are enough to keep all cores busy."""
-    cores = _cores(matched, target)
-    dtype, lanes = matched.reduce.dtype, target.vector_bytes // matched.reduce.dtype.item_bytes
-    memory = _memory(cores[0], dtype)
-    large, small = (_Tile(matched, items, each, memory, lanes) for each in cores)
+    large, small = _tiles(items, matched, target)
+    memory = large.memory
     enough = dim_min(large.blocks // target.cores, 1)
     extent = enough * large.blocks + (1 - enough) * small.blocks
     choice = If(E.index(enough).ne(0), large.body(), small.body())
     return in_blocks(kernel, extent, (choice,), memory, threads=THREADS)
+
+
+def small_blocks(items: tuple[Nest, ...], matched: Match, target: Target) -> Dim:
+    """Return how many blocks a contraction has in small tiles."""
+    return _tiles(items, matched, target)[1].blocks
+
+
+def in_chunks(
+    kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Target, chunks: Dim
+) -> Kernel:
+    """Return a contraction in small tiles, with a block for each chunk of the depth.
+
+    The stores depend on the variable `CHUNK`.
+    """
+    cores = _cores(matched, target)[1]
+    dtype = matched.reduce.dtype
+    lanes = target.vector_bytes // dtype.item_bytes
+    tile = _Tile(matched, items, cores, _memory(cores, dtype), lanes, chunks)
+    return in_blocks(kernel, tile.blocks, tile.body(), tile.memory, threads=THREADS)
+
+
+def _tiles(items: tuple[Nest, ...], matched: Match, target: Target) -> tuple[_Tile, _Tile]:
+    """Return large tiles and small ones, in the same memory."""
+    cores, dtype = _cores(matched, target), matched.reduce.dtype
+    lanes = target.vector_bytes // dtype.item_bytes
+    memory = _memory(cores[0], dtype)
+    large, small = (_Tile(matched, items, each, memory, lanes) for each in cores)
+    return large, small
 
 
 def _memory(cores: Cores, dtype: DType) -> tuple[Buffer, Buffer, Buffer]:
@@ -65,13 +92,14 @@ def _cores(matched: Match, target: Target) -> tuple[Cores, Cores]:
 
 
 class _Tile:
-    """One block's tile of the result."""
+    """One block's tile of the result, or of a chunk of the depth."""
 
     def __init__(
         self, matched: Match, items: Sequence[Nest], cores: Cores, memory: Sequence[Buffer],
-        lanes: int,
+        lanes: int, chunks: Dim = 1,
     ) -> None:  # fmt: skip
         self.matched, self.items, self.cores, self.lanes = matched, items, cores, lanes
+        self.chunks = chunks
         self.row_blocks, self.column_blocks = (
             ceil_div(product(a.extent for a in axes), cores.side)
             for axes in (matched.rows, matched.columns)
@@ -79,7 +107,7 @@ class _Tile:
         self.batch = product(axis.extent for axis in matched.batch)
         self.left = self._factor("a", matched.a, matched.rows, memory[0])
         self.right = self._factor("b", matched.b, matched.columns, memory[1])
-        self.sums = memory[2]
+        self.memory, self.sums = memory, memory[2]
 
     def _factor(self, name: str, value: Expr, axes: tuple[Axis, ...], memory: Buffer) -> Factor:
         own, (value,) = merged(axes, [value])
@@ -90,20 +118,23 @@ class _Tile:
     @property
     def blocks(self) -> Dim:
         """Blocks of the whole product."""
-        return self.batch * self.row_blocks * self.column_blocks
+        return self.chunks * self.batch * self.row_blocks * self.column_blocks
 
     def body(self) -> Body:
         """Return what a thread does."""
         factors, turn = (self.left, self.right), symbol("turn")
         grid = (Axis("b_number", self.column_blocks), Axis("a_number", self.row_blocks))
+        chunk = () if self.chunks == 1 else (Axis(CHUNK, self.chunks),)
+        share, first, last = self._share()
         return (
-            *placed((*self.matched.batch, *grid), symbol(BLOCK)),
+            *placed((*chunk, *self.matched.batch, *grid), symbol(BLOCK)),
+            *share,
             *(stmt for factor in factors for stmt in factor.ahead()),
-            *(stmt for factor in factors for stmt in factor.loads(0)),
-            *(stmt for factor in factors for stmt in factor.stores(0)),
+            *(stmt for factor in factors for stmt in factor.loads(first)),
+            *(stmt for factor in factors for stmt in factor.stores(first)),
             Barrier(),
             *cleared(self.cores),
-            For("turn", E.index(0), E.index(self.left.turns), (
+            For("turn", E.index(first), E.index(last), (
                 *(stmt for factor in factors for stmt in factor.loads(turn + 1)),
                 self.cores.products(*factors, turn),
                 *(stmt for factor in factors for stmt in factor.stores(turn + 1)),
@@ -111,6 +142,19 @@ class _Tile:
             )),
             *self._finished(),
         )  # fmt: skip
+
+    def _share(self) -> tuple[Body, Dim, Dim]:
+        """Return the first turn and the one behind the last: those of a chunk, or all."""
+        turns = self.left.turns
+        if self.chunks == 1:
+            return (), 0, turns
+        each = ceil_div(turns, self.chunks)
+        low, high = symbol("low"), symbol("high")
+        named = (
+            Let("low", E.index(symbol(CHUNK) * each)),
+            Let("high", E.index(dim_min(low + each, turns))),
+        )
+        return named, low, high
 
     # -- results -----------------------------------------------------------------------------
 
