@@ -141,8 +141,7 @@ def _stages(kernel: Kernel, plan: Plan, team: Team, target: Target) -> Iterator[
     def stage(items: tuple[Nest, ...], own: tuple[Reduce, ...] = ()) -> Kernel:
         needed = tuple(f for f in folds.values() if isinstance(f, Reduce) and _has(items, f))
         along = tuple(
-            Nest((chunk, *n.axes), n.store) if own or len(n.axes) > len(plan.kept) else n
-            for n in items
+            Nest((chunk, *n.axes), n.store) if own or _is_along_rows(n, plan) else n for n in items
         )
         groups = tuple(group for group in (needed, own) if group)
         new = replace(plan, items=along, kept=(chunk, *plan.kept), groups=groups)
@@ -159,10 +158,14 @@ def _stages(kernel: Kernel, plan: Plan, team: Team, target: Target) -> Iterator[
         yield stage(items, own), items
         folds |= dict(zip(group, (fold for _, fold in pairs), strict=True))
     rest = _with(plan.items, folds)
-    if any(axis not in plan.kept for item in rest for axis in item.axes):
+    if any(_is_along_rows(item, plan) for item in rest):
         yield stage(rest), rest
     else:
         yield sums.folding(kernel, rest, target), rest
+
+
+def _is_along_rows(item: Nest, plan: Plan) -> bool:
+    return any(axis not in plan.kept for axis in item.axes)
 
 
 def _over_folds(reduce: Reduce, folds: Mapping[Expr, Expr]) -> Reduce:
