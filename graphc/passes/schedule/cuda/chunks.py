@@ -79,16 +79,20 @@ def _series(kernel: Kernel, whole: Kernel, count: Dim, stages: Iterable[Stage]) 
     if count == 1:
         return alone(whole, kernel)
     grids = [Grid(replace(whole, extent=whole.extent * dim_max(2 - count, 0)), kernel)]
-    several = dim_min(symbol(CHUNKS) - 1, 1)
     *parts, last = stages
     names = [f"parts{number}" if len(parts) > 1 else "parts" for number in range(len(parts))]
     for name, (found, items) in zip((*names, "fold"), (*parts, last), strict=True):
-        own = replace(found, name=name, extent=found.extent * several)
+        own = replace(found, name=name, extent=found.extent * _several())
         stores = tuple(s for item in items for s in over_axes(item.axes, (item.store,)))
         scratch = (b for item in items for b in _buffers(item.store) if b not in kernel.params)
         params = (*kernel.params, *dict.fromkeys(scratch))
         grids.append(Grid(own, replace(found, params=params, body=stores)))
     return Series(tuple(grids), ((CHUNKS, count),))
+
+
+def _several() -> Dim:
+    """Return 1 where there are several chunks, else 0."""
+    return dim_min(symbol(CHUNKS) - 1, 1)
 
 
 def _buffers(store: Store) -> Iterator[Buffer]:
@@ -185,8 +189,9 @@ def _kept(
     places, chunks = product(axis.extent for axis in axes), symbol(CHUNKS)
     strides = E.row_major(tuple(axis.extent for axis in axes))
     place = sum((symbol(a.name) * s for a, s in zip(axes, strides, strict=True)), start=0)
+    several = chunks * _several()  # one chunk takes no memory
     shape, (by_place, by_chunk) = (
-        ((chunks, places), (1, places)) if columns else ((places, chunks), (chunks, 1))
+        ((several, places), (1, places)) if columns else ((places, several), (chunks, 1))
     )
     buffer = Buffer(name, reduce.dtype, shape)
 
