@@ -47,7 +47,8 @@ def two_sums() -> Graph:
 
 GRAPHS = {
     "matmul": (PRODUCTS["matmul"][0], [{"M": 0, "K": 3, "N": 2}, {"M": 2, "K": 0, "N": 3},
-               {"M": 1, "K": 1, "N": 1}, {"M": 70, "K": 301, "N": 67}]),
+               {"M": 1, "K": 1, "N": 1}, {"M": 70, "K": 601, "N": 67},
+               {"M": 3, "K": 640, "N": 68}]),
     "conv": (PRODUCTS["conv"][0], [{"B": 1, "H": 5}, {"B": 3, "H": 14}]),
     "transposed": (PRODUCTS["transposed"][0], [{"M": 12, "K": 512, "N": 3}]),
     "softmax": (ROWS["softmax"][0], [{"M": m, "N": n} for m, n in ((1, 1), (3, 7), (2, 1300))]),

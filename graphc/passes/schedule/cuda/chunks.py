@@ -51,7 +51,7 @@ def of_product(
     """Return the grids of a contraction."""
     whole = products.schedule(kernel, items, matched, target)
     terms = product(axis.extent for axis in matched.depth)
-    blocks = products.small_blocks(items, matched, target)
+    blocks = products.small_blocks(matched, target)
     count = chunk_count(blocks, terms, DEPTH, target)
     return _series(kernel, whole, count, _of_depth(_sized(kernel), items, matched, target))
 

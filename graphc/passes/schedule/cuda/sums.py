@@ -51,8 +51,8 @@ ACROSS = 8
 """Threads that share a column, where columns are neighbours."""
 WORKER, FIRST = "worker", "first"
 """Names of a thread's number in its team, and of its first turn."""
-NEVER = 1 << 62
-"""The first turn of a thread that has none."""
+NEVER = 1 << 30
+"""The first turn of a thread that has none: more than a row has, for each turn is of 8 threads."""
 SIDE_BY_SIDE = 32
 """Elements of a row that chunks have multiples of, so that each begins at a line of memory."""
 
@@ -207,12 +207,8 @@ class Writer:
         Teams behind the last place take no turns, but come to every exchange like all others.
         """
         team, thread = self.team, symbol(THREAD)
-        if team.side_by_side:
-            worker, own = thread % team.size, thread // team.size
-        else:
-            worker, own = thread // team.count, thread % team.count
-        column = symbol(BLOCK) * team.count + own
-        stores = E.index(column) < E.index(self.places)
+        worker = thread % team.size if team.side_by_side else thread // team.count
+        stores, column = self._exists(), self._column()
         head = (
             Let(WORKER, E.index(worker)),
             Let(FIRST, E.select(stores, E.index(worker), E.index(NEVER))),
@@ -222,6 +218,16 @@ class Writer:
         if rows is None:
             return (*head, *elements)
         return (*head, rows.either(self._ways(stores, rows), elements))
+
+    def _column(self) -> Dim:
+        """Return which place is a team's."""
+        team, thread = self.team, symbol(THREAD)
+        own = thread // team.size if team.side_by_side else thread % team.count
+        return symbol(BLOCK) * team.count + own
+
+    def _exists(self) -> Expr:
+        """Return whether it is a place."""
+        return E.index(self._column()) < E.index(self.places)
 
     def _rows(self) -> Whole | None:
         """Return how all rows can be whole vectors, if they can be walked by such."""
@@ -303,35 +309,41 @@ class Writer:
         """Return the loops over a thread's share of a row's elements, `LANES` in each turn."""
         size, turn = self.team.size, symbol("turn")
         if rows is not None:
-            named, low, high = self._share(axes, rows.vectors, SIDE_BY_SIDE // LANES)
+            named, low, high, own = self._share(axes, rows.vectors, SIDE_BY_SIDE // LANES)
             walk = _Walk(axes[0].name, rows.sizes, {axes[0].name: turn * LANES}, None)
-            first = E.index(low + symbol(FIRST))
+            first = E.index(low + symbol(own))
             return (*named, For("turn", first, E.index(high), step(walk), step=size))
         count = product(axis.extent for axis in axes)
-        named, low, high = self._share(axes, count, SIDE_BY_SIDE if self.team.side_by_side else 1)
+        line = SIDE_BY_SIDE if self.team.side_by_side else 1
+        named, low, high, own = self._share(axes, count, line)
         places = indices(axes, turn + size * symbol("lane"))
         even = low + (high - low) // (size * LANES) * (size * LANES)
         inside = E.iota(LANES) < E.index(ceil_div(high - turn, size))
         loops: list[Stmt] = [*named]
         for start, stop, mask in ((low, even, None), (even, high, inside)):
             body = step(_Walk("lane", places, {"lane": 0}, mask))
-            first = E.index(start + symbol(FIRST))
+            first = E.index(start + symbol(own))
             loops.append(For("turn", first, E.index(stop), body, step=size * LANES))
         return tuple(loops)
 
-    def _share(self, axes: Sequence[Axis], count: Dim, each: int) -> tuple[Body, Dim, Dim]:
+    def _share(self, axes: Sequence[Axis], count: Dim, each: int) -> tuple[Body, Dim, Dim, str]:
         """Return where a team's share of ``count`` elements begins and ends: a chunk, or all.
 
-        Chunks have multiples of ``each``, those at the end fewer, or none.
+        The name is that of a thread's first turn from there. Chunks have multiples of ``each``,
+        those at the end fewer, or none; so have teams behind the last place.
         """
         if not self.chunked or axes[0].name == PART:
-            return (), 0, count
+            return (), 0, count, FIRST
         low, high = f"low{self.shares}", f"high{self.shares}"
         self.shares += 1
         size = ceil_div(count, symbol(CHUNKS) * each) * each
         first = dim_min(symbol(CHUNK) * size, count)
-        last = dim_min(symbol(low) + size, count)
-        return (Let(low, E.index(first)), Let(high, E.index(last))), symbol(low), symbol(high)
+        last = E.index(dim_min(symbol(low) + size, count))
+        named = (
+            Let(low, E.index(first)),
+            Let(high, E.select(self._exists(), last, E.index(symbol(low)))),
+        )
+        return named, symbol(low), symbol(high), WORKER
 
     def _exchanged(self, reduce: Reduce, holder: E.Use, suffix: str) -> tuple[list[Stmt], Expr]:
         """Return what folds the partial results of a team, and the result that all have."""
