@@ -45,7 +45,7 @@ class LaunchRow:
         Memory of each operand, then of each result.
     sizes : tuple of (str, Dim)
         The kernel's size arguments: their names in the kernel, their values in the program's sizes.
-    extent, work : Dim
+    extent, work, turns : Dim
         Of the kernel, over its own sizes.
     cost : Cost
         What the kernel has to do, over its own sizes.
@@ -60,6 +60,7 @@ class LaunchRow:
     sizes: tuple[tuple[str, Dim], ...]
     extent: Dim
     work: Dim
+    turns: Dim
     cost: Cost
     check: Check | None
 
@@ -128,9 +129,10 @@ def _row(spec: LaunchSpec, key: str, places: tuple[int, ...]) -> LaunchRow:
         spec.label,
         spec.node.where,
         places,
-        tuple(zip(kernel.sizes, spec.sizes, strict=True)),
+        tuple(zip(kernel.sizes, spec.sizes)),  # the number of the launch comes behind them
         kernel.extent,
         kernel.work,
+        kernel.turns,
         spec.cost,
         None if check is None else Check(check.op.name, dict(check.attrs)),
     )
@@ -178,6 +180,7 @@ def _row_data(row: LaunchRow) -> list[Any]:
         [[name, _dim_data(size)] for name, size in row.sizes],
         _dim_data(row.extent),
         _dim_data(row.work),
+        _dim_data(row.turns),
         [_dim_data(row.cost.flops), _dim_data(row.cost.n_bytes)],
         None if check is None else [check.op, {k: _attr_data(v) for k, v in check.attrs.items()}],
     ]
@@ -235,7 +238,7 @@ class _Reader:
 
     def row(
         self, kernel: Any, label: Any, where: Any, places: Any, sizes: Any, extent: Any, work: Any,
-        cost: Any, check: Any,
+        turns: Any, cost: Any, check: Any,
     ) -> LaunchRow:  # fmt: skip
         return LaunchRow(
             _text(kernel),
@@ -245,6 +248,7 @@ class _Reader:
             tuple((_text(name), self.dim(size)) for name, size in sizes),
             self.dim(extent),
             self.dim(work),
+            self.dim(turns),
             Cost(*map(self.dim, cost)),
             None if check is None else self.check(*check),
         )
@@ -295,7 +299,7 @@ def _verify(table: LaunchTable) -> None:
     if not _names(_program_sizes(table)) <= bound:
         raise ValueError("a size that no input has")
     for row in table.launches:
-        own = (row.extent, row.work, row.cost.flops, row.cost.n_bytes)
+        own = (row.extent, row.work, row.turns, row.cost.flops, row.cost.n_bytes)
         if not _names(own) <= {name for name, _ in row.sizes}:
             raise ValueError("an extent over sizes that the kernel does not have")
 

@@ -22,7 +22,7 @@ from graphc.passes.pooled_gradients import pooled_gradients
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
-from graphc.passes.schedule.cuda import attention, attention_backward, rows
+from graphc.passes.schedule.cuda import attention, attention_backward, recurrent, rows
 from graphc.passes.schedule.cuda import schedule as cuda
 from graphc.passes.winograd_training import winograd
 
@@ -69,6 +69,8 @@ NESTS: dict[str, dict[str, Callable[[Target], OwnNest]]] = {
     "cuda": {
         "attention": attention.forward,
         "attention_backward": attention_backward.backward,
+        "recurrent_backward": recurrent.backward,
+        "recurrent_steps": recurrent.forward,
         "scatter_add": rows.adding,
         "scatter_nd": rows.adding_nd,
         "sort_rows": rows.sorting,

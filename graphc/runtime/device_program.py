@@ -19,6 +19,7 @@ from graphc import config
 from graphc.codegen.compiler import CompiledKernel, load_cached
 from graphc.codegen.dispatch import Error
 from graphc.errors import BindError, DeviceError
+from graphc.ir.dim import evaluate
 from graphc.ir.plan import ALIGNMENT
 from graphc.ir.table import LaunchTable
 from graphc.runtime import profile
@@ -259,11 +260,13 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         steps, taken, rows, costs = [], [], [], []
         for number, row in enumerate(self.table.launches):
             known, blocks, cost = launch_sizes(row, sizes)
-            if blocks > 0:
-                steps.append(self.device.step(row.kernel, blocks, list(known.values())))
+            turns = evaluate(row.turns, known)
+            for turn in range(turns if blocks > 0 else 0):
+                own = [*known.values(), *([] if row.turns == 1 else [turn])]
+                steps.append(self.device.step(row.kernel, blocks, own))
                 taken.append([numbers[place] for place in row.places])
                 rows.append(number)
-                costs.append(cost)
+                costs.append((cost[0] // turns, cost[1] // turns))
         offsets = [first + slot.offset for slot in plan.slots]
         head = sum(1 for row in rows if row < self._guards)
         outputs = self._outputs(sizes)
