@@ -23,7 +23,7 @@ class Bind(enum.Enum):
     a thread runs its body once, and `Barrier` and `Intrinsic` there are reached by all threads of
     the block or of the warp: they take the loops and branches around it alike, and meet at the same
     turn. Between two barriers no thread touches an element of shared or global memory that another
-    thread of its block writes; in a whole kernel none touches one that another block writes.
+    thread of its block writes; in a whole launch none touches one that another block writes.
     """
 
     SERIAL = ""
