@@ -74,6 +74,7 @@ NESTS: dict[str, dict[str, Callable[[Target], OwnNest]]] = {
         "scatter_add": rows.adding,
         "scatter_nd": rows.adding_nd,
         "sort_rows": rows.sorting,
+        "update_rows": rows.updating,
     },
 }
 """By the target's name, and the op's, loops that a target has of its own for explicit nests."""
