@@ -101,15 +101,13 @@ def _write(target: Array, key: Any, value: Any) -> None:
 
 
 def _elements(value: Any) -> Any:
-    """Return what is written, as NumPy or a device has it."""
-    if isinstance(value, Array):
-        return value._array
-    found = np.asarray(value)
+    """Return what is written, as NumPy or a device has it; one element fits a part of any shape."""
+    found = value._array if isinstance(value, Array) else np.asarray(value)
     if found.dtype.kind not in "biuf":
         raise DTypeError(
             f"cannot write a {type(value).__name__} into an array", where=user_location()
         )
-    return found
+    return found.reshape(()) if found.size == 1 else found
 
 
 def _update(trace: Trace, target: Any, value: Any) -> None:

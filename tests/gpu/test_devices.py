@@ -1,6 +1,6 @@
 """What only a real GPU can show: records, models and memory, against the CPU's results.
 
-    pytest -m gpu tests/gpu
+pytest -m gpu tests/gpu
 """
 
 from __future__ import annotations
