@@ -37,6 +37,8 @@ ROWS = 32
 """Rows of the result that a block owns."""
 CHUNK = 2 * THREADS
 """Indices that a block sorts."""
+SEARCHING = 4
+"""Blocks of a multiprocessor that search: each step of a search waits for memory."""
 _KEYS = Buffer("keys", int64, (CHUNK,), "shared")
 _LAST = 2**63 - 1
 """What stands behind the last index."""
@@ -89,7 +91,8 @@ def _sorted(k: Any, outputs: Sequence[Buffer], *operands: Buffer, **attrs: Any) 
     first, second, third = turns
     later = If(E.index(symbol(TURN)).eq(1), second, third)
     body = If(E.index(symbol(TURN)).eq(0), first, (later,))
-    return over_turns(len(turns), over_blocks(ceil_div(count, CHUNK), (_KEYS,), (body,)))
+    blocks = over_blocks(ceil_div(count, CHUNK), (_KEYS,), (body,), at_once=SEARCHING)
+    return over_turns(len(turns), blocks)
 
 
 def _each(own: Sequence[Dim], count: Dim, do: Callable[[Dim], Body]) -> Body:
