@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +54,8 @@ class CUresult(IntEnum):
 
 def emulated_source(kernel: Kernel, target: Target) -> str:
     """Take the place of `cuda_code.source`."""
-    text = llvm_engine.source(emulate(kernel), host_target())
+    narrow = replace(host_target(), index_bits=target.index_bits)
+    text = llvm_engine.source(emulate(kernel), narrow)
     return f"{cuda_code.comment(kernel, ';')}; {len(kernel.params)}\n{text}"
 
 

@@ -87,8 +87,9 @@ def one_op_program(
 ) -> Any:
     """Return the program of one op for arrays of these types; compiled at first use."""
     processor = (context or HOST).processor
-    precision = config.current().matmul_precision
-    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays), processor, precision)
+    options = config.current()
+    choices = processor, options.matmul_precision, options.index_bits
+    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays), *choices)
     found = _programs.setdefault(key, Specializations())
     shapes = [a.shape for a in arrays]
     program = found.lookup(shapes)

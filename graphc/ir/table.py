@@ -170,6 +170,10 @@ def _dim_data(dim: Dim) -> int | str:
     return str(dim) if isinstance(dim, SizeExpr) else int(dim)
 
 
+def _dims(cost: Cost) -> tuple[Dim, Dim, Dim]:
+    return cost.flops, cost.n_bytes, cost.widest
+
+
 def _row_data(row: LaunchRow) -> list[Any]:
     where, check = row.where, row.check
     return [
@@ -181,7 +185,7 @@ def _row_data(row: LaunchRow) -> list[Any]:
         _dim_data(row.extent),
         _dim_data(row.work),
         _dim_data(row.turns),
-        [_dim_data(row.cost.flops), _dim_data(row.cost.n_bytes)],
+        [_dim_data(dim) for dim in _dims(row.cost)],
         None if check is None else [check.op, {k: _attr_data(v) for k, v in check.attrs.items()}],
     ]
 
@@ -299,7 +303,7 @@ def _verify(table: LaunchTable) -> None:
     if not _names(_program_sizes(table)) <= bound:
         raise ValueError("a size that no input has")
     for row in table.launches:
-        own = (row.extent, row.work, row.turns, row.cost.flops, row.cost.n_bytes)
+        own = (row.extent, row.work, row.turns, *_dims(row.cost))
         if not _names(own) <= {name for name, _ in row.sizes}:
             raise ValueError("an extent over sizes that the kernel does not have")
 

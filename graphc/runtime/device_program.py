@@ -21,13 +21,15 @@ from graphc.codegen.dispatch import Error
 from graphc.errors import BindError, DeviceError
 from graphc.ir.dim import evaluate
 from graphc.ir.plan import ALIGNMENT
-from graphc.ir.table import LaunchTable
+from graphc.ir.table import LaunchRow, LaunchTable
 from graphc.runtime import profile
 from graphc.runtime.bound import BoundTable, Output, apart, launch_sizes
 from graphc.runtime.cuda import CudaDevice, Recorded, Step
 from graphc.runtime.device import DeviceArray, is_aligned
 from graphc.runtime.staging import as_bytes
 
+MOST_COUNTED = 2**31 - 2**24
+"""What indices of 32 bits count to, blocks of threads beyond the last one included."""
 ERROR_BYTES = ctypes.sizeof(Error)
 Argument = DeviceArray | np.ndarray
 
@@ -117,7 +119,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         self, table: LaunchTable, kernels: Sequence[CompiledKernel], device: CudaDevice
     ) -> None:
         super().__init__(table)
-        self.device = device
+        self.device, self._index_bits = device, device.target.index_bits
         rows = table.launches
         try:
             device.load(kernels)
@@ -260,6 +262,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         steps, taken, rows, costs = [], [], [], []
         for number, row in enumerate(self.table.launches):
             known, blocks, cost = launch_sizes(row, sizes)
+            self._check_width(row, evaluate(row.cost.widest, known))
             turns = evaluate(row.turns, known)
             for turn in range(turns if blocks > 0 else 0):
                 own = [*known.values(), *([] if row.turns == 1 else [turn])]
@@ -273,6 +276,15 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         return DeviceBinding(
             first + plan.arena_bytes, offsets, steps, taken, rows, outputs, costs, head
         )
+
+    def _check_width(self, row: LaunchRow, count: int) -> None:
+        """Raise BindError where a launch counts further than its indices go."""
+        if count > MOST_COUNTED and self._index_bits == 32:
+            raise BindError(
+                f"{self.table.name} counts {count:,} elements, more than indices of 32 bits do",
+                remedy="Call graphc.configure(index_bits=64) first, for all that is compiled then.",
+                where=row.where,
+            )
 
     # -- running -----------------------------------------------------------------------------
 

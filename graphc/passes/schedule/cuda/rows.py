@@ -40,8 +40,8 @@ CHUNK = 2 * THREADS
 SEARCHING = 4
 """Blocks of a multiprocessor that search: each step of a search waits for memory."""
 _KEYS = Buffer("keys", int64, (CHUNK,), "shared")
-_LAST = 2**63 - 1
-"""What stands behind the last index."""
+_LAST = E.apply("shl", E.index(1), E.index(62))
+"""What is larger than all of them: no `Index`, as those may have 32 bits."""
 COLUMNS = 4
 """Columns of a row that a thread of a warp sums at once, each in registers of its own."""
 AHEAD = 4
@@ -109,7 +109,7 @@ def _chunk(
     for number, place in enumerate(own):
         here = E.index(dim_min(place, count - 1))
         exists = E.index(place) < E.index(count)
-        key = E.select(exists, row(here) * E.index(count) + E.index(place), E.index(_LAST))
+        key = E.select(exists, row(here) * E.index(count) + E.index(place), _LAST)
         keys.append(E.use(f"key{number}", key))
         smaller.append(E.use(f"smaller{number}", E.index(0)))
         body += [
