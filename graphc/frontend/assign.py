@@ -9,13 +9,14 @@ import numpy as np
 from graphc.errors import (
     AutogradError,
     DTypeError,
+    GraphcError,
     IndexRangeError,
     ShapeError,
     TraceError,
     user_location,
 )
 from graphc.frontend.array import Array, mode
-from graphc.frontend.memory import overwrite_part
+from graphc.frontend.memory import overwrite_part, part_shape
 from graphc.frontend.tracer import Trace, Tracer, current_trace
 from graphc.frontend.transfer import transfer
 from graphc.ir.graph import Value, constant
@@ -85,10 +86,12 @@ def _write(target: Array, key: Any, value: Any) -> None:
     with np.errstate(all="ignore"):
         try:
             overwrite_part(target._array, key, source)
+        except GraphcError:
+            raise
         except ValueError:
-            part = np.broadcast_to(np.empty(()), target.shape)[key]
+            shape = part_shape(target.shape, key if isinstance(key, tuple) else (key,))
             raise ShapeError(
-                f"cannot write an array of shape {source.shape} into a part of shape {part.shape}",
+                f"cannot write an array of shape {source.shape} into a part of shape {shape}",
                 remedy="The shapes must be equal or broadcast.",
                 where=user_location(),
             ) from None

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated_cuda import FakeCuda
 
 import graphc
 from graphc import autograd, gluon, nd
-from graphc.errors import IndexRangeError
+from graphc.errors import IndexRangeError, user_location
 from graphc.gluon import nn
 
 pytestmark = pytest.mark.usefixtures("emulated")
@@ -124,6 +125,23 @@ def test_networks_move() -> None:
     np.testing.assert_allclose(far.asnumpy(), here, rtol=1e-3, atol=1e-5)
 
 
+def test_gradients_are_summed_without_the_host(emulated: FakeCuda) -> None:
+    devices = [graphc.gpu(0), graphc.gpu(1)]
+    net = nn.Dense(3, in_units=5)
+    net.initialize(ctx=devices)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    for _ in range(2):
+        xs = gluon.utils.split_and_load(floats(6, 5), devices)
+        with autograd.record():
+            losses = [(net(x) ** 2).sum() for x in xs]
+        autograd.backward(losses)
+        emulated.calls.clear()
+        trainer.step(6)
+    assert not emulated.named("sync")
+    first, second = (p.asnumpy() for p in net.weight.list_data())
+    np.testing.assert_array_equal(first, second)
+
+
 def test_two_gpus_train_as_one_cpu() -> None:
     results = []
     for devices in ([graphc.cpu()], [graphc.gpu(0), graphc.gpu(1)]):
@@ -146,17 +164,59 @@ def test_two_gpus_train_as_one_cpu() -> None:
     agree(*results)
 
 
-def test_a_label_out_of_range_changes_nothing_and_names_the_line() -> None:
+@pytest.mark.parametrize("how", ["imperative", "hybridized", "step"])
+def test_a_label_out_of_range_is_heard_of_later_and_changes_nothing(
+    how: str, emulated: FakeCuda
+) -> None:
+    net = lenet(GPU)
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 0.1})
+    step = gluon.TrainStep(net, LOSS, trainer)
+    if how == "hybridized":
+        net.hybridize()
+
+    def train(x: Any, label: Any) -> Any:
+        if how == "step":
+            return step(x, label)
+        with autograd.record():
+            loss = LOSS(net(x), label)
+        loss.backward()
+        trainer.step(6)
+        return loss
+
+    x, label = batch(GPU)
+    wrong = label.copy()
+    wrong[2] = 17
+    train(x, label)
+    train(x, label)
+    before, counted = parameters(net), trainer.optimizer.num_update
+    emulated.calls.clear()
+    train(x, wrong)
+    train(x, label)
+    assert not emulated.named("sync")
+    with pytest.raises(IndexRangeError, match=r"17.*\[test_gpu_training.py:\d+"):
+        nd.waitall()
+    changed = [name for name, found in parameters(net).items() if (found != before[name]).any()]
+    # The forward pass in front of the loss was a call of its own.
+    assert changed == ([] if how == "step" else ["2.running_mean", "2.running_var"])
+    assert trainer.optimizer.num_update == counted == 2
+    train(x, label)
+    assert trainer.optimizer.num_update == 3
+
+
+def test_an_error_names_the_call_and_not_where_it_was_heard_of() -> None:
     net = lenet(GPU)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
     step = gluon.TrainStep(net, LOSS, trainer)
     x, label = batch(GPU)
+    wrong = label.copy()
+    wrong[2] = 17
     step(x, label)
-    before = parameters(net)
-    label[2] = 17
-    with pytest.raises(IndexRangeError, match=r"17.*\[test_gpu_training.py:\d+"):
+    step(x, wrong)
+    line = int(str(user_location()).rpartition(":")[2]) - 1
+    x._array.device.stream.sync()
+    with pytest.raises(IndexRangeError, match=rf"17.*\[test_gpu_training.py:{line} Softmax"):
         step(x, label)
-    agree(parameters(net), before)
+    assert trainer.optimizer.num_update == 1
 
 
 def test_gradients_are_clipped_there() -> None:

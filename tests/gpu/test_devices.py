@@ -5,13 +5,14 @@ pytest -m gpu tests/gpu
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from record_samples import cases, check_outputs, draw, graph_of
+from record_samples import cases, check_outputs, check_same, draw, graph_of
 
 import graphc
 from benchmarks import models
@@ -22,7 +23,7 @@ from graphc.gluon import nn
 from graphc.gluon.data import vision
 from graphc.ir.op import OpDef, Sample
 from graphc.ir.types import DType
-from graphc.runtime import cuda
+from graphc.runtime import cuda, driver
 
 pytestmark = pytest.mark.gpu
 GPU, CPU = Context("gpu", 0), Context("cpu", 0)
@@ -31,7 +32,7 @@ GPU, CPU = Context("gpu", 0), Context("cpu", 0)
 @pytest.fixture(scope="module", autouse=True)
 def usable() -> None:
     """Skip where cuda-core is not installed; a driver without it is no fault of graphc's."""
-    reason = cuda.missing()
+    reason = driver.missing()
     if reason is not None:
         pytest.skip(f"{reason[0]}. {reason[1]}")
 
@@ -56,6 +57,29 @@ def test_records_agree_with_the_reference(op: OpDef, sample: Sample, dtype: DTyp
     for _ in range(2):  # by launches, then as a CUDA graph
         found = [output.get() for output in program([device.put(o) for o in operands])]
         check_outputs(op, sample, operands, graph, found)
+
+
+FIRST = {case.values[0].name: case for case in reversed(RECORDS)}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None,
+    reason='no numba-cuda: pip install "graphc[cuda-numba]"',
+)
+@pytest.mark.parametrize(
+    "name", ["cast", "erf", "floor_divide", "matmul", "maximum", "random_bits", "round", "softmax"]
+)
+def test_engines_agree_bit_for_bit(name: str) -> None:
+    op, sample, dtype = FIRST[name].values
+    operands = draw(op, sample, dtype)
+    device = cuda.device(0)
+    found = []
+    for engine in ("llvm", "numba"):
+        with graphc.options(engine=engine):
+            program = build_program(graph_of(op, sample, operands), GPU)
+            found.append([o.get() for o in program([device.put(x) for x in operands])])
+    for one, other in zip(*found, strict=True):
+        check_same(one, other)
 
 
 # -- models ----------------------------------------------------------------------------------
@@ -179,9 +203,21 @@ def test_labels_out_of_range_change_nothing() -> None:
     x = nd.array(floats(4, 5), ctx=GPU)
     step(x, nd.array([0, 1, 2, 0], ctx=GPU))
     before = net.weight.data().asnumpy()
-    with pytest.raises(IndexError, match="7"):
+    for _ in range(3):
         step(x, nd.array([0, 7, 2, 0], ctx=GPU))
-    np.testing.assert_array_equal(net.weight.data().asnumpy(), before)
+        with pytest.raises(IndexError, match="label 7 at position 1"):
+            nd.waitall()
+        np.testing.assert_array_equal(net.weight.data().asnumpy(), before)
+
+
+def test_nothing_is_changed_by_what_follows_a_failure() -> None:
+    x, y, wrong = nd.ones((3, 4), ctx=GPU), nd.ones((4,), ctx=GPU), nd.array([5], ctx=GPU)
+    nd.take(x, wrong, mode="raise")
+    y += 1
+    y[:] = 7
+    with pytest.raises(IndexError, match=r"5 at position 0 .*\[test_devices.py:\d+\]"):
+        y.asnumpy()
+    np.testing.assert_array_equal(y.asnumpy(), np.ones(4, np.float32))
 
 
 def test_torch_reads_the_memory() -> None:
