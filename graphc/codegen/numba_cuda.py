@@ -16,7 +16,15 @@ import numpy as np
 
 from graphc.codegen import numba_cuda_names as names
 from graphc.codegen.cuda import SHARED_BYTES
-from graphc.codegen.llvm_cuda import block_threads, blocks_at_once, room_bytes, shared_bytes
+from graphc.codegen.llvm_cuda import (
+    REPORT_CALL_BYTES,
+    REPORT_LAUNCH_BYTES,
+    block_threads,
+    blocks_at_once,
+    room_bytes,
+    shared_bytes,
+)
+from graphc.codegen.llvm_kernel import CODE_BYTES, failure_places
 from graphc.codegen.sharing import Key, shared_expressions, static_size, straight_runs
 from graphc.errors import CompileError
 from graphc.ir.dim import Dim
@@ -64,9 +72,9 @@ SIGNATURE = "SIGNATURE"
 def source(kernel: Kernel, target: Target) -> str:
     """Return a module's text that defines ``kernel``, a function for ``cuda.jit``.
 
-    Its arguments are the buffers as flat arrays, the sizes, and an int64 array of 8 zeros that gets
-    the error's code at 1 and its details from 2 on. What a launch and a compiler have to know
-    stands in front of it.
+    Its arguments are the buffers as flat arrays, the sizes, the launch's number, and a Flag of
+    `graphc.codegen.dispatch_layout` as an array of words; in a simulator, which has no addresses,
+    the Report is what follows the Flag. What a launch and a compiler have to know stands in front.
 
     Raises
     ------
@@ -75,7 +83,7 @@ def source(kernel: Kernel, target: Target) -> str:
     """
     body = "\n".join(_Walk(kernel).text())
     kinds = [f"{names.memory_type(b.dtype)}*" for b in kernel.params]
-    kinds += ["int64"] * len(kernel.sizes) + ["int64*"]
+    kinds += ["int64"] * len(kernel.sizes) + ["int64", "int64*"]
     facts = {
         SIGNATURE: f'"{", ".join(kinds)}"',
         "BLOCK_THREADS": block_threads(kernel),
@@ -110,9 +118,11 @@ class _Walk:
         self.dynamic, self.taken_bytes = dynamic_bytes(kernel) > 0, 0
 
     def text(self) -> list[str]:
-        arguments = [*(b.name for b in self.kernel.params), *self.kernel.sizes, "error"]
+        arguments = [*(b.name for b in self.kernel.params), *self.kernel.sizes, "launch", "flag"]
         self.lines = [f"def kernel({', '.join(arguments)}):"]
-        self.filled(self.kernel.body)
+        self.line("if stopped(flag):")
+        self.line("    return")
+        self.body(self.kernel.body)
         return self.lines
 
     def line(self, text: str) -> None:
@@ -221,12 +231,11 @@ class _Walk:
             self.line(f"{target} = {_shuffled(own, distance[0], stmt.value.dtype)}")
 
     def fail(self, stmt: Fail) -> None:
-        details = [self.one(detail) for detail in stmt.details]
-        self.line(f"if failed_first(error, {stmt.code}):")
-        for number, detail in enumerate(details):
-            self.line(f"    error[{2 + number}] = {detail}")
-        if not details:
-            self.line("    pass")
+        details = [_word(self.one(detail), detail.dtype) for detail in stmt.details]
+        words = {REPORT_LAUNCH_BYTES: "launch", REPORT_CALL_BYTES: "flag[0]", CODE_BYTES: stmt.code}
+        words |= dict(zip(failure_places(len(details)), details, strict=True))
+        reports = [f"report(flag, {place // 8}, {word})" for place, word in words.items()]
+        self.lines_under(f"if failed_first(flag, {stmt.code}):", reports)
         self.line("return")
 
     # -- expressions -------------------------------------------------------------------------
@@ -377,6 +386,10 @@ def _reads(text: str, name: str) -> bool:
 
 def _assignments(targets: Sequence[str], texts: Sequence[str]) -> list[str]:
     return [f"{target} = {text}" for target, text in zip(targets, texts, strict=True)]
+
+
+def _word(text: str, dtype: DType) -> str:
+    return text if dtype is int64 else names.cast(text, dtype, int64)
 
 
 def _shuffled(text: str, distance: str, dtype: DType) -> str:

@@ -145,8 +145,14 @@ def saturated(x, kind, low, high):
         return kind(low)
     return kind(x) if x < high + 1.0 else kind(high)
 
-def failed_first(error, code):
-    return cuda.atomic.cas(error, 1, 0, code) == 0
+def stopped(flag):
+    return flag[1] != 0
+
+def failed_first(flag, code):
+    return cuda.atomic.cas(flag, 1, 0, code) == 0
+
+def report(flag, place, word):
+    flag[3 + place] = word
 """
 FUNCTIONS: dict[str, str] = {
     part.partition("(")[0].removeprefix("def "): part for part in _FUNCTIONS.strip().split("\n\n")

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from graphc import lazy
-from graphc.codegen.llvm_kernel import SYMBOL
+from graphc.codegen.llvm_cuda import REPORT_BYTES
+from graphc.codegen.llvm_kernel import CODE_BYTES, SYMBOL
 from graphc.codegen.numba_cuda import SIGNATURE
 from graphc.codegen.numba_cuda_names import FUNCTIONS, IMPORTS
 from graphc.ir.target import Target
@@ -209,11 +210,36 @@ def _saturated(builder: Any, types: Sequence[Any], x: Any, *_: Any) -> Any:
     return builder.select(builder.fcmp_unordered("uno", x, x), made(0), found)
 
 
-def _failed_first(builder: Any, types: Sequence[Any], error: Any, code: Any) -> Any:
-    place = builder.gep(error, [lazy.llvmlite_ir().IntType(64)(1)])
-    zero = place.type.pointee(0)
-    swapped = builder.cmpxchg(place, zero, code, "monotonic", "monotonic")
+# -- failures: a Flag and a Report, see `graphc.codegen.dispatch_layout` --------------------------
+
+
+def _word(builder: Any, address: Any, number: int) -> Any:
+    return builder.gep(address, [lazy.llvmlite_ir().IntType(64)(number)])
+
+
+def _stopped(builder: Any, types: Sequence[Any], flag: Any) -> Any:
+    truth = lazy.llvmlite_ir().IntType(1)
+    before = builder.block
+    with builder.if_then(builder.icmp_unsigned("!=", flag, flag.type(None))):
+        code = builder.load(_word(builder, flag, CODE_BYTES // 8))
+        raised = builder.icmp_unsigned("!=", code, code.type(0))
+        inside = builder.block
+    found = builder.phi(truth)
+    found.add_incoming(truth(0), before)
+    found.add_incoming(raised, inside)
+    return found
+
+
+def _failed_first(builder: Any, types: Sequence[Any], flag: Any, code: Any) -> Any:
+    place = _word(builder, flag, CODE_BYTES // 8)
+    swapped = builder.cmpxchg(place, code.type(0), code, "monotonic", "monotonic")
     return builder.extract_value(swapped, 1)
+
+
+def _report(builder: Any, types: Sequence[Any], flag: Any, place: Any, word: Any) -> Any:
+    address = builder.load(_word(builder, flag, REPORT_BYTES // 8))
+    words = builder.inttoptr(address, flag.type)
+    builder.store(word, builder.gep(words, [place]))
 
 
 _GIVEN: dict[str, Any] = {
@@ -226,6 +252,8 @@ _GIVEN: dict[str, Any] = {
     "rounded": (_first, _rounded),
     "bits_as": (lambda x, kind: kind.dtype, _bits_as),
     "saturated": (lambda x, kind, low, high: kind.dtype, _saturated),
-    "failed_first": (lambda error, code: lazy.numba_cuda().types.boolean, _failed_first),
+    "stopped": (lambda flag: lazy.numba_cuda().types.boolean, _stopped),
+    "failed_first": (lambda flag, code: lazy.numba_cuda().types.boolean, _failed_first),
+    "report": (lambda flag, place, word: lazy.numba_cuda().types.void, _report),
 }
 """Function -> the type of its result, and what writes its instructions."""

@@ -47,12 +47,12 @@ def run(text: str, blocks: int, arrays: list[np.ndarray], sizes: list[int]) -> l
     scope: dict[str, Any] = {}
     exec(compile(text, "<kernel>", "exec"), scope)  # the text under test
     flat = [array.reshape(-1) for array in arrays]
-    error = np.zeros(8, np.int64)
+    flag = np.zeros(16, np.int64)
     kernel, shared_bytes = cuda.jit(scope["kernel"]), scope["DYNAMIC_BYTES"]
     kernelapi.FakeCUDAShared.array = shared_array if shared_bytes else FIXED
     with np.errstate(all="ignore"):
-        kernel[blocks, scope["BLOCK_THREADS"], 0, shared_bytes](*flat, *sizes, error)
-    return [*flat, error]
+        kernel[blocks, scope["BLOCK_THREADS"], 0, shared_bytes](*flat, *sizes, 0, flag)
+    return [*flat, flag]
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_kernels_compile_to_the_same_instructions(name: str) -> None:
 @pytest.mark.parametrize("op", RECORDS, ids=lambda op: op.name)
 def test_every_record(op: OpDef) -> None:
     if op.name != "python_kernel":
-        check(kernels_of(op.name))
+        check(kernels_of(op.name, slice(0, 2)))
 
 
 @needs_compiler
@@ -96,7 +96,7 @@ def test_compiled_kernels_are_launched_as_the_other_engine_s() -> None:
     codes = [cuda_code.read(each.code) for each in (made, usual)]
     entry = re.compile(rb"\.entry graphc_kernel\((.*?)\)", re.S)
     words = [re.findall(rb"\.param \.[ub]64", entry.search(code.code)[1]) for code in codes]
-    assert len(words[0]) == len(words[1]) == len(kernel.params) + len(kernel.sizes) + 1
+    assert len(words[0]) == len(words[1]) == len(kernel.params) + len(kernel.sizes) + 2
     assert [(code.threads, code.shared_bytes) for code in codes] == [(256, 0)] * 2
 
 
