@@ -137,7 +137,7 @@ def _row(spec: LaunchSpec, key: str, places: tuple[int, ...]) -> LaunchRow:
         spec.label,
         spec.node.where,
         places,
-        len(spec.node.outputs),
+        len(spec.writes),
         tuple(zip(kernel.sizes, spec.sizes)),  # the number of the launch comes behind them
         kernel.extent,
         kernel.work,

@@ -10,7 +10,7 @@ from graphc.errors import CompileError, GraphcError
 from graphc.ir.dim import Dim, substitute
 from graphc.ir.expr import Buffer
 from graphc.ir.graph import Graph, Node, Value, placeholder
-from graphc.ir.loop import Kernel, Series, alone
+from graphc.ir.loop import TURN, Kernel, Series, alone
 from graphc.ir.plan import Cost, LaunchSpec, Plan
 from graphc.ir.target import Target
 from graphc.ir.types import TensorType
@@ -177,7 +177,7 @@ def _spec(
         own,
         tuple(values[buffer] for buffer in kernel.params[:first]),
         tuple(values[buffer] for buffer in kernel.params[first:]),
-        tuple(known[size] for size in kernel.sizes),
+        tuple(known[size] for size in kernel.sizes if size != TURN),
         effort,
         kernel.name,
     )
