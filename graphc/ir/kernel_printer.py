@@ -39,6 +39,7 @@ from graphc.ir.expr import (
     walk,
 )
 from graphc.ir.loop import (
+    TURN,
     Alloc,
     Assign,
     Barrier,
@@ -94,6 +95,8 @@ def print_kernel(kernel: Kernel, label: str = "") -> str:
     facts = [f"{', '.join(kernel.sizes)}: i64"] if kernel.sizes else []
     if kernel.extent != 1:
         facts += [f"begin..end is a part of 0..{kernel.extent}", f"one takes {kernel.work} ns"]
+    if kernel.turns != 1:
+        facts.append(f"launched for {TURN} in 0..{kernel.turns}")
     lines = [head, *(f"{_INDENT}# {fact}" for fact in facts), *writer.lines]
     return "\n".join(lines) + "\n"
 

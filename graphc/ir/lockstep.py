@@ -25,6 +25,7 @@ from graphc.ir.intrinsics import INTRINSICS, WARP
 from graphc.ir.loop import (
     BEGIN,
     END,
+    TURN,
     Alloc,
     Assign,
     Barrier,
@@ -75,7 +76,7 @@ def run_in_step(
         One C-contiguous array for each of ``kernel.params``; outputs are written in place. Arrays
         at one address are one memory, as where a result takes the place of an operand.
     sizes : sequence of int
-        Values of ``kernel.sizes``.
+        Values of ``kernel.sizes``, without the number of the launch.
 
     Returns
     -------
@@ -89,10 +90,12 @@ def run_in_step(
         Threads race, read shared memory that none has written, or come to a barrier or an
         intrinsic without the others of their block or warp.
     """
-    run = _Run(kernel, buffers, dict(zip(kernel.sizes, sizes, strict=True)))
+    known = dict(zip(kernel.sizes, sizes))
     try:
         with np.errstate(all="ignore"):
-            run.outside(kernel.body)
+            for turn in range(evaluate(kernel.turns, known)):
+                # Another launch sees all that this one does: none of it is a race.
+                _Run(kernel, buffers, {**known, TURN: turn}).outside(kernel.body)
     except _Failed as failed:
         return failed.failure
     return None

@@ -23,7 +23,7 @@ class Bind(enum.Enum):
     a thread runs its body once, and `Barrier` and `Intrinsic` there are reached by all threads of
     the block or of the warp: they take the loops and branches around it alike, and meet at the same
     turn. Between two barriers no thread touches an element of shared or global memory that another
-    thread of its block writes; in a whole kernel none touches one that another block writes.
+    thread of its block writes; in a whole launch none touches one that another block writes.
     """
 
     SERIAL = ""
@@ -198,6 +198,10 @@ class Kernel:
         iterations ``begin`` to ``end`` of it.
     ordered : bool
         The loops are an op's explicit nest and run as written.
+    turns : Dim
+        How often the grid of a CUDA kernel is launched, each time behind the end of the time
+        before. Where it is not 1, the last of the size arguments is the number of the launch,
+        `TURN`.
     work : Dim
         Estimated nanoseconds of one iteration, over size variables: what chunks are cut by.
     where : Location, optional
@@ -211,6 +215,7 @@ class Kernel:
     extent: Dim = 1
     work: Dim = 1
     ordered: bool = False
+    turns: Dim = 1
     where: Location | None = field(default=None, compare=False)
 
 
@@ -255,6 +260,8 @@ def python_of(kernel: Kernel) -> Python | None:
     return first if isinstance(first, Python) else None
 
 
+TURN = "turn"
+"""Name of the size argument that numbers the launches of a kernel's grid."""
 BEGIN = "begin"
 END = "end"
 """Names of the bounds of the parallel loop in a scheduled kernel's body (i64 `Index` symbols)."""

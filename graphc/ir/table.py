@@ -47,7 +47,7 @@ class LaunchRow:
         How many of them are results.
     sizes : tuple of (str, Dim)
         The kernel's size arguments: their names in the kernel, their values in the program's sizes.
-    extent, work : Dim
+    extent, work, turns : Dim
         Of the kernel, over its own sizes.
     cost : Cost
         What the kernel has to do, over its own sizes.
@@ -63,6 +63,7 @@ class LaunchRow:
     sizes: tuple[tuple[str, Dim], ...]
     extent: Dim
     work: Dim
+    turns: Dim
     cost: Cost
     check: Check | None
 
@@ -136,10 +137,11 @@ def _row(spec: LaunchSpec, key: str, places: tuple[int, ...]) -> LaunchRow:
         spec.label,
         spec.node.where,
         places,
-        len(spec.node.outputs),
-        tuple(zip(kernel.sizes, spec.sizes, strict=True)),
+        len(spec.writes),
+        tuple(zip(kernel.sizes, spec.sizes)),  # the number of the launch comes behind them
         kernel.extent,
         kernel.work,
+        kernel.turns,
         spec.cost,
         None if check is None else Check(check.op.name, dict(check.attrs)),
     )
@@ -192,6 +194,7 @@ def _row_data(row: LaunchRow) -> list[Any]:
         [[name, _dim_data(size)] for name, size in row.sizes],
         _dim_data(row.extent),
         _dim_data(row.work),
+        _dim_data(row.turns),
         [_dim_data(dim) for dim in _dims(row.cost)],
         None if check is None else [check.op, {k: _attr_data(v) for k, v in check.attrs.items()}],
     ]
@@ -249,7 +252,7 @@ class _Reader:
 
     def row(
         self, kernel: Any, label: Any, where: Any, places: Any, results: Any, sizes: Any,
-        extent: Any, work: Any, cost: Any, check: Any,
+        extent: Any, work: Any, turns: Any, cost: Any, check: Any,
     ) -> LaunchRow:  # fmt: skip
         return LaunchRow(
             _text(kernel),
@@ -260,6 +263,7 @@ class _Reader:
             tuple((_text(name), self.dim(size)) for name, size in sizes),
             self.dim(extent),
             self.dim(work),
+            self.dim(turns),
             Cost(*map(self.dim, cost)),
             None if check is None else self.check(*check),
         )
@@ -312,7 +316,7 @@ def _verify(table: LaunchTable) -> None:
     for row in table.launches:
         if row.results > len(row.places):
             raise ValueError("a launch with more results than memory")
-        own = (row.extent, row.work, *_dims(row.cost))
+        own = (row.extent, row.work, row.turns, *_dims(row.cost))
         if not _names(own) <= {name for name, _ in row.sizes}:
             raise ValueError("an extent over sizes that the kernel does not have")
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let, Stmt, Store
+from graphc.ir import expr as E
+from graphc.ir.loop import BEGIN, END, TURN, Alloc, Bind, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.plan import Plan
 from graphc.ir.statements import statements
 from graphc.passes.emulate_threads import ThreadLoops, thread_count, with_memory
@@ -22,8 +23,20 @@ Body = tuple[Stmt, ...]
 
 def emulated(plan: Plan) -> Plan:
     """Return the plan of a CUDA program as one that the CPU runs; see `emulate`."""
-    launches = (replace(launch, kernel=emulate(launch.kernel)) for launch in plan.launches)
+    launches = (replace(x, kernel=_in_turns(emulate(x.kernel))) for x in plan.launches)
     return replace(plan, launches=tuple(launches))
+
+
+def _in_turns(kernel: Kernel) -> Kernel:
+    """Return an emulated kernel that does in one launch what one of CUDA does in several."""
+    if kernel.turns == 1:
+        return kernel
+    blocks = tuple(
+        replace(s, start=E.index(0), stop=E.index(kernel.extent)) if isinstance(s, For) else s
+        for s in kernel.body
+    )
+    loop = For(TURN, E.index(0), E.index(kernel.turns), blocks)
+    return replace(kernel, body=(loop,), extent=1, turns=1, sizes=kernel.sizes[:-1])
 
 
 def emulate(kernel: Kernel) -> Kernel:

@@ -10,7 +10,7 @@ from graphc.errors import CompileError, GraphcError
 from graphc.ir.dim import Dim, substitute
 from graphc.ir.expr import Buffer
 from graphc.ir.graph import Graph, Node, Value, placeholder
-from graphc.ir.loop import Kernel, Series, alone
+from graphc.ir.loop import TURN, Kernel, Series, alone
 from graphc.ir.plan import Cost, LaunchSpec, Plan
 from graphc.ir.target import Target
 from graphc.ir.types import TensorType
@@ -25,7 +25,7 @@ from graphc.passes.pooled_gradients import pooled_gradients
 from graphc.passes.row_updates import row_updates
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.cost import cost
-from graphc.passes.schedule.cuda import attention, attention_backward, rows
+from graphc.passes.schedule.cuda import attention, attention_backward, recurrent, rows
 from graphc.passes.schedule.cuda import schedule as cuda
 from graphc.passes.winograd_training import winograd
 
@@ -75,9 +75,12 @@ NESTS: dict[str, dict[str, Callable[[Target], OwnNest]]] = {
     "cuda": {
         "attention": attention.forward,
         "attention_backward": attention_backward.backward,
+        "recurrent_backward": recurrent.backward,
+        "recurrent_steps": recurrent.forward,
         "scatter_add": rows.adding,
         "scatter_nd": rows.adding_nd,
         "sort_rows": rows.sorting,
+        "update_rows": rows.updating,
     },
 }
 """By the target's name, and the op's, loops that a target has of its own for explicit nests."""
@@ -174,7 +177,7 @@ def _spec(
         own,
         tuple(values[buffer] for buffer in kernel.params[:first]),
         tuple(values[buffer] for buffer in kernel.params[first:]),
-        tuple(known[size] for size in kernel.sizes),
+        tuple(known[size] for size in kernel.sizes if size != TURN),
         effort,
         kernel.name,
     )

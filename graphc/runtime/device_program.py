@@ -316,12 +316,14 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         for number, row in enumerate(self.table.launches):
             known, blocks, cost = launch_sizes(row, sizes)
             self._check_width(evaluate(row.cost.widest, known))
-            if blocks > 0:
-                steps.append(self.device.step(row.kernel, blocks, [*known.values(), number]))
+            turns = evaluate(row.turns, known)
+            for turn in range(turns if blocks > 0 else 0):
+                own = [*known.values(), *([] if row.turns == 1 else [turn]), number]
+                steps.append(self.device.step(row.kernel, blocks, own))
                 told = flags + self._told(row)
                 taken.append([*[numbers[place] for place in row.places], told])
                 rows.append(number)
-                costs.append(cost)
+                costs.append((cost[0] // turns, cost[1] // turns))
         offsets = [slot.offset for slot in plan.slots]
         outputs = self._outputs(sizes)
         return DeviceBinding(plan.arena_bytes, offsets, steps, taken, rows, outputs, costs)

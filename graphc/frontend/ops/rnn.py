@@ -12,7 +12,7 @@ from graphc.frontend.ops.operator import chosen, dims, operator
 from graphc.ir.dim import Dim
 from graphc.ir.ops import contraction, creation, gather, movement, rearrange, slicing
 from graphc.ir.ops.recurrent import recurrent
-from graphc.ir.ops.recurrent_nests import GATES
+from graphc.ir.ops.recurrent_cells import GATES
 from graphc.ir.sizes import known_size, unify
 from graphc.ir.types import as_dtype, shape_text
 

@@ -88,6 +88,9 @@ from graphc.ir.ops import (
     recurrent as recurrent,
 )
 from graphc.ir.ops import (
+    recurrent_cells as recurrent_cells,
+)
+from graphc.ir.ops import (
     recurrent_nests as recurrent_nests,
 )
 from graphc.ir.ops import (

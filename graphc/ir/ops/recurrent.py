@@ -23,7 +23,8 @@ from graphc.ir.ops.composite import shape_of
 from graphc.ir.ops.contraction import matmul
 from graphc.ir.ops.movement import reshape, transpose
 from graphc.ir.ops.rearrange import slice_axis
-from graphc.ir.ops.recurrent_nests import GATES, LANES, backward_nest, forward_nest
+from graphc.ir.ops.recurrent_cells import GATES
+from graphc.ir.ops.recurrent_nests import LANES, backward_nest, forward_nest
 from graphc.ir.ops.reduction import sum as sum_
 from graphc.ir.ops.slicing import unslice
 from graphc.ir.types import TensorType, float32, float64, same_shape, shape_text

@@ -13,11 +13,10 @@ from typing import Any
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, symbol
 from graphc.ir.expr import Buffer, Expr
-from graphc.ir.loop import Assign, Bind, Declare, For, Let, Stmt, Store
+from graphc.ir.loop import Assign, Bind, Declare, For, Stmt, Store
+from graphc.ir.ops.recurrent_cells import GATES, Values, backward_cell, forward_cell
 from graphc.ir.types import DType, float32, float64
 
-GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
-"""Mode -> parts of the projections."""
 LANES = 16
 """Units of a block."""
 ROWS = 16
@@ -105,27 +104,6 @@ class _Walk:
     def at(self, step: Dim, row: Dim, unit: Dim, parts: int = 1) -> Expr:
         """Return the offset of a unit in an array whose rows have ``parts`` times the units."""
         return E.index((step * self.batch + row) * parts * self.units + unit)
-
-
-class _Values:
-    """Statements that name values, in order; each is computed where it stands."""
-
-    def __init__(self, names: Callable[[], str]) -> None:
-        self.names = names
-        self.body: list[Stmt] = []
-
-    def __call__(self, value: Expr) -> Expr:
-        name = self.names()
-        self.body.append(Let(name, value))
-        return E.use(name, value)
-
-
-def _sigmoid(x: Expr) -> Expr:
-    return E.apply("sigmoid", x)
-
-
-def _tanh(x: Expr) -> Expr:
-    return E.apply("tanh", x)
 
 
 def _zeros(dtype: DType) -> Expr:
@@ -224,7 +202,7 @@ class _Forward:
             )  # fmt: skip
 
         body.append(walk.loop(0, walk.units, term))
-        values = _Values(walk.names)
+        values = Values(walk.names)
 
         def read(buffer: Buffer, step: Dim, part: int = 0, parts: int = 1) -> Expr:
             place = walk.at(step, row, part * walk.units + unit, parts)
@@ -233,7 +211,7 @@ class _Forward:
         xs = [] if self.mode == "lstm" else [
             read(self.x, t, gate, self.gates) for gate in range(self.gates)
         ]  # fmt: skip
-        found, kept = self._cell(values, xs, sums, lambda number: read(
+        found, kept = forward_cell(self.mode, values, xs, sums, lambda number: read(
             self.states[number], before
         ))  # fmt: skip
         writes = [
@@ -249,26 +227,6 @@ class _Forward:
             for part, value in enumerate(kept)
         ]  # fmt: skip
         return (*body, *values.body, *writes)
-
-    def _cell(
-        self, values: _Values, x: list[Expr], hidden: list[Expr], before: Callable[[int], Expr]
-    ) -> tuple[list[Expr], list[Expr]]:
-        """Return the new state (and cell), and what is kept for the gradient."""
-        if self.mode == "lstm":
-            i, f, g, o = hidden
-            i, f, o = (values(_sigmoid(gate)) for gate in (i, f, o))
-            g = values(_tanh(g))
-            cell = values(f * before(1) + i * g)
-            return [values(o * _tanh(cell)), cell], [i, f, g, o]
-        if self.mode == "gru":
-            r, z = (values(_sigmoid(a + b)) for a, b in zip(x[:2], hidden))
-            inner = values(hidden[2])
-            n = values(_tanh(x[2] + r * inner))
-            state = before(0)
-            return [values((1.0 - z) * n + z * state)], [r, z, n, inner]
-        total = x[0] + hidden[0]
-        new = _tanh(total) if self.mode == "rnn_tanh" else E.apply("max", total, 0.0)
-        return [values(new)], []
 
 
 # -- backward --------------------------------------------------------------------------------
@@ -334,7 +292,7 @@ class _Backward:
 
     def slopes(self, t: Dim, row: Dim, unit: Dim, mask: Expr) -> Body:
         """Return the gradient of a step's projections, for a row and a vector of units."""
-        walk, name = self.walk, _Values(self.walk.names)
+        walk, name = self.walk, Values(self.walk.names)
         after, before = t + 1 - walk.reverse, t + walk.reverse
 
         def read(buffer: Buffer, place: Expr) -> Expr:
@@ -361,7 +319,9 @@ class _Backward:
         def new(number: int) -> Expr:
             return read(self.values[number], walk.at(after, row, unit))
 
-        projected, hidden, carried = _CELLS[self.mode](name, slopes, gates, more, old, new)
+        projected, hidden, carried = backward_cell(
+            self.mode, name, slopes, gates, more, old, new
+        )
 
         def store(buffer: Buffer, number: int, parts: int, value: Expr) -> Store:
             place = walk.at(t, row, number * walk.units + unit, parts)
@@ -413,55 +373,3 @@ class _Backward:
             self.packed.dtype, lambda row, count: tile(row, count, unit, 1, walk.inside(unit))
         ), LANES)  # fmt: skip
         return main, rest
-
-
-Pieces = tuple[list[Expr], list[Expr], list[Expr]]
-
-
-def _added(values: list[Expr], more: list[Expr] | None) -> list[Expr]:
-    return values if more is None else [a + b for a, b in zip(values, more, strict=True)]
-
-
-def _lstm(name: _Values, slopes: list[Expr], gates: list[Expr], more: list[Expr] | None,
-          old: Callable[[int], Expr], new: Callable[[int], Expr]) -> Pieces:  # fmt: skip
-    """Return the gradients of projections, of the hidden part, and of state and cell before."""
-    i, f, g, o = gates
-    cell, before = name(_tanh(new(1))), old(1)
-    d_cell = name(slopes[1] + slopes[0] * o * (1.0 - cell * cell))
-    di, df, dg, do = _added([d_cell * g, d_cell * before, d_cell * i, slopes[0] * cell], more)
-    parts = [
-        name(di * i * (1.0 - i)), name(df * f * (1.0 - f)), name(dg * (1.0 - g * g)),
-        name(do * o * (1.0 - o)),
-    ]  # fmt: skip
-    return parts, parts, [_zeros(i.dtype), name(d_cell * f)]
-
-
-def _gru(name: _Values, slopes: list[Expr], gates: list[Expr], more: list[Expr] | None,
-         old: Callable[[int], Expr], new: Callable[[int], Expr]) -> Pieces:  # fmt: skip
-    r, z, n, inner = gates
-    (slope,) = slopes
-    dz, dn = slope * (old(0) - n), slope * (1.0 - z)
-    if more is not None:
-        dz, dn = dz + more[1], dn + more[2]
-    dn = name(dn * (1.0 - n * n))
-    dr = dn * inner if more is None else dn * inner + more[0]
-    d_inner = dn * r if more is None else dn * r + more[3]
-    dr, dz = name(dr * r * (1.0 - r)), name(dz * z * (1.0 - z))
-    return [dr, dz, dn], [dr, dz, name(d_inner)], [name(slope * z)]
-
-
-def _rnn(relu: bool) -> Callable[..., Pieces]:
-    def cell(name: _Values, slopes: list[Expr], gates: list[Expr], more: list[Expr] | None,
-             old: Callable[[int], Expr], new: Callable[[int], Expr]) -> Pieces:  # fmt: skip
-        state = new(0)
-        zero = _zeros(state.dtype)
-        if relu:
-            part = name(E.select(state > 0.0, slopes[0], zero))
-        else:
-            part = name(slopes[0] * (1.0 - state * state))
-        return [part], [part], [zero]
-
-    return cell
-
-
-_CELLS = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _rnn(False), "rnn_relu": _rnn(True)}

@@ -255,7 +255,7 @@ class UpdateRows(OpDef):
         """Let each step own a few sorted places, and the runs that start there."""
         order, rows, ends = operands[:3]
         count = product(order.shape)
-        element = _Element(k, attrs["element"], operands[4 + len(outputs) :])
+        element = Element(k, attrs["element"], operands[4 + len(outputs) :])
         gradients = _Gradients(k, order, operands[3], product(outputs[0].shape[1:]))
         block = k.axis_names()
         start = symbol(block) * ROWS
@@ -305,7 +305,7 @@ def _evaluated(element: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]
     return [known[value] for value in element.outputs]
 
 
-class _Element:
+class Element:
     """The expressions of new elements; what 0-d operands alone decide is computed ahead."""
 
     def __init__(self, k: Any, graph: Graph, scalars: Sequence[Buffer]) -> None:
@@ -347,7 +347,7 @@ class _Gradients:
 
     def _place(self, n: Expr) -> tuple[Stmt, Expr]:
         place = E.load(self.order, n)
-        return _let(self.k, _place_of(place, self.order.shape, self.updates.shape))
+        return _let(self.k, place_of(place, self.order.shape, self.updates.shape))
 
     def of_run(self, start: Expr, end: Expr) -> tuple[Body, Sum]:
         """Return what sums a run of sorted places, behind statements that go first."""
@@ -388,7 +388,7 @@ class _Gradients:
 
 
 def _new_row(
-    k: Any, element: _Element, gradients: tuple[Body, Sum], row: Expr, tables: Sequence[Buffer]
+    k: Any, element: Element, gradients: tuple[Body, Sum], row: Expr, tables: Sequence[Buffer]
 ) -> Body:
     """Return the loops over a row: the sum of its gradients, then its new elements."""
     width = product(tables[0].shape[1:])
@@ -417,7 +417,7 @@ def _vectors(k: Any, width: Dim, vector: Callable[[Expr, Expr | None], Body]) ->
     )
 
 
-def _place_of(place: Expr, shape: Shape, own: Shape) -> Expr:
+def place_of(place: Expr, shape: Shape, own: Shape) -> Expr:
     """Return the place among rows that repeat along axes of a place among the indices."""
     if own[: len(shape)] == shape:
         return place

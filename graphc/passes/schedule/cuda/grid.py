@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, Var, dim_min, substitute, symbol, terms
 from graphc.ir.expr import Axis, Buffer, Expr, Load
-from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let
+from graphc.ir.loop import BEGIN, END, TURN, Alloc, Bind, For, If, Kernel, Let
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import stride
 
@@ -45,10 +45,17 @@ def over_blocks(
     return (loop,)
 
 
-def over_grid(kernel: Kernel, extent: Dim, loop: For) -> Kernel:
-    """Return a kernel of the loop over its ``extent`` blocks."""
+def over_turns(turns: Dim, blocks: tuple[For]) -> tuple[For]:
+    """Return a loop of an explicit nest in which the grid runs once in each of its turns."""
+    return (For(TURN, E.index(0), E.index(turns), blocks),)
+
+
+def over_grid(kernel: Kernel, extent: Dim, loop: For, turns: Dim = 1) -> Kernel:
+    """Return a kernel of the loop over its ``extent`` blocks, launched ``turns`` times."""
     begin, end = (E.index(symbol(name)) for name in (BEGIN, END))
-    return replace(kernel, body=(replace(loop, start=begin, stop=end),), extent=extent, work=1)
+    sizes = kernel.sizes if turns == 1 else (*kernel.sizes, TURN)
+    body = (replace(loop, start=begin, stop=end),)
+    return replace(kernel, body=body, extent=extent, work=1, turns=turns, sizes=sizes)
 
 
 def placed(axes: Sequence[Axis], position: Dim) -> Body:

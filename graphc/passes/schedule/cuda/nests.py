@@ -1,6 +1,7 @@
 """Explicit nests of ops on CUDA.
 
-What the target wrote itself is in blocks of threads already. Else a nest's outermost loop is
+What the target wrote itself is in blocks of threads already, with a loop around them where the grid
+is launched more than once. Else a nest's outermost loop is
 parallel, or its iterations are independent, or it is run by one block. Where a parallel nest
 computes vectors of lanes, each lane becomes a thread (`lanes`); else each iteration is a thread's.
 """
@@ -28,11 +29,15 @@ from graphc.ir.loop import (
 from graphc.ir.statements import expressions, statements
 from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, in_blocks, over_grid
 from graphc.passes.schedule.cuda.lanes import lanes_of, spread
+from graphc.passes.schedule.loops import Body
 
 
 def schedule(kernel: Kernel) -> Kernel:
     """Return an explicit nest in blocks of threads."""
-    only = kernel.body[0] if len(kernel.body) == 1 else None
+    only = _only(kernel.body)
+    inner = _only(only.body) if isinstance(only, For) else None
+    if isinstance(only, For) and isinstance(inner, For) and inner.bind is Bind.BLOCK:
+        return over_grid(kernel, _extent(inner), inner, _extent(only))
     if isinstance(only, For) and only.bind is Bind.BLOCK:
         return over_grid(kernel, _extent(only), only)
     if isinstance(only, For) and only.bind is Bind.PARALLEL:
@@ -43,6 +48,10 @@ def schedule(kernel: Kernel) -> Kernel:
     if isinstance(only, For) and independent(only):
         return _by_threads(kernel, only)
     return _by_one_block(kernel)
+
+
+def _only(body: Body) -> Stmt | None:
+    return body[0] if len(body) == 1 else None
 
 
 def _extent(loop: For) -> Dim:
