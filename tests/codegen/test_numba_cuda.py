@@ -75,7 +75,7 @@ def test_records_in_the_simulator() -> None:
         operands = draw(op, sample, op.dtypes[0])
         graph = graph_of(op, sample, operands)
         launches = compile_graph(graph, TARGET).launches
-        if len(launches) == 1:
+        if all(launch.node is launches[0].node for launch in launches):  # one chunk: the first
             jobs.append(job_of(graph, launches[0], operands))
             checks.append((op, sample, operands, graph, len(launches[0].node.outputs)))
     assert len(jobs) >= 30
