@@ -272,14 +272,19 @@ def provably_equal(a: Dim, b: Dim) -> bool:
 
     Sees through constants under ``//``, as in ``(H - 1)//2 + 1 == (H + 1)//2``, and through ``%``.
     """
+    if _is_plain(a) and _is_plain(b):
+        return a == b
     return _shift(a - b) == 0
+
+
+def _is_plain(dim: Dim) -> bool:
+    """Whether a size is a polynomial in variables, so that there is one way to write it."""
+    return all([type(atom) is Var for mono in polynomial(dim) for atom, _ in mono])
 
 
 def _shift(dim: Dim) -> Dim:
     """Return ``dim`` without ``%`` and with coefficients under ``//`` in ``[0, divisor)``."""
-    if isinstance(dim, int) or all([type(a) is Var for mono in polynomial(dim) for a, _ in mono]):
-        return dim
-    return rebuild(dim, _shift_atom)
+    return dim if isinstance(dim, int) or _is_plain(dim) else rebuild(dim, _shift_atom)
 
 
 def _shift_atom(atom: Atom) -> Dim:
