@@ -39,6 +39,19 @@ def layer_norm_gradient(x: Any, gamma: Any, beta: Any, cotangent: Any) -> Any:
     return y, *gradients
 
 
+def attention(query: Any, key: Any, value: Any, _: Any) -> Any:
+    return nd.scaled_dot_product_attention(query, key, value, causal=True, layout="NHTC")
+
+
+def attention_gradient(query: Any, key: Any, value: Any, cotangent: Any) -> Any:
+    def forward(query: Any, key: Any, value: Any) -> Any:
+        y = attention(query, key, value, None)
+        return (y * cotangent).sum(), y
+
+    gradients, y = graphc.grad(forward, (0, 1, 2), has_aux=True)(query, key, value)
+    return y, *gradients
+
+
 def cross_entropy_gradient(logits: Any, labels: Any) -> Any:
     def forward(logits: Any) -> Any:
         return nd.softmax_cross_entropy(logits, labels)

@@ -38,6 +38,18 @@ def layer_norm_gradient(x: Array, gamma: Array, beta: Array, cotangent: Array) -
     return y, *pull_back(cotangent)
 
 
+def attention(query: Array, key: Array, value: Array, _: Array | None) -> Array:
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    return jax.nn.dot_product_attention(query, key, value, is_causal=True).swapaxes(1, 2)
+
+
+def attention_gradient(
+    query: Array, key: Array, value: Array, cotangent: Array
+) -> tuple[Array, ...]:
+    y, pull_back = jax.vjp(lambda *factors: attention(*factors, None), query, key, value)
+    return y, *pull_back(cotangent)
+
+
 def cross_entropy_gradient(logits: Array, labels: Array) -> tuple[Array, Array]:
     def forward(logits: Array) -> Array:
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).sum()

@@ -39,6 +39,26 @@ def layer_norm_gradient(
     return unit * gamma + beta, inner * scale, (cotangent * unit).sum(0), cotangent.sum(0)
 
 
+def causal_weights(query: Array, key: Array) -> Array:
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])
+    return softmax(np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf))
+
+
+def attention(query: Array, key: Array, value: Array, _: Array) -> Array:
+    return causal_weights(query, key) @ value
+
+
+def attention_gradient(
+    query: Array, key: Array, value: Array, cotangent: Array
+) -> tuple[Array, Array, Array, Array]:
+    weights = causal_weights(query, key)
+    y = weights @ value
+    arriving = cotangent @ value.swapaxes(-1, -2) - (cotangent * y).sum(-1, keepdims=True)
+    scores = weights * arriving / np.sqrt(query.shape[-1])
+    by_key = (scores.swapaxes(-1, -2) @ query, weights.swapaxes(-1, -2) @ cotangent)
+    return y, scores @ key, *by_key
+
+
 def cross_entropy_gradient(logits: Array, labels: Array) -> tuple[Array, Array]:
     picked = np.arange(len(labels)), labels
     shares = softmax(logits)

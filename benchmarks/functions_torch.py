@@ -52,6 +52,23 @@ def layer_norm_gradient(wrap: Wrap) -> Callable[..., Any]:
     return both
 
 
+def attention(wrap: Wrap) -> Callable[..., Any]:
+    fused = functional.scaled_dot_product_attention
+    return wrap(lambda query, key, value, _: fused(query, key, value, is_causal=True))
+
+
+def attention_gradient(wrap: Wrap) -> Callable[..., Any]:
+    forward = attention(wrap)
+
+    def both(*arguments: Tensor) -> tuple[Tensor, ...]:
+        leaves = [t.detach().requires_grad_() for t in arguments[:3]]
+        with torch.enable_grad():
+            y = forward(*leaves, None)
+        return y.detach(), *torch.autograd.grad(y, leaves, arguments[3])
+
+    return both
+
+
 def cross_entropy_gradient(wrap: Wrap) -> Callable[..., Any]:
     forward = wrap(lambda x, labels: functional.cross_entropy(x, labels, reduction="sum"))
 

@@ -91,6 +91,13 @@ def product(precision: str, ratio: float) -> Row:
     return replace(row, workload=workload, options={"precision": precision})
 
 
+def attend(name: str, workload: str, ratio: float) -> Row:
+    """Return a row of causal attention on a GPU."""
+    sizes = {"batch": 4, "heads": 16, "length": 2048}
+    title = f"{name} 4x16x2048x64"
+    return function(title, workload, Goal(ratio), sizes, {"batch": 2, "heads": 2, "length": 9})
+
+
 GPU_ROWS: tuple[Row, ...] = (
     matrices("GELU chain of 12 ops", "gelu_chain", 1.2, 8192, 8192),
     matrices("softmax", "softmax", 1.2, 16384, 4096),
@@ -98,13 +105,15 @@ GPU_ROWS: tuple[Row, ...] = (
     function("GEMM 4096", "matmul", Goal(0.9), {"n": 4096}, {"n": 19}),
     product("tf32", 0.8),
     product("bfloat16", 0.8),
+    attend("causal attention", "attention", 0.8),
+    attend("causal attention forward + backward", "attention_gradient", 0.8),
     train("MLP", "mlp", "sgd", 64, 3.0),
     train("LeNet", "lenet", "sgd", 100, 3.0),
     train("ResNet-18 32x32", "resnet18_small", "sgd", 64, 1.0),
     Row("GPT stack training step", GPT, Goal(1.0), {"batch": 16, "length": 128},
         {"batch": 2, "length": 8}, {"model": "gpt", "optimizer": "adam", "rate": 1e-4}),
 )  # fmt: skip
-"""The rows that are measured on a GPU; attention is most of GPT's own."""
+"""The rows that are measured on a GPU."""
 
 
 def chosen(words: list[str], rows: tuple[Row, ...] = ROWS) -> list[Row]:

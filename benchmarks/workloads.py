@@ -155,6 +155,16 @@ def texts_work(batch: int, length: int) -> Work:
     return Work(0, 3 * 400 * batch * length)
 
 
+def heads(generator: Generator, batch: int, heads: int, length: int) -> Arrays:
+    """Return queries, keys, values of 64 channels, and what arrives at the outputs."""
+    return [normal(generator, batch, heads, length, 64) for _ in range(4)]
+
+
+def causal(products: float) -> Callable[..., Work]:
+    """Return the work of so many products of positions by positions, half of which are due."""
+    return lambda batch, heads, length: Work(products * batch * heads * length**2 * 64)
+
+
 FUNCTIONS = {
     workload.name: workload
     for workload in (
@@ -170,6 +180,8 @@ FUNCTIONS = {
         Workload("sum_columns", matrix, passes(1)),
         Workload("max_columns", matrix, passes(1)),
         Workload("transpose", matrix, passes(2)),
+        Workload("attention", heads, causal(2)),
+        Workload("attention_gradient", heads, causal(7)),
     )
 }  # fmt: skip
 

@@ -69,13 +69,13 @@ def separate_steps(net: Any, loss_fn: Any, trainer: gluon.Trainer) -> Callable[[
     return step
 
 
-def train(net: Any, make_step: Callable[..., Any], samples: int) -> str:
+def train(net: Any, make_step: Callable[..., Any], samples: int, ctx: graphc.Context) -> str:
     """Train for one pass over the data; return the last loss and how many digits were right."""
     graphc.random.seed(1)
-    net.initialize()
+    net.initialize(ctx=ctx)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
     step = make_step(net, gluon.loss.SoftmaxCrossEntropyLoss(), trainer)
-    train_data = gluon.data.DataLoader(digits(samples), batch_size=100, shuffle=True)
+    train_data = gluon.data.DataLoader(digits(samples), batch_size=100, shuffle=True, ctx=ctx)
     for data, label in train_data:
         loss = step(data, label)
     right = int(nd.sum(nd.argmax(net(data), axis=1) == label))
@@ -86,7 +86,9 @@ def main() -> None:
     """Train in each way and print what came out and how long it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=6000, help="digits to train on")
+    parser.add_argument("--gpu", action="store_true", help="train on the first NVIDIA GPU")
     options = parser.parse_args()
+    ctx = graphc.gpu(0) if options.gpu else graphc.cpu()
     hybrid = HybridNet()
     hybrid.hybridize()
     for name, net, make_step in (
@@ -95,7 +97,7 @@ def main() -> None:
         ("TrainStep", HybridNet(), gluon.TrainStep),
     ):
         started = time.perf_counter()
-        result = train(net, make_step, options.samples)
+        result = train(net, make_step, options.samples, ctx)
         print(f"{name:<11} {result}  {time.perf_counter() - started:5.1f} s")
 
 

@@ -82,9 +82,7 @@ def train(
     return history
 
 
-def evaluate(
-    net: nn.HybridSequential, data: Any, ctx: graphc.Context
-) -> tuple[float, np.ndarray]:
+def evaluate(net: nn.HybridSequential, data: Any, ctx: graphc.Context) -> tuple[float, np.ndarray]:
     """Return the accuracy, and the predicted digit of every image."""
     predicted, labels = [], []
     for images, label in gluon.data.DataLoader(data, batch_size=500, ctx=ctx):

@@ -7,11 +7,12 @@ compiles and runs the graph; it returns a list, for a Symbol may have several ou
 import graphc
 from graphc import nd, sym
 
-x = nd.ones((2, 3)) * 5
+ctx = graphc.gpu(0) if graphc.num_gpus() else graphc.cpu()
+x = nd.ones((2, 3), ctx=ctx) * 5
 a = sym.Variable("a")
 b = sym.Variable("b")
-out = (a + b).bind(graphc.cpu(), a=x, b=x).forward()
+out = (a + b).bind(ctx, a=x, b=x).forward()
 print(out)
 
 # The same with a dict, which takes any name a variable may have.
-print((a + b).bind(graphc.cpu(), {"a": x, "b": x}).forward()[0])
+print((a + b).bind(ctx, {"a": x, "b": x}).forward()[0])

@@ -46,6 +46,8 @@ class Config:
         In what a GPU computes products of float32 matrices and convolutions: ``"float32"``, or by
         tensor cores, with factors rounded to ``"tf32"`` (10 explicit bits), ``"bfloat16"`` (7) or
         ``"float16"`` (10, up to 65504) and sums in float32. The CPU always computes in float32.
+    index_bits : int
+        Bits in which a GPU computes indices: 32, or 64 where an array has 2**31 elements or more.
     verify : bool
         Check the graph after every pass.
     profile : bool
@@ -60,6 +62,7 @@ class Config:
     compile_threads: int = field(default_factory=available_cores)
     winograd: bool = True
     matmul_precision: str = "float32"
+    index_bits: int = 32
     verify: bool = False
     profile: bool = False
 
@@ -77,9 +80,10 @@ class Config:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
-CHOICES = {
+CHOICES: dict[str, tuple[object, ...]] = {
     "engine": ("llvm", "numba"),
     "matmul_precision": ("float32", "tf32", "bfloat16", "float16"),
+    "index_bits": (32, 64),
 }
 """Options that have one of a few values."""
 _LEAST = {"threads": 1, "cache_bytes": 0, "compile_threads": 1}
@@ -91,7 +95,7 @@ def _check(name: str, value: object) -> None:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= _LEAST[name]
         accepted, good = f"an integer of {_LEAST[name]} or more", whole
     elif name in CHOICES:
-        accepted, good = f"one of {', '.join(CHOICES[name])}", value in CHOICES[name]
+        accepted, good = f"one of {', '.join(map(str, CHOICES[name]))}", value in CHOICES[name]
     elif name == "cache_dir":
         accepted, good = "a path or None", value is None or isinstance(value, (str, os.PathLike))
     else:
@@ -99,7 +103,7 @@ def _check(name: str, value: object) -> None:
     if not good:
         raise ArgumentError(
             f"option {name} cannot be {value!r}"
-            + (f".{nearest(str(value), CHOICES[name])}" if name in CHOICES else ""),
+            + (f".{nearest(str(value), map(str, CHOICES[name]))}" if name in CHOICES else ""),
             remedy=f"It is {accepted}.",
             where=user_location(),
         )

@@ -57,6 +57,30 @@ def user_location() -> Location:
     return Location(frame.f_code.co_filename, frame.f_lineno, ".".join(_scope.get()))
 
 
+def line_of_call(here: Location, there: Location | None, traced: Location | None) -> Location:
+    """Return the line to blame for a failure in what was compiled before the call at hand.
+
+    Parameters
+    ----------
+    here : Location
+        Of the call.
+    there : Location or None
+        That of the operation that failed, when it was traced.
+    traced : Location or None
+        Of the call that made the trace; None where no line of a trace is of interest.
+
+    Returns
+    -------
+    Location
+        A line inside the traced function stays as it is.
+    """
+    if traced is None:
+        return here
+    if there is None or (there.file, there.line) == (traced.file, traced.line):
+        return Location(here.file, here.line, there.scope if there else here.scope)
+    return there
+
+
 def scoped() -> bool:
     """Return whether a Block is running."""
     return bool(_scope.get())
@@ -147,6 +171,9 @@ class GraphcError(RuntimeError):
         self.op = op
         self.operands = None if operands is None else tuple(operands)
 
+    late = False
+    """Whether it was raised after the call that it is about, of which all is known."""
+
     def attach(
         self,
         *,
@@ -155,6 +182,8 @@ class GraphcError(RuntimeError):
         operands: Sequence[object] | None = None,
     ) -> GraphcError:
         """Fill in what is still unknown of line, operation and operands; return self."""
+        if self.late:
+            return self
         self.where = self.where or where
         if self.op is None and op is not None:
             self.op, self.operands = op, None if operands is None else tuple(operands)

@@ -14,9 +14,7 @@ from graphc.ir.sizes import bind_sizes
 from graphc.ir.table import table_of
 
 
-def run_plan_in_step(
-    plan: Plan, arguments: Sequence[np.ndarray]
-) -> list[np.ndarray] | Failure:
+def run_plan_in_step(plan: Plan, arguments: Sequence[np.ndarray]) -> list[np.ndarray] | Failure:
     """Return a program's outputs; every access of every thread is checked.
 
     Raises

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from graphc import lazy
 from graphc.codegen import compiler, cuda_code, llvm_compile, llvm_engine
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import KERNEL_TYPE, Error
+from graphc.codegen.dispatch_layout import Flag, Report
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
 from graphc.passes.emulate import emulate
@@ -53,7 +55,8 @@ class CUresult(IntEnum):
 
 def emulated_source(kernel: Kernel, target: Target) -> str:
     """Take the place of `cuda_code.source`."""
-    text = llvm_engine.source(emulate(kernel), host_target())
+    narrow = replace(host_target(), index_bits=target.index_bits)
+    text = llvm_engine.source(emulate(kernel), narrow)
     return f"{cuda_code.comment(kernel, ';')}; {len(kernel.params)}\n{text}"
 
 
@@ -74,14 +77,21 @@ class FakeKernel:
         self.function = KERNEL_TYPE(compiler._load(key, rest, host_target()).address)
 
     def run(self, config: Any, arguments: tuple[int, ...]) -> None:
-        """Run all blocks, one after the other."""
+        """Run all blocks, one after the other, unless a flag says that something has failed."""
         assert all(type(a) is int for a in arguments), arguments
-        *rest, error = arguments
+        *rest, launch, address = arguments
+        flag = Flag.from_address(address) if address else Flag()
+        if flag.code:
+            return
         pointers, sizes = rest[: self.count], rest[self.count :]
         memory = (ctypes.c_uint64 * max(len(pointers), 1))(*pointers)
         numbers = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
-        place = ctypes.cast(error, ctypes.POINTER(Error))
-        self.function(memory, numbers, 0, config.grid, place)
+        own = Error()
+        if self.function(memory, numbers, 0, config.grid, ctypes.byref(own)):
+            assert address, "a launch that is told of no flag has failed"
+            flag.code = own.code
+            report = Report.from_address(flag.report)
+            report.error, report.error.launch, report.call = own, launch, flag.call
 
 
 # -- cuda.core -------------------------------------------------------------------------------
@@ -158,9 +168,12 @@ class FakeBuffer:
         there, here, size = self.handle, src.handle, self.size
         stream.add("copy", lambda: ctypes.memmove(there, here, size), size)
 
-    def fill(self, value: int, *, stream: FakeStream) -> None:
+    def fill(self, value: int | bytes, *, stream: FakeStream) -> None:
         there, size = self.handle, self.size
-        stream.add("fill", lambda: ctypes.memset(there, value, size), size)
+        pattern = bytes([value]) if isinstance(value, int) else value
+        assert len(pattern) in (1, 2, 4) and size % len(pattern) == 0
+        content = pattern * (size // len(pattern))
+        stream.add("fill", lambda: ctypes.memmove(there, content, size), size)
 
     def set_deallocation_stream(self, stream: FakeStream) -> None:
         self.stream = stream
@@ -185,6 +198,7 @@ class FakePool:
         self.free: dict[tuple[int, int], list[np.ndarray]] = {}
         self.lent: dict[int, np.ndarray] = {}
         self.used_bytes = 0
+        self.peer_accessible_by: set[int] = set()
 
     def allocate(self, size: int, *, stream: FakeStream) -> FakeBuffer:
         self.fake.calls.append(("allocate", size))
@@ -209,13 +223,11 @@ class FakePool:
 class FakePinned:
     """Page-locked memory."""
 
-    def __init__(self) -> None:
-        self.lent: dict[int, Any] = {}
-
     def allocate(self, size: int) -> FakeBuffer:
         memory = (ctypes.c_ubyte * size)()
-        self.lent[ctypes.addressof(memory)] = memory
-        return FakeBuffer(ctypes.addressof(memory), size)
+        found = FakeBuffer(ctypes.addressof(memory), size)
+        found.kept = memory
+        return found
 
 
 class FakeGraph:
@@ -265,6 +277,8 @@ class FakeCuda:
         What the driver says at the next wait.
     status : CUresult
         What starting the driver returns.
+    peers : bool
+        Whether devices reach each other's memory.
     """
 
     def __init__(self, count: int = 2) -> None:
@@ -304,7 +318,7 @@ class FakeCuda:
     def restore(self, count: int = 2) -> None:
         """Be as new but for memory, streams and kernels."""
         self.count, self.capability, self.total_bytes = count, (9, 0), 1 << 30
-        self.broken, self.status = "", CUresult.CUDA_SUCCESS
+        self.broken, self.status, self.peers = "", CUresult.CUDA_SUCCESS, True
         self.calls.clear()
         self.allowed.clear()
 
@@ -320,6 +334,7 @@ class FakeCuda:
             compute_capability=self.capability,
             set_current=lambda: setattr(self.current, "number", number),
             create_stream=lambda: FakeStream(self, number),
+            can_access_peer=lambda other: self.peers,
         )
 
     def pool(self, number: int) -> FakePool:
@@ -363,7 +378,10 @@ class FakeCuda:
 
 @contextmanager
 def emulated_cuda(folder: Path, fake: FakeCuda) -> Iterator[FakeCuda]:
-    """Have devices; kernels are kept apart from real ones, in a cache in a folder."""
+    """Have devices; kernels are kept apart from real ones, in a cache in a folder.
+
+    What a check has found must have been raised when this ends.
+    """
     fake.restore()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAPHC_CACHE_DIR", str(folder))
@@ -374,3 +392,5 @@ def emulated_cuda(folder: Path, fake: FakeCuda) -> Iterator[FakeCuda]:
         patch.setattr(cuda_code, "machine_code", emulated_code)
         patch.setattr(cuda, "_opened", fake.opened)
         yield fake
+        fake.restore()
+        cuda.synchronize_all()

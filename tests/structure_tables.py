@@ -24,8 +24,8 @@ ORDER = {
         "dispatch_layout native dispatch_ir dispatch cuda_code compiler export"
     ),
     "runtime": (
-        "random threads locks limits profile blocks bound program device staging cuda "
-        "device_program saved"
+        "random threads locks limits profile blocks bound program device staging checks driver "
+        "cuda device_program saved"
     ),
     "frontend": (
         "formats context tree trace build execute memory array prepared tape tracer compiled "

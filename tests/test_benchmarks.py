@@ -51,7 +51,7 @@ def test_every_row_has_sizes_and_a_goal() -> None:
     for row in (*ROWS, *GPU_ROWS):
         assert (row.goal.ratio is None) != (row.goal.at_most_us is None), row.name
         assert row.sizes.keys() <= row.tiny.keys(), row.name
-    used = {r.workload.name for r in ROWS}
+    used = {r.workload.name for r in (*ROWS, *GPU_ROWS)}
     assert FUNCTIONS.keys() | NETWORKS.keys() <= used
 
 

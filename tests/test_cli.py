@@ -241,7 +241,7 @@ def test_dot_quotes_hostile_names(run: Run, tmp_path: Path) -> None:
     file.write_text('graph @g(%"\\"]; evil [": f32[3])\n  %0 = exp %"\\"]; evil [" : f32[3]\n'
                     "  return %0\n")  # fmt: skip
     status, out, _ = run("dump", file, "--stage", "trace", "--dot")
-    assert status == 0 and '\n  evil' not in out and '; evil [shape' not in out
+    assert status == 0 and "\n  evil" not in out and "; evil [shape" not in out
 
 
 # -- errors ----------------------------------------------------------------------------------

@@ -169,9 +169,7 @@ def kernels(name: str, dtype: DType, width: int, target: Target) -> list[Kernel]
     return found
 
 
-@pytest.mark.parametrize(
-    "processor", ["sm_90", pytest.param("sm_80", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("processor", ["sm_90", pytest.param("sm_80", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_spilled(name: str, processor: str) -> None:
     target = cuda_target(processor)

@@ -102,9 +102,7 @@ MODELS: dict[str, Callable[[], Graph]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "processor", ["sm_90", pytest.param("sm_80", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("processor", ["sm_90", pytest.param("sm_80", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", MODELS)
 def test_models(model: str, processor: str, golden: Golden) -> None:
     plan = compile_graph(MODELS[model](), cuda_target(processor))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import struct
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TESTED = {"mnist.py", "symbol.py", "gluon_block.py"}
 
-FIRST_PROGRAM = '''
+FIRST_PROGRAM = """
 import graphc
 from graphc import autograd, gluon, nd, sym
 from graphc import nd as F
@@ -42,13 +43,13 @@ for data, label in train_data:
         loss = gluon.loss.SoftmaxCrossEntropyLoss()(net(data), label)
     loss.backward(); trainer.step(data.shape[0])
 print("loss: %f" % loss.mean()); print(nd.sum(nd.argmax(net(data), axis=1) == label))
-'''
+"""
 """The program that graphc's first user started from, but for line breaks."""
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with 300 images as IDX files under the names of MNIST's training set."""
+    """Return a folder with MNIST's files: 300 images to train on, the last 100 to test on."""
     folder = tmp_path_factory.mktemp("digits")
     generator = np.random.default_rng(0)
     labels = (np.arange(300) % 10).astype(np.uint8)
@@ -56,12 +57,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for image, label in zip(images, labels, strict=True):
         image[2 * label : 2 * label + 8] += 190  # a bar whose height tells the class
     (folder / "mnist").mkdir()
-    for name, kind, array in (
-        ("train-images-idx3-ubyte", 3, images),
-        ("train-labels-idx1-ubyte", 1, labels),
-    ):
-        header = struct.pack(f">HBB{kind}I", 0, 8, kind, *array.shape)
-        (folder / "mnist" / name).write_bytes(header + array.tobytes())
+    for split, first in (("train", 0), ("t10k", 200)):
+        for name, kind, array in (("images", 3, images[first:]), ("labels", 1, labels[first:])):
+            header = struct.pack(f">HBB{kind}I", 0, 8, kind, *array.shape)
+            path = folder / "mnist" / f"{split}-{name}-idx{kind}-ubyte"
+            path.write_bytes(header + array.tobytes())
     return folder
 
 
@@ -116,3 +116,24 @@ def test_the_program_that_the_first_user_started_from(digits: Path) -> None:
     lines = run("-c", FIRST_PROGRAM, data=digits)
     assert re.fullmatch(r"loss: \d\.\d{6}", lines[0])
     assert lines[-1] == "<NDArray 1 @cpu(0)>"
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(
+    ("name", "arguments", "last"),
+    [
+        ("mnist.py", ["--gpu", "--epochs", "1"], r"test accuracy: 0\.\d{4}"),
+        ("symbol.py", [], r"<NDArray 2x3 @gpu\(0\)>"),
+        ("gluon_block.py", ["--gpu", "--samples", "200"], r"TrainStep +loss: .*"),
+    ],
+)
+def test_examples_run_on_a_gpu(
+    name: str, arguments: list[str], last: str, digits: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("GRAPHC_DATA", str(digits))
+    if name == "mnist.py":
+        arguments += ["--data", str(digits / "mnist"), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert re.fullmatch(last, capsys.readouterr().out.splitlines()[-1])

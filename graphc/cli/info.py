@@ -13,7 +13,7 @@ from graphc.codegen import cache
 from graphc.codegen.cpu import host_target
 from graphc.errors import GraphcError
 from graphc.ir.printer import bytes_text
-from graphc.runtime import cuda
+from graphc.runtime import cuda, driver
 
 PACKAGES = ("numpy", "numba", "llvmlite", "networkx")
 FEATURES = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "neon")
@@ -62,7 +62,7 @@ def cache_line() -> str:
 
 def gpu_line() -> str:
     """Return the CUDA devices, or what is missing for one."""
-    reason = cuda.missing()
+    reason = driver.missing()
     if reason is not None:
         return f"none: {reason[0]}"
     devices = [cuda.device(number) for number in range(cuda.num_gpus())]

@@ -69,4 +69,5 @@ def cuda_target(processor: str) -> Target:
         cores=cores,
         products=config.current().matmul_precision,
         shared_bytes=shared_bytes,
+        index_bits=config.current().index_bits,
     )

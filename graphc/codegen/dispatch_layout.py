@@ -1,4 +1,7 @@
-"""The structures that the dispatcher, its workers and Python share, as ctypes lays them out."""
+"""The structures that native code and Python share, as ctypes lays them out.
+
+Native code is the dispatcher with its workers, and the kernels of a GPU.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,36 @@ class Error(ctypes.Structure):
         ("code", ctypes.c_int64),
         ("detail", ctypes.c_int64 * 6),
     ]
+
+
+class Report(ctypes.Structure):
+    """What a failed kernel on a GPU tells the host, in page-locked memory.
+
+    Attributes
+    ----------
+    error : Error
+        All of it written by the kernel.
+    call : int
+        The Flag's number of the call.
+    """
+
+    _fields_ = [("error", Error), ("call", ctypes.c_int64)]
+
+
+class Flag(ctypes.Structure):
+    """What the kernels of a GPU know of failures, in its own memory.
+
+    Attributes
+    ----------
+    call : int
+        Number of the call whose checks run, written before they do.
+    code : int
+        0, or that of the first kernel to fail since the host has cleared it.
+    report : int
+        Address of the Report.
+    """
+
+    _fields_ = [("call", ctypes.c_int64), ("code", ctypes.c_int64), ("report", ctypes.c_void_p)]
 
 
 class Launch(ctypes.Structure):

@@ -304,42 +304,42 @@ class Builder:
     shl, lshr, ashr = map(_binary, ("shl", "lshr", "ashr"))
     and_, or_, xor = map(_binary, ("and", "or", "xor"))
     fadd, fsub, fmul, fdiv = map(_binary, ("fadd", "fsub", "fmul", "fdiv"))
-    advance = _binary("add nsw")
+    advance, _less, _times = map(_binary, ("add nsw", "sub nsw", "mul nsw"))
 
-    def add(self, a: Row, b: Row) -> Row:
+    def add(self, a: Row, b: Row, wraps: bool = True) -> Row:
         """Return a sum; constants of scalars are gathered, which finds equal addresses."""
-        if isinstance(a, Constant):
-            a, b = b, a
+        write = self._add if wraps else self.advance
+        a, b = (b, a) if isinstance(a, Constant) else (a, b)
         number = _number(b)
         if number is None:
-            return self._add(a, b)
+            return write(a, b)
         if isinstance(a, Constant):
             return Constant(a.type, (a.constant + number) % (1 << a.type.width))
         base, before = self._sums.get(a.text, (a, 0))
         total = (before + number) % (1 << a.type.width)
         if not total:
             return base
-        row = self._add(base, Constant(a.type, total))
+        row = write(base, Constant(a.type, total))
         self._sums[row.text] = base, total
         return row
 
-    def sub(self, a: Row, b: Row) -> Row:
+    def sub(self, a: Row, b: Row, wraps: bool = True) -> Row:
         """Return a difference."""
         number = _number(b)
-        return self._sub(a, b) if number is None else self.add(a, Constant(a.type, -number))
+        write = self._sub if wraps else self._less
+        return write(a, b) if number is None else self.add(a, Constant(a.type, -number), wraps)
 
-    def mul(self, a: Row, b: Row) -> Row:
+    def mul(self, a: Row, b: Row, wraps: bool = True) -> Row:
         """Return a product; those of scalars by 0, 1 and -1 take no multiplication."""
-        if isinstance(a, Constant):
-            a, b = b, a
-        number = _number(b)
+        a, b = (b, a) if isinstance(a, Constant) else (a, b)
+        number, write = _number(b), self._mul if wraps else self._times
         if number is None:
-            return self._mul(a, b)
+            return write(a, b)
         if isinstance(a, Constant):
             return Constant(a.type, a.constant * number % (1 << a.type.width))
         if number == (1 << a.type.width) - 1:
             return self._sub(Constant(a.type, 0), a)
-        return b if number == 0 else a if number == 1 else self._mul(a, b)
+        return b if number == 0 else a if number == 1 else write(a, b)
 
     def fneg(self, a: Row) -> Row:
         return self._pure(a.type, f"fneg {a.typed}")

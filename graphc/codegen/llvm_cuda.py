@@ -1,7 +1,8 @@
 """A CUDA kernel's function in LLVM IR: parameters one by one, shared memory, barriers, warps.
 
-``void kernel(void *buffer, ..., i64 size, ..., Error *error)``; the blocks of the grid are the
-iterations of the kernel's parallel axis, and the first thread to fail writes the error.
+``void kernel(void *buffer, ..., i64 size, ..., i64 launch, Flag *flag)``; the blocks of the grid
+are the iterations of the kernel's parallel axis. The first thread on a device to fail raises the
+flag and reports to the host; a kernel that is given a flag which is raised does nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.cuda import BARRIER, POSITIONS, PRODUCTS, SHUFFLE_XOR
-from graphc.codegen.llvm_builder import Builder, Constant, Function, Module, undefined
+from graphc.codegen.llvm_builder import Builder, Constant, Function, Module, Row, undefined
 from graphc.codegen.llvm_kernel import CODE_BYTES, SYMBOL, failure_places
 from graphc.codegen.llvm_memory import Memory, Place, Pointer
 from graphc.codegen.llvm_types import (
@@ -24,13 +25,18 @@ from graphc.codegen.llvm_types import (
     integer,
     vector,
 )
-from graphc.codegen.llvm_values import Row, Value, Weak
+from graphc.codegen.llvm_values import Value, Weak
 from graphc.codegen.sharing import static_size
 from graphc.ir.intrinsics import WARP
 from graphc.ir.loop import Alloc, Bind, For, Kernel
 from graphc.ir.statements import statements
 from graphc.ir.target import Target
 from graphc.ir.types import DType, bool_, int64
+
+CALL_BYTES, REPORT_BYTES = 0, 16
+"""Where in a Flag, beside its code, the host's number of the call and the report's address lie."""
+REPORT_LAUNCH_BYTES, REPORT_CALL_BYTES = 0, 64
+"""Where in a Report, beside what an Error has, the launch and the call that failed are noted."""
 
 SHARED = "@shared"
 SHARED_ALIGN_BYTES = 16
@@ -72,7 +78,7 @@ class CudaEmitter(Memory):
     def __init__(self, kernel: Kernel, target: Target):
         threads = block_threads(kernel)
         self.count = len(kernel.params)
-        kinds = [POINTER] * self.count + [I64] * len(kernel.sizes) + [POINTER]
+        kinds = [POINTER] * self.count + [I64] * len(kernel.sizes) + [I64, POINTER]
         # Without a number of blocks ptxas would rather spill than use many registers.
         blocks = blocks_at_once(kernel)
         attributes = f'nounwind "nvvm.maxntid"="{threads}" "nvvm.minctasm"="{blocks}"'
@@ -89,8 +95,18 @@ class CudaEmitter(Memory):
 
     def finish(self) -> str:
         """Return the module's text; the body must have left every block."""
-        self.entry.branch(self.start)
+        entry, flag = self.entry, self.function.arguments[-1]
+        given, stopped = (self.function.block(name) for name in ("given", "stopped"))
+        entry.cbranch(entry.icmp_unsigned("==", flag, Row(POINTER, "null")), self.start, given)
+        entry.block = given
+        code = entry.load(self._place(entry, flag, CODE_BYTES), I64, 8)
+        entry.cbranch(entry.icmp_signed("==", code, Constant(I64, 0)), self.start, stopped)
+        entry.block = stopped
+        entry.ret()
         return str(self.module)
+
+    def _place(self, builder: Builder, address: Row, offset_bytes: int) -> Row:
+        return builder.gep(address, Constant(I64, offset_bytes), I8)
 
     def buffer(self, position: int, dtype: DType) -> Pointer:
         """Return a parameter's memory."""
@@ -116,15 +132,19 @@ class CudaEmitter(Memory):
         """Do nothing: other warps run while one waits for memory."""
 
     def fail(self, code: int, details: Sequence[Value | Weak]) -> None:
-        """Write an error's code and details, unless another thread has."""
-        error = self.function.arguments[-1]
+        """Raise the flag and report code and details, unless a thread before has."""
+        launch, flag = self.function.arguments[-2:]
         builder, values = self.builder, [self.cast(d, int64).rows[0] for d in self.typed(details)]
-        place = builder.gep(error, Constant(I64, CODE_BYTES), I8)
-        none, own = Constant(I64, 0), Constant(I64, code)
-        first = builder.compare_and_swap(place, none, own, "monotonic")
+        place = self._place(builder, flag, CODE_BYTES)
+        own = Constant(I64, code)
+        first = builder.compare_and_swap(place, Constant(I64, 0), own, "monotonic")
         with builder.if_then(first):
-            for offset, value in zip(failure_places(len(values)), values, strict=True):
-                builder.store(value, builder.gep(error, Constant(I64, offset), I8))
+            report = builder.load(self._place(builder, flag, REPORT_BYTES), POINTER, 8)
+            call = builder.load(self._place(builder, flag, CALL_BYTES), I64, 8)
+            noted = {REPORT_LAUNCH_BYTES: launch, REPORT_CALL_BYTES: call, CODE_BYTES: own}
+            noted |= dict(zip(failure_places(len(values)), values, strict=True))
+            for offset, value in noted.items():
+                builder.store(value, self._place(builder, report, offset), 8)
 
     # -- threads of a block, of a warp -------------------------------------------------------
 

@@ -101,7 +101,7 @@ class _Walk(Indices):
 
     def __init__(self, kernel: Kernel, target: Target):
         self.kernel = kernel
-        super().__init__(EMITTERS[target.name](kernel, target))
+        super().__init__(EMITTERS[target.name](kernel, target), target.index_bits)
         self.names |= self.emit.bounds
         self.pointers: dict[str, Pointer] = {}
         self.changes: dict[str, int] = {}
@@ -116,7 +116,7 @@ class _Walk(Indices):
         self.known_effects: dict[int, tuple[dict[str, None], dict[str, None]]] = {}
         self.nests: set[int] = set()
         _find_nests(kernel.body, self.nests)
-        self.settles = target.name not in TARGET_PASSES
+        self.settles = target.name not in TARGET_PASSES and target.index_bits == 64
 
     def text(self) -> str:
         used = used_names(self.kernel)
@@ -371,7 +371,7 @@ class _Walk(Indices):
             case Use():
                 return self.names[expr.name]
             case Index():
-                return self.emit.scalar(self.row(expr.dim))
+                return self.index(expr.dim)
             case Iota():
                 if len(expr.tile) != 1:
                     raise CompileError("an Iota has one axis")
@@ -434,7 +434,7 @@ class _Walk(Indices):
         return pointer, self.emit.scalar(rest)
 
     def stride(self, dim: Dim) -> Value | Weak:
-        return dim if isinstance(dim, int) else self.emit.scalar(self.row(dim))
+        return dim if isinstance(dim, int) else self.index(dim)
 
 
 def _find_nests(stmts: Sequence[Stmt], nests: set[int]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.codegen.llvm_builder import Ahead, Block, Constant, Phi, Row
-from graphc.codegen.llvm_types import I64
+from graphc.codegen.llvm_types import I64, integer
 from graphc.codegen.llvm_values import Value, whole
 from graphc.errors import CompileError
 from graphc.ir.dim import (
@@ -31,7 +31,7 @@ from graphc.ir.dim import (
 
 Term = tuple[int, Sequence[tuple[Atom, int]]]
 
-_SIGN, _ZERO = whole(63), whole(0)
+_ZERO = whole(0)
 _EXPECT = "llvm.expect.i64"
 
 
@@ -77,8 +77,8 @@ class Indices:
     innermost : Innermost or None
     """
 
-    def __init__(self, emit: Any):
-        self.emit = emit
+    def __init__(self, emit: Any, bits: int = 64):
+        self.emit, self.word, self.wraps = emit, integer(bits), bits == 64
         self.names: dict[str, Value] = {}
         self.positive: set[str] = set()
         self.innermost: Innermost | None = None
@@ -113,9 +113,22 @@ class Indices:
         rest = [term for term in known if term not in fixed]
         return (self.sum(fixed) if fixed else None), self.sum(rest)
 
+    def whole(self, number: int) -> Constant:
+        """Return a constant index."""
+        return Constant(self.word, number % (1 << self.word.width))
+
+    def index(self, dim: Dim) -> Value:
+        """Return a Dim as a number of 64 bits, which a constant may need."""
+        if isinstance(dim, int):
+            return self.emit.scalar(whole(dim))
+        row = self.row(dim)
+        if isinstance(row, Constant):
+            return self.emit.scalar(whole(_signed(row)))
+        return self.emit.scalar(self.emit.builder.sext(row, I64))
+
     def row(self, dim: Dim) -> Row:
         """Return a Dim; terms of inner loops are added last, so that the rest can be moved out."""
-        return whole(dim) if isinstance(dim, int) else self.sum(terms(dim))
+        return self.whole(dim) if isinstance(dim, int) else self.sum(terms(dim))
 
     def sum(self, parts: Sequence[Term]) -> Row:
         """Return a sum of terms."""
@@ -126,20 +139,21 @@ class Indices:
             if total is None:
                 total = term
             else:
-                total = (builder.add if coefficient > 0 else builder.sub)(total, term)
-        return whole(0) if total is None else total
+                write = builder.add if coefficient > 0 else builder.sub
+                total = write(total, term, self.wraps)
+        return self.whole(0) if total is None else total
 
     def term(self, coefficient: int, factors: Sequence[tuple[Atom, int]]) -> Row:
         """Return a product of atoms."""
         builder, loop = self.emit.builder, self.innermost
-        found: Row = whole(coefficient)
+        found: Row = self.whole(coefficient)
         counted = False
         for atom, power in factors:
             if loop is not None and power == 1 and isinstance(atom, Var) and atom.name == loop.name:
                 counted = True
                 continue
             for _ in range(power):
-                found = builder.mul(self.atom(atom), found)
+                found = builder.mul(self.atom(atom), found, self.wraps)
         return self.counted(loop, found) if counted and loop is not None else found
 
     def counted(self, loop: Innermost, factor: Row) -> Row:
@@ -173,12 +187,12 @@ class Indices:
     def atom(self, atom: Atom) -> Row:
         """Return a variable, a quotient, a remainder or an extreme."""
         if isinstance(atom, Var):
-            return self.names[atom.name].rows[0]
+            return self.emit.builder.trunc(self.names[atom.name].rows[0], self.word)
         if not isinstance(atom, PairAtom):
             raise CompileError(f"{type(atom).__name__} is no index arithmetic")
         a, b = self.row(atom.a), self.row(atom.b)
         if isinstance(a, Constant) and isinstance(b, Constant):
-            return _folded(atom, a, b)
+            return self.whole(_folded(atom, _signed(a), _signed(b)))
         match atom:
             case FloorDiv():
                 return self.quotient(atom, a, b)
@@ -194,31 +208,32 @@ class Indices:
         """Return ``a // b``, rounded down."""
         builder, power = self.emit.builder, _power(b)
         if power is not None:
-            return builder.ashr(a, whole(power)) if power else a
+            return builder.ashr(a, self.whole(power)) if power else a
         least, b = bounds(atom.a, {})[0], self.divisor(atom.b, b)
         if least is not None and least >= 0:
             return builder.udiv(a, b)
         if least == -1:  # as in (n - 1)//b + 1
-            return builder.add(builder.udiv(builder.add(a, b), b), whole(-1))
-        below = builder.ashr(builder.srem(a, b), _SIGN)
+            return builder.add(builder.udiv(builder.add(a, b), b), self.whole(-1))
+        below = builder.ashr(builder.srem(a, b), self.whole(self.word.width - 1))
         return builder.add(builder.sdiv(a, b), below)
 
     def remainder(self, atom: Modulo, a: Row, b: Row) -> Row:
         """Return ``a % b``, never negative."""
         builder, power = self.emit.builder, _power(b)
         if power is not None:
-            return builder.and_(a, whole((1 << power) - 1))
+            return builder.and_(a, self.whole((1 << power) - 1))
         least, b = bounds(atom.a, {})[0], self.divisor(atom.b, b)
         if least is not None and least >= 0:
             return builder.urem(a, b)
         rest = builder.srem(a, b)
-        return builder.add(rest, builder.and_(builder.ashr(rest, _SIGN), b))
+        sign = builder.ashr(rest, self.whole(self.word.width - 1))
+        return builder.add(rest, builder.and_(sign, b))
 
     def divisor(self, dim: Dim, row: Row) -> Row:
         """Return a divisor that is not 0 either where an empty loop leaves the quotient unused."""
         if isinstance(row, Constant) or self.is_positive(dim):
             return row
-        return self.emit.intrinsic("llvm.umax", row, whole(1))
+        return self.emit.intrinsic("llvm.umax", row, self.whole(1))
 
     def is_positive(self, dim: Dim) -> bool:
         """Return whether a size is known to be 1 or more."""
@@ -228,19 +243,23 @@ class Indices:
         return len(terms(dim)) == 1 and symbols(dim) <= self.positive and terms(dim)[0][0] > 0
 
 
-def _folded(atom: PairAtom, a: Constant, b: Constant) -> Constant:
+def _signed(row: Constant) -> int:
+    """Return the number of a constant index."""
+    width = row.type.width
+    number: int = row.constant
+    return number - (number >> (width - 1) << width)
+
+
+def _folded(atom: PairAtom, x: int, y: int) -> int:
     """Return an atom of two constants."""
-    x, y = (row.constant - ((row.constant >> 63) << 64) for row in (a, b))
     match atom:
         case FloorDiv():
-            found = x // max(y, 1)
+            return x // max(y, 1)
         case Modulo():
-            found = x % max(y, 1)
+            return x % max(y, 1)
         case Minimum():
-            found = min(x, y)
-        case _:
-            found = max(x, y)
-    return whole(found)
+            return min(x, y)
+    return max(x, y)
 
 
 def _power(row: Row) -> int | None:

@@ -9,13 +9,14 @@ import numpy as np
 from graphc.errors import (
     AutogradError,
     DTypeError,
+    GraphcError,
     IndexRangeError,
     ShapeError,
     TraceError,
     user_location,
 )
 from graphc.frontend.array import Array, mode
-from graphc.frontend.memory import overwrite_part
+from graphc.frontend.memory import overwrite_part, part_shape
 from graphc.frontend.tracer import Trace, Tracer, current_trace
 from graphc.frontend.transfer import transfer
 from graphc.ir.graph import Value, constant
@@ -85,10 +86,12 @@ def _write(target: Array, key: Any, value: Any) -> None:
     with np.errstate(all="ignore"):
         try:
             overwrite_part(target._array, key, source)
+        except GraphcError:
+            raise
         except ValueError:
-            part = np.broadcast_to(np.empty(()), target.shape)[key]
+            shape = part_shape(target.shape, key if isinstance(key, tuple) else (key,))
             raise ShapeError(
-                f"cannot write an array of shape {source.shape} into a part of shape {part.shape}",
+                f"cannot write an array of shape {source.shape} into a part of shape {shape}",
                 remedy="The shapes must be equal or broadcast.",
                 where=user_location(),
             ) from None
@@ -101,15 +104,13 @@ def _write(target: Array, key: Any, value: Any) -> None:
 
 
 def _elements(value: Any) -> Any:
-    """Return what is written, as NumPy or a device has it."""
-    if isinstance(value, Array):
-        return value._array
-    found = np.asarray(value)
+    """Return what is written, as NumPy or a device has it; one element fits a part of any shape."""
+    found = value._array if isinstance(value, Array) else np.asarray(value)
     if found.dtype.kind not in "biuf":
         raise DTypeError(
             f"cannot write a {type(value).__name__} into an array", where=user_location()
         )
-    return found
+    return found.reshape(()) if found.size == 1 else found
 
 
 def _update(trace: Trace, target: Any, value: Any) -> None:

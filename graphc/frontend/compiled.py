@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import user_location
+from graphc.errors import Location, user_location
 from graphc.frontend.array import Array, Entry, Saved, Storage, mode
 from graphc.frontend.build import Halves, Parts, build_halves, build_parts, build_program
 from graphc.frontend.context import HOST, Context
@@ -30,12 +30,15 @@ class Compiled:
         Which inputs are parameters: what depends on these alone is kept from call to call.
     context : Context, optional
         The device that it runs on; None where its arrays go with those of any.
+    where : Location, optional
+        The line whose call made the graph.
     """
 
     def __init__(
-        self, graph: Graph, fixed: tuple[int, ...] = (), context: Context | None = None
-    ) -> None:
-        self.graph, self.fixed, self.context = graph, fixed, context
+        self, graph: Graph, fixed: tuple[int, ...] = (), context: Context | None = None,
+        where: Location | None = None,
+    ) -> None:  # fmt: skip
+        self.graph, self.fixed, self.context, self.where = graph, fixed, context, where
         self._processor = (context or HOST).processor
         places = {id(value.node): place for place, value in enumerate(graph.inputs)}
         self.updated = tuple(places[id(value.node)] for value, _ in graph.updates)
@@ -54,16 +57,27 @@ class Compiled:
 
     def _built(self) -> Program | Prepared:
         if not self.fixed:
-            return build_program(self.graph, self._processor)
+            return self._placed(build_program(self.graph, self._processor))
         parts = build_parts(self.graph, self.fixed, self._processor)
-        return Prepared(parts) if isinstance(parts, Parts) else parts
+        if isinstance(parts, Parts):
+            self._placed(parts.main)
+            return Prepared(parts)
+        return self._placed(parts)
+
+    def _placed(self, program: Any) -> Any:
+        """Tell a program the line of its trace; return it."""
+        program.traced = self.where
+        return program
 
     def halves(self, wrt: tuple[int, ...], heads: tuple[bool, ...]) -> Halves:
         """Return the forward and backward programs for gradients by the inputs ``wrt``."""
         key = (wrt, heads)
         with self._lock:
             if key not in self._halves:
-                self._halves[key] = build_halves(self.graph, wrt, heads, self._processor)
+                halves = build_halves(self.graph, wrt, heads, self._processor)
+                self._placed(halves.forward)
+                self._placed(halves.backward)
+                self._halves[key] = halves
         return self._halves[key]
 
     def gradient(
@@ -80,7 +94,8 @@ class Compiled:
                 results = tuple(g for g in found if g is not None)
                 graph = Graph(f"{self.graph.name}_gradient", inputs, results)
                 chosen = tuple(i for i, g in zip(wrt, found, strict=True) if g is not None)
-                self._gradients[key] = (Compiled(graph, context=self.context), chosen)
+                compiled = Compiled(graph, context=self.context, where=self.where)
+                self._gradients[key] = (compiled, chosen)
         return self._gradients[key]
 
 

@@ -22,7 +22,7 @@ from graphc.ir.ops import creation as core
 from graphc.ir.types import DType, as_dtype
 from graphc.runtime.blocks import allocator
 from graphc.runtime.cuda import synchronize_all
-from graphc.runtime.device import DLPACK_CUDA
+from graphc.runtime.device import DLPACK_CUDA, DeviceArray
 
 Shape = int | Sequence[int]
 
@@ -36,7 +36,9 @@ def wrapped(result: Any, context: Context | None) -> Any:
         return NDTracer.wrap(result)
     if not isinstance(result, Array):
         return result
-    return NDArray(placed(result._array, context), Storage.on(context))
+    drawn = result._array
+    there = drawn if isinstance(drawn, DeviceArray) else placed(drawn, context)
+    return NDArray(there, Storage.on(context))
 
 
 def array(source_array: Any, ctx: Any = None, dtype: Any = None) -> Any:

@@ -7,7 +7,8 @@ scatters are much faster compiled, and are compiled once for all sizes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,15 @@ def execute(
     """Return the results of an op as C-contiguous arrays of the given types.
 
     ``context`` is the device that the operands are on, None where they go with any. On a GPU every
-    op is a program.
+    op is a program, but for draws so few that the CPU makes them by the reference: bits are equal.
     """
-    if context is not None and context.accelerator is not None:
+    device = None if context is None else context.accelerator
+    if device is not None and any(isinstance(a, DeviceArray) for a in arrays):
         return _on_device(op, arrays, attrs, types, context)
     if runs_compiled(op) and _elements(arrays, types) >= SMALL:
         return one_op_program(op, arrays, attrs, context)(arrays)
+    if device is not None:
+        return [device.put(found) for found in execute(op, arrays, attrs, types)]
     with np.errstate(all="ignore"):
         result = op.reference(*arrays, **attrs)
     results = result if isinstance(result, tuple) else (result,)
@@ -54,7 +58,7 @@ def execute(
 
 def _on_device(
     op: Any, arrays: Sequence[Any], attrs: dict[str, Any], types: Sequence[TensorType],
-    context: Context,
+    context: Context | None,
 ) -> list[Any]:  # fmt: skip
     """Return the results of an op on a GPU."""
     if op.name == "reshape" and isinstance(arrays[0], DeviceArray):
@@ -83,21 +87,37 @@ def runs_compiled(op: Any) -> bool:
 
 
 def one_op_program(
-    op: Any, arrays: Sequence[Any], attrs: dict[str, Any], context: Context | None = None
-) -> Any:
-    """Return the program of one op for arrays of these types; compiled at first use."""
+    op: Any, arrays: Sequence[Any], attrs: dict[str, Any], context: Context | None = None,
+    changing: bool = False,
+) -> Any:  # fmt: skip
+    """Return the program of one op for arrays of these types; compiled at first use.
+
+    With ``changing`` it updates its first operand to what the op returns.
+    """
+    return program_of(
+        lambda *values: apply(op, values, attrs), (op.name, _key(attrs)), arrays, context, changing
+    )
+
+
+def program_of(
+    function: Callable[..., Any], known_as: tuple[str, Any], arrays: Sequence[Any],
+    context: Context | None, changing: bool = False,
+) -> Any:  # fmt: skip
+    """Return the program of a function of graph values, as `one_op_program` does.
+
+    ``known_as`` is its name, and what else tells it from others.
+    """
     processor = (context or HOST).processor
-    precision = config.current().matmul_precision
-    key = (op.name, _key(attrs), tuple(a.dtype.char for a in arrays), processor, precision)
-    found = _programs.setdefault(key, Specializations())
-    shapes = [a.shape for a in arrays]
-    program = found.lookup(shapes)
+    options = config.current()
+    choices = processor, options.matmul_precision, options.index_bits, changing
+    kinds = tuple(a.dtype.char for a in arrays)
+    found = _programs.setdefault((*known_as, kinds, *choices), Specializations())
+    program = found.lookup([a.shape for a in arrays])
     if program is None:
-        graph = trace(
-            lambda *values: apply(op, values, attrs),
-            [TensorType(as_dtype(a.dtype), a.shape) for a in arrays],
-            op.name,
-        )
+        types = [TensorType(as_dtype(a.dtype), a.shape) for a in arrays]
+        graph = trace(function, types, known_as[0])
+        if changing:
+            graph = replace(graph, outputs=(), updates=((graph.inputs[0], graph.outputs[0]),))
         program = found.add(graph, build_program(graph, processor))
     return program
 

@@ -165,13 +165,14 @@ class Jit:
         sources = [source for _, source in trace.inputs]
         # Other arrays that the code refers to may lie in memory of the user's.
         parameters = tuple(i for i, s in enumerate(sources) if hasattr(s, "current_array"))
+        where = user_location()
         traced = Traced(
-            Compiled(graph, parameters, trace.context),
+            Compiled(graph, parameters, trace.context, where),
             sources,
             returned,
             [type(leaf).eager_class for leaf in leaves],
             trace.draws,
-            user_location(),
+            where,
             key,
         )
         numbers = [i for i, source in enumerate(sources) if isinstance(source, int)]

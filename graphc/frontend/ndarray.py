@@ -454,9 +454,10 @@ def _leaves_program(here: Context, there: Context) -> DeviceError:
 
 
 def _plain_index(part: Any) -> Any:
-    """Return an index array as NumPy takes it."""
+    """Return an index array as NumPy takes it; one on a GPU as it is."""
     if isinstance(part, Array):
-        return on_host(part._array).astype(np.int64)
+        held = part._array
+        return held.astype(np.int64) if isinstance(held, np.ndarray) else held
     return part.astype(np.int64) if isinstance(part, np.ndarray) else part
 
 

@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontend.array import Array, Storage
+from graphc.frontend.context import Context
 from graphc.frontend.tracer import current_trace
 from graphc.runtime import random
 
 
-def draw_key() -> tuple[Any, Any]:
+def draw_key(context: Context | None = None) -> tuple[Any, Any]:
     """Return the seed and counter of the next random operation, which they belong to alone.
+
+    Parameters
+    ----------
+    context : Context, optional
+        Where to draw what has no other operands; no matter in a trace.
 
     Returns
     -------
@@ -21,5 +28,8 @@ def draw_key() -> tuple[Any, Any]:
     trace = current_trace()
     if trace is not None:
         return trace.random_key()
-    seed, counter = random.advance(1)
-    return np.asarray(seed, np.int64), np.asarray(counter, np.int64)
+    seed, counter = (np.asarray(number, np.int64) for number in random.advance(1))
+    if context is None or context.accelerator is None:
+        return seed, counter
+    # Numbers, which programs of every device take as they are.
+    return Array(seed, Storage.on(context)), Array(counter, Storage.on(context))

@@ -55,7 +55,8 @@ def _with_parameters(draw: Any, a: Any, b: Any, shape: Any, dtype: Any) -> Any:
     """
     parameters = dims(a if _is_array(a) else b)
     samples = () if shape is None else as_tuple(shape)
-    unit = wrapped(draw((*parameters, *samples), _float(dtype)), None)
+    context = common((a, b))
+    unit = wrapped(draw(context, (*parameters, *samples), _float(dtype)), context)
     spread = [
         movement.reshape(p, (*dims(p), *(1,) * len(samples))) if _is_array(p) else p
         for p in (a, b)
@@ -83,12 +84,12 @@ def uniform(
     context = usable(ctx)
     if _is_array(low) or _is_array(high):
         found = _with_parameters(
-            lambda s, d: core.random_uniform(*draw_key(), s, 0.0, 1.0, d),
+            lambda there, s, d: core.random_uniform(*draw_key(there), s, 0.0, 1.0, d),
             high - low, low, shape, dtype,
         )  # fmt: skip
         return _delivered(found, out)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
-    found = core.random_uniform(*draw_key(), sizes, low, high, _float(dtype))
+    found = core.random_uniform(*draw_key(context), sizes, low, high, _float(dtype))
     return _delivered(wrapped(found, context), out)
 
 
@@ -103,11 +104,12 @@ def normal(
     context = usable(ctx)
     if _is_array(loc) or _is_array(scale):
         found = _with_parameters(
-            lambda s, d: core.random_normal(*draw_key(), s, 0.0, 1.0, d), scale, loc, shape, dtype
-        )
+            lambda there, s, d: core.random_normal(*draw_key(there), s, 0.0, 1.0, d),
+            scale, loc, shape, dtype,
+        )  # fmt: skip
         return _delivered(found, out)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
-    found = core.random_normal(*draw_key(), sizes, loc, scale, _float(dtype))
+    found = core.random_normal(*draw_key(context), sizes, loc, scale, _float(dtype))
     return _delivered(wrapped(found, context), out)
 
 
@@ -127,7 +129,7 @@ def randint(
     context = usable(ctx)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
     kind = element_type("int32" if dtype in (None, "None") else dtype)
-    found = core.random_randint(*draw_key(), sizes, low, high, kind)
+    found = core.random_randint(*draw_key(context), sizes, low, high, kind)
     return _delivered(wrapped(found, context), out)
 
 
@@ -136,7 +138,8 @@ def bernoulli(
 ) -> Any:
     """Return 1 with probability ``prob``, else 0."""
     context = usable(ctx)
-    found = core.random_bernoulli(*draw_key(), _sizes(shape), prob, element_type(dtype))
+    kind = element_type(dtype)
+    found = core.random_bernoulli(*draw_key(context), _sizes(shape), prob, kind)
     return wrapped(found, context)
 
 
@@ -150,14 +153,15 @@ def exponential(
     """
     context = usable(ctx)
 
-    def unit(sizes: Any, kind: Any) -> Any:
+    def unit(there: Any, sizes: Any, kind: Any) -> Any:
+        # By the host: NumPy's logarithm has other bits than a kernel's.
         uniforms = wrapped(core.random_uniform(*draw_key(), sizes, 0.0, 1.0, kind), None)
         return -transcendental.log1p(-uniforms)
 
     if _is_array(scale):
         return _delivered(_with_parameters(unit, scale, 0.0, shape, dtype), out)
     sizes = _sizes(shape, (1,) if out is None else out.shape)
-    return _delivered(wrapped(unit(sizes, _float(dtype)) * scale, context), out)
+    return _delivered(wrapped(unit(context, sizes, _float(dtype)) * scale, context), out)
 
 
 def shuffle(data: Any, out: Any = None) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import GraphcError, Location, user_location
+from graphc.errors import GraphcError, Location, line_of_call, user_location
 from graphc.frontend.array import Array, Storage, Unplaced, Writes
 from graphc.frontend.compiled import Compiled, call, touch
 from graphc.frontend.context import HOST, Context
@@ -106,9 +106,8 @@ class Traced:
 
         A line inside the traced function stays as it is.
         """
-        here, there = user_location(), error.where
-        if there is None or (there.file, there.line) == (self.where.file, self.where.line):
-            error.where = Location(here.file, here.line, there.scope if there else here.scope)
+        if not error.late:
+            error.where = line_of_call(user_location(), error.where, self.where)
         return error
 
     def operands(self) -> list[Any] | None:

@@ -124,10 +124,13 @@ class Cost:
         Floating-point operations.
     n_bytes : Dim
         Bytes of operands and results, each once.
+    widest : Dim
+        The most that an index counts: elements of an array, or terms of a reduction.
     """
 
     flops: Dim
     n_bytes: Dim
+    widest: Dim
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class LaunchRow:
         The user's line.
     places : tuple of int
         Memory of each operand, then of each result.
+    results : int
+        How many of them are results.
     sizes : tuple of (str, Dim)
         The kernel's size arguments: their names in the kernel, their values in the program's sizes.
     extent, work : Dim
@@ -57,11 +59,17 @@ class LaunchRow:
     label: str
     where: Location | None
     places: tuple[int, ...]
+    results: int
     sizes: tuple[tuple[str, Dim], ...]
     extent: Dim
     work: Dim
     cost: Cost
     check: Check | None
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """Memory of each result."""
+        return self.places[len(self.places) - self.results :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ def _row(spec: LaunchSpec, key: str, places: tuple[int, ...]) -> LaunchRow:
         spec.label,
         spec.node.where,
         places,
+        len(spec.node.outputs),
         tuple(zip(kernel.sizes, spec.sizes, strict=True)),
         kernel.extent,
         kernel.work,
@@ -168,6 +177,10 @@ def _dim_data(dim: Dim) -> int | str:
     return str(dim) if isinstance(dim, SizeExpr) else int(dim)
 
 
+def _dims(cost: Cost) -> tuple[Dim, Dim, Dim]:
+    return cost.flops, cost.n_bytes, cost.widest
+
+
 def _row_data(row: LaunchRow) -> list[Any]:
     where, check = row.where, row.check
     return [
@@ -175,10 +188,11 @@ def _row_data(row: LaunchRow) -> list[Any]:
         row.label,
         None if where is None else [where.file, where.line, where.scope],
         list(row.places),
+        row.results,
         [[name, _dim_data(size)] for name, size in row.sizes],
         _dim_data(row.extent),
         _dim_data(row.work),
-        [_dim_data(row.cost.flops), _dim_data(row.cost.n_bytes)],
+        [_dim_data(dim) for dim in _dims(row.cost)],
         None if check is None else [check.op, {k: _attr_data(v) for k, v in check.attrs.items()}],
     ]
 
@@ -234,14 +248,15 @@ class _Reader:
         return self._dims[data]
 
     def row(
-        self, kernel: Any, label: Any, where: Any, places: Any, sizes: Any, extent: Any, work: Any,
-        cost: Any, check: Any,
+        self, kernel: Any, label: Any, where: Any, places: Any, results: Any, sizes: Any,
+        extent: Any, work: Any, cost: Any, check: Any,
     ) -> LaunchRow:  # fmt: skip
         return LaunchRow(
             _text(kernel),
             _text(label),
             None if where is None else _location(*where),
             tuple(map(_count, places)),
+            _count(results),
             tuple((_text(name), self.dim(size)) for name, size in sizes),
             self.dim(extent),
             self.dim(work),
@@ -295,7 +310,9 @@ def _verify(table: LaunchTable) -> None:
     if not _names(_program_sizes(table)) <= bound:
         raise ValueError("a size that no input has")
     for row in table.launches:
-        own = (row.extent, row.work, row.cost.flops, row.cost.n_bytes)
+        if row.results > len(row.places):
+            raise ValueError("a launch with more results than memory")
+        own = (row.extent, row.work, *_dims(row.cost))
         if not _names(own) <= {name for name, _ in row.sizes}:
             raise ValueError("an extent over sizes that the kernel does not have")
 

@@ -34,6 +34,8 @@ class Target:
         round factors to, ``"tf32"``, ``"bfloat16"`` or ``"float16"``.
     shared_bytes : int
         Memory that the threads of a block can share; 0 where there are no blocks.
+    index_bits : int
+        Bits in which indices are computed: 64, or 32 where no array has 2**31 elements.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Target:
     cores: int = 4
     products: str = "float32"
     shared_bytes: int = 0
+    index_bits: int = 64
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of a type one vector register holds."""

@@ -136,8 +136,11 @@ def _copy(value: Value) -> Value:
 
 
 def _writes_over(node: Node, output: int, target: Value, root: Mapping[Value, Value]) -> bool:
-    """Return whether a launch may write an output over an input it may also read."""
-    return node.op.name == "fused" and all(
+    """Return whether a launch may write an output over an input it may also read.
+
+    One that checks may not: it would have written a part of it when it fails.
+    """
+    return node.op.name == "fused" and not _guards(node) and all(
         _reads_in_place(node, i, output) for i, v in enumerate(node.inputs) if root[v] == target
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from graphc.errors import BindError, GraphcError
+from graphc.errors import BindError, GraphcError, Location, line_of_call
 from graphc.ir.dim import evaluate
 from graphc.ir.operand import REGISTRY
 from graphc.ir.sizes import bind_sizes
@@ -43,10 +43,13 @@ class BoundTable(Generic[B]):
     table : LaunchTable
     updated : tuple of int
         Inputs that are written to.
+    traced : Location or None
+        The line whose call made the trace; None for programs of single operations.
     """
 
     def __init__(self, table: LaunchTable) -> None:
         self.table = table
+        self.traced: Location | None = None
         self.updated = table.updated
         self._names = [name for name, _ in table.inputs]
         self._types = [kind for _, kind in table.inputs]
@@ -149,6 +152,21 @@ class BoundTable(Generic[B]):
         op = REGISTRY[row.check.op]
         failure: GraphcError = op.failure(code, details, **row.check.attrs)
         return failure.attach(where=row.where)
+
+
+    def failed_late(
+        self, launch: int, code: int, details: tuple[int, ...], here: Location, device: str
+    ) -> GraphcError:
+        """Return the error of a launch that failed after its call, at the line ``here``."""
+        error = self._failed(launch, code, details)
+        error.where = line_of_call(here, error.where, self.traced)
+        told = (
+            f"{device} found it in {self.table.name}, after the call had returned; what was there "
+            "before that call is unchanged."
+        )
+        error.remedy = f"{error.remedy}\n  {told}" if error.remedy else told
+        error.late = True
+        return error
 
 
 def apart(spans: Sequence[tuple[int, int]], updated: Collection[int]) -> bool:

@@ -22,11 +22,13 @@ import numpy as np
 from graphc import config, lazy
 from graphc.codegen import cuda_code
 from graphc.codegen.compiler import CompiledKernel
-from graphc.codegen.cuda import PROCESSORS, SHARED_BYTES, cuda_target
+from graphc.codegen.cuda import SHARED_BYTES, cuda_target
 from graphc.codegen.llvm_kernel import SYMBOL
-from graphc.errors import DeviceError, GraphcError, Location, MissingDependencyError
+from graphc.errors import DeviceError, GraphcError, Location
 from graphc.ir.target import Target
+from graphc.runtime.checks import FLAG_BYTES, Checks
 from graphc.runtime.device import DeviceArray
+from graphc.runtime.driver import count, missing, processor_of
 from graphc.runtime.staging import PIECE_BYTES, Staging, as_bytes, view
 
 ARENA_STEP_BYTES = 2 << 20
@@ -38,11 +40,14 @@ LATEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One launch, all but the addresses: a kernel, its grid of blocks, its size arguments."""
+    """One launch, all but the addresses: a kernel, its grid of blocks, its whole-number arguments.
+
+    These are the sizes, and the number by which a check that fails names its launch.
+    """
 
     kernel: Any
     config: Any
-    sizes: tuple[int, ...]
+    numbers: tuple[int, ...]
 
 
 class Recorded:
@@ -77,6 +82,7 @@ class CudaDevice:
     lock : threading.RLock
         Held while a program's launches go to the stream, so that programs of several threads do
         not mix.
+    checks : Checks
     """
 
     def __init__(self, number: int) -> None:
@@ -93,6 +99,8 @@ class CudaDevice:
         self._staging = Staging()
         self._kernels: dict[str, tuple[Any, cuda_code.CudaCode]] = {}
         self._arena: Any = None
+        self._reached: dict[int, bool] = {}
+        self.checks = Checks(self.name, self.allocate(FLAG_BYTES), self.stream)
         self._latest: deque[tuple[str, Location | None]] = deque(maxlen=LATEST)
 
     @property
@@ -214,10 +222,18 @@ class CudaDevice:
             self._staging.give_back(piece, stream.record())
 
     def get(self, array: DeviceArray) -> np.ndarray:
-        """Return a copy of an array when what computes it is done."""
+        """Return a copy of an array when what computes it is done.
+
+        Raises
+        ------
+        GraphcError
+            What a check has found that was asked for before.
+        """
         found = np.empty(array.shape, array.dtype)
         with self.used():
             self.download(array.address, as_bytes(found))
+            if found.size:
+                self.checks.passed()
         return found
 
     def download(self, address: int, content: np.ndarray) -> None:
@@ -231,13 +247,39 @@ class CudaDevice:
             self._staging.give_back(piece)
 
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
-        """Copy the elements of one array into another of the same bytes."""
-        if source.device is not self:
-            self.write(source.device.get(source), target)
-        elif source.nbytes:
+        """Copy the elements of one array into another of the same bytes.
+
+        From another device they go directly where its memory can be reached, else by the host.
+        """
+        if not source.nbytes:
+            return
+        other = source.device
+        if other is self:
             with self.used():
-                there = self._span(target.address, source.nbytes)
-                there.copy_from(self._span(source.address, source.nbytes), stream=self.stream)
+                self._copy(source, target)
+        elif isinstance(other, CudaDevice) and other.reached_from(self.number):
+            other.settle()  # what a check has stopped over there must not arrive here
+            self.join(other.mark())
+            with self.used():
+                self._copy(source, target)
+            other.join(self.mark())  # before the source's memory is another array's
+        else:
+            self.write(other.get(source), target)
+
+    def _copy(self, source: DeviceArray, target: DeviceArray) -> None:
+        there = self._span(target.address, source.nbytes)
+        there.copy_from(self._span(source.address, source.nbytes), stream=self.stream)
+
+    def reached_from(self, number: int) -> bool:
+        """Return whether another device can read this one's memory; lets it, if so."""
+        known = self._reached.get(number)
+        if known is None:
+            with self.used():
+                known = bool(lazy.cuda_core().Device(number).can_access_peer(self.number))
+                if known:
+                    self._pool.peer_accessible_by.add(number)
+            self._reached[number] = known
+        return known
 
     def clear(self, array: DeviceArray) -> None:
         """Set all bytes of an array to zero."""
@@ -259,16 +301,39 @@ class CudaDevice:
             found.memory.set_deallocation_stream(self.stream)
             return found, self._copies.record()
 
-    def join(self, copied: Any) -> None:
-        """Have kernels from now on wait for a copy that was made ahead."""
+    def mark(self) -> Any:
+        """Return what `join` of another device takes to wait for all that was asked for here."""
         with self.used():
-            self.stream.wait(copied)
+            return self.stream.record()
+
+    def join(self, mark: Any) -> None:
+        """Have kernels from now on wait for a copy that was made ahead, or for another device."""
+        with self.used():
+            self.stream.wait(mark)
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked for is done."""
+        """Wait until everything that was asked for is done.
+
+        Raises
+        ------
+        GraphcError
+            What a check has found.
+        """
         with self.used():
             self.stream.sync()
             self._latest.clear()
+            self.checks.passed()
+
+    @property
+    def checking(self) -> bool:
+        """Whether checks may be under way: what is there must not be changed but by programs."""
+        return self.checks.under_way
+
+    def settle(self) -> None:
+        """Wait for checks, before something is changed by other means."""
+        if self.checks.under_way:
+            with self.used():
+                self.checks.settle()
 
     def shared(self, array: DeviceArray) -> Any:
         """Return what tells other libraries of an array by DLPack, when it is computed."""
@@ -331,7 +396,7 @@ class CudaDevice:
                 f"a kernel needs {shared_bytes:,} bytes of shared memory, more than {self.name} has"
             )
 
-    def step(self, key: str, blocks: int, sizes: Sequence[int]) -> Step:
+    def step(self, key: str, blocks: int, numbers: Sequence[int]) -> Step:
         """Return a launch of a loaded kernel with so many blocks.
 
         Raises
@@ -345,7 +410,7 @@ class CudaDevice:
         config = lazy.cuda_core().LaunchConfig(
             grid=blocks, block=code.threads, shmem_size=code.shared_bytes
         )
-        return Step(kernel, config, tuple(sizes))
+        return Step(kernel, config, tuple(numbers))
 
     def launch(self, step: Step, arguments: Sequence[int]) -> None:
         """Put a launch on the stream."""
@@ -371,55 +436,12 @@ def _pieces(n_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(PIECE_BYTES, n_bytes - start)
 
 
-# -- which devices there are -----------------------------------------------------------------
-
-
-def processor_of(name: str, device: Any) -> str:
-    """Return the newest processor whose code a device runs.
-
-    Raises
-    ------
-    DeviceError
-        If it is too old for all.
-    """
-    major, minor = device.compute_capability
-    known = {int(p.removeprefix("sm_")): p for p in PROCESSORS if p[-1].isdigit()}
-    fitting = [number for number in known if number <= 10 * major + minor]
-    if not fitting:
-        least = min(known)
-        raise DeviceError(
-            f"{name}, a {device.name}, has compute capability {major}.{minor}",
-            remedy=f"graphc needs {least // 10}.{least % 10} or newer.",
-        )
-    return known[max(fitting)]
-
-
-def missing() -> tuple[str, str] | None:
-    """Return why there is no device at all, and the remedy; None where there is one."""
-    try:
-        lazy.cuda_core()
-        driver = lazy.cuda_driver()
-    except MissingDependencyError:
-        return "the package cuda-core is not installed", 'Install it: pip install "graphc[cuda]".'
-    try:
-        (status,) = driver.cuInit(0)
-    except RuntimeError:  # cuda-pathfinder does not find the library
-        return "there is no NVIDIA driver on this machine", "Install it."
-    if status == driver.CUresult.CUDA_SUCCESS and _count() > 0:
-        return None
-    if status in (driver.CUresult.CUDA_SUCCESS, driver.CUresult.CUDA_ERROR_NO_DEVICE):
-        return "the NVIDIA driver finds no device", "CUDA_VISIBLE_DEVICES may hide devices."
-    return f"the NVIDIA driver reports {status.name}", "nvidia-smi may say more."
-
-
-def _count() -> int:
-    _, count = lazy.cuda_driver().cuDeviceGetCount()
-    return int(count)
+# -- the devices that were used --------------------------------------------------------------
 
 
 def num_gpus() -> int:
     """Return how many GPUs arrays can be put on."""
-    return 0 if missing() else _count()
+    return 0 if missing() else count()
 
 
 _opening = threading.Lock()
@@ -446,9 +468,9 @@ def _open(number: int) -> CudaDevice:
     if reason is not None:
         remedy = f"{reason[1]} Without, use graphc.cpu(); graphc.num_gpus() counts what is there."
         raise DeviceError(f"gpu({number}) cannot be used: {reason[0]}", remedy=remedy)
-    count = _count()
-    if not 0 <= number < count:
-        last = f"gpu(0) to gpu({count - 1})" if count > 1 else "gpu(0)"
+    there = count()
+    if not 0 <= number < there:
+        last = f"gpu(0) to gpu({there - 1})" if there > 1 else "gpu(0)"
         remedy = f"This machine has {last}, and graphc.cpu()."
         raise DeviceError(f"there is no gpu({number})", remedy=remedy)
     return CudaDevice(number)

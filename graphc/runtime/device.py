@@ -52,6 +52,13 @@ class Device(Protocol):
     def shared(self, array: DeviceArray) -> Any:
         """Return what tells other libraries of an array by DLPack, when it is computed."""
 
+    @property
+    def checking(self) -> bool:
+        """Whether checks may be under way: what is there must not be changed but by programs."""
+
+    def settle(self) -> None:
+        """Wait for checks, before something is changed by other means."""
+
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done."""
 
@@ -134,6 +141,28 @@ class DeviceArray:
             return None
         start = found.__array_interface__["data"][0] if found.size else self.address
         return DeviceArray(self.device, self.memory, start, found.shape, self.dtype)
+
+    def layout(self, key: Any) -> tuple[tuple[int, ...], list[int]]:
+        """Return the shape of the elements at a basic index; the first place, then the steps.
+
+        Places and steps count elements, and are those of axes with more than one element that do
+        not go on from another: the shape is theirs.
+
+        Raises
+        ------
+        IndexError
+            If there is no such part.
+        """
+        part = self._outline()[key]
+        begin = part.__array_interface__["data"][0] - self.address if part.size else 0
+        axes: list[tuple[int, int]] = []
+        for size, stride in zip(part.shape, part.strides, strict=True):
+            if axes and axes[-1][1] == size * stride:
+                axes[-1] = axes[-1][0] * size, stride
+            elif size != 1:
+                axes.append((size, stride))
+        item = self.dtype.itemsize
+        return tuple(n for n, _ in axes), [begin // item, *(s // item for _, s in axes)]
 
     def copy(self) -> DeviceArray:
         """Return a copy on the same device."""

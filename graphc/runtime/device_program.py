@@ -1,13 +1,13 @@
 """Programs on a device: launches go to its stream, and as one CUDA graph from the second run on.
 
 What the host gives to a program (random state, learning rates) is copied in one piece. The scratch
-memory of a device belongs to one program after the other. Guards run first and the host waits for
-them: a call that fails raises at once and has changed nothing. All else is asynchronous.
+memory of a device belongs to one program after the other. All is asynchronous. Checks run first in
+a program; what they find is raised later, see `checks`. Launches that change what was there before
+the call are told of the device's flag, and do nothing while it is raised.
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +17,21 @@ import numpy as np
 
 from graphc import config
 from graphc.codegen.compiler import CompiledKernel, load_cached
-from graphc.codegen.dispatch import Error
-from graphc.errors import BindError, DeviceError
+from graphc.errors import BindError, DeviceError, user_location
+from graphc.ir.dim import evaluate
 from graphc.ir.plan import ALIGNMENT
-from graphc.ir.table import LaunchTable
+from graphc.ir.table import LaunchRow, LaunchTable
 from graphc.runtime import profile
 from graphc.runtime.bound import BoundTable, Output, apart, launch_sizes
 from graphc.runtime.cuda import CudaDevice, Recorded, Step
 from graphc.runtime.device import DeviceArray, is_aligned
 from graphc.runtime.staging import as_bytes
 
-ERROR_BYTES = ctypes.sizeof(Error)
+MOST_COUNTED = 2**31 - 2**24
+"""What indices of 32 bits count to, blocks of threads beyond the last one included."""
 Argument = DeviceArray | np.ndarray
+NEVER, ALWAYS, GIVEN = range(3)
+"""When a launch is told of the flag, see `DeviceProgram._told`."""
 
 
 @dataclass(slots=True)
@@ -38,20 +41,19 @@ class DeviceBinding:
     Attributes
     ----------
     scratch_bytes : int
-        Of the arena, the arguments from the host and the error records.
+        Of the arena.
     offsets : list of int
         Where in scratch memory each value of the arena lies.
     steps : list of Step
         The launches that are not empty.
     places : list of list of int
-        Of each step: which of the program's addresses its kernel takes.
+        Of each step: which of the program's addresses its kernel takes, the last one for the
+        device's flag.
     rows : list of int
         Number of each step's row in the launch table.
     outputs : list of Output
     costs : list of (int, int)
         Floating-point operations and bytes of each step.
-    head : int
-        Steps up to the last guard.
     runs : int
     graph : Replay or None
     apart : list of int
@@ -65,15 +67,14 @@ class DeviceBinding:
     rows: list[int]
     outputs: list[Output]
     costs: list[tuple[int, int]]
-    head: int
     runs: int = 0
     graph: Replay | None = None
     apart: list[int] = field(default_factory=list)
 
-    def arguments(self, number: int, addresses: Sequence[int], error: int) -> list[int]:
+    def arguments(self, number: int, addresses: Sequence[int]) -> list[int]:
         """Return what the kernel of a step takes."""
-        places, sizes = self.places[number], self.steps[number].sizes
-        return [*[addresses[place] for place in places], *sizes, error]
+        *buffers, flag = [addresses[place] for place in self.places[number]]
+        return [*buffers, *self.steps[number].numbers, flag]
 
 
 @dataclass(slots=True)
@@ -116,13 +117,16 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         self, table: LaunchTable, kernels: Sequence[CompiledKernel], device: CudaDevice
     ) -> None:
         super().__init__(table)
-        self.device = device
+        self.device, self._index_bits = device, device.target.index_bits
         rows = table.launches
         try:
             device.load(kernels)
         except DeviceError as error:
             raise error.attach(where=rows[0].where)  # noqa: B904
-        self._guards = max((i + 1 for i, r in enumerate(rows) if r.check is not None), default=0)
+        outputs = {place for place, _ in table.outputs}
+        self._checked_outputs = any(
+            row.check is not None and outputs.intersection(row.written) for row in rows
+        )
 
     @classmethod
     def loaded(cls, table: LaunchTable, device: CudaDevice) -> DeviceProgram | None:
@@ -160,13 +164,15 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         DeviceError
             When an array is on another device, or there is no room.
         GraphcError
-            What a check in the program found. Nothing has been updated then.
+            What a check in an earlier call found. What has been there before that call is
+            unchanged, and this call has not been made.
         """
         if len(arguments) != len(self._kinds):
             raise self._miscounted(len(arguments))
         arrays = [self._taken(array, place) for place, array in enumerate(arguments)]
         binding = self.at(tuple(array.shape for array in arrays))
         with self.device.used():
+            self.device.checks.raise_found()
             if self.updated:
                 self._part(binding, arrays, arguments)
             given = results if results and self._usable(binding, arrays, results) else ()
@@ -176,7 +182,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
                     binding.outputs, given or [None] * len(binding.outputs), strict=True
                 )
             ]
-            self._run(binding, arrays, outputs)
+            self._run(binding, arrays, outputs, any(place is not None for place in given))
             for place in self.updated:
                 if arrays[place] is not arguments[place]:
                     self.device.copy(arrays[place], arguments[place])  # type: ignore[arg-type]
@@ -234,8 +240,11 @@ class DeviceProgram(BoundTable[DeviceBinding]):
     def _usable(
         self, binding: DeviceBinding, arrays: Sequence[Any], results: Sequence[DeviceArray | None]
     ) -> bool:
-        """Return whether outputs can be written to the arrays given for them."""
-        if self._guards:
+        """Return whether outputs can be written to the arrays given for them.
+
+        None can that a check writes, which would have written a part of it when it fails.
+        """
+        if self._checked_outputs:
             return False
         chosen = []
         for array, (shape, kind) in zip(results, binding.outputs, strict=True):
@@ -252,50 +261,74 @@ class DeviceProgram(BoundTable[DeviceBinding]):
 
     def _bound(self, sizes: Mapping[str, int]) -> DeviceBinding:
         plan = self.table.memory(sizes)
-        first = ERROR_BYTES * max(self._guards, 1)
         places = [*range(len(self.table.inputs)), *(place for place, _ in self.table.outputs)]
         numbers = {place: number for number, place in enumerate(places)}
         numbers |= {slot.value: len(places) + i for i, slot in enumerate(plan.slots)}
+        flags = len(places) + len(plan.slots)
         steps, taken, rows, costs = [], [], [], []
         for number, row in enumerate(self.table.launches):
             known, blocks, cost = launch_sizes(row, sizes)
+            self._check_width(evaluate(row.cost.widest, known))
             if blocks > 0:
-                steps.append(self.device.step(row.kernel, blocks, list(known.values())))
-                taken.append([numbers[place] for place in row.places])
+                steps.append(self.device.step(row.kernel, blocks, [*known.values(), number]))
+                told = flags + self._told(row)
+                taken.append([*[numbers[place] for place in row.places], told])
                 rows.append(number)
                 costs.append(cost)
-        offsets = [first + slot.offset for slot in plan.slots]
-        head = sum(1 for row in rows if row < self._guards)
+        offsets = [slot.offset for slot in plan.slots]
         outputs = self._outputs(sizes)
-        return DeviceBinding(
-            first + plan.arena_bytes, offsets, steps, taken, rows, outputs, costs, head
-        )
+        return DeviceBinding(plan.arena_bytes, offsets, steps, taken, rows, outputs, costs)
+
+    def _told(self, row: LaunchRow) -> int:
+        """Return when a launch is told of the flag: `NEVER`, `ALWAYS`, or where results are given.
+
+        It is where the launch checks, or writes what outlives the call and was there before.
+        """
+        inputs = len(self.table.inputs)
+        if row.check is not None or any(place < inputs for place in row.written):
+            return ALWAYS
+        outputs = {place for place, _ in self.table.outputs}
+        return GIVEN if outputs.intersection(row.written) else NEVER
+
+    def _check_width(self, count: int) -> None:
+        """Raise BindError where a launch counts further than its indices go."""
+        if count > MOST_COUNTED and self._index_bits == 32:
+            raise BindError(
+                f"{self.table.name} counts {count:,} elements, more than indices of 32 bits do",
+                remedy="Call graphc.configure(index_bits=64) first, for all that is compiled then.",
+                where=user_location(),
+            )
 
     # -- running -----------------------------------------------------------------------------
 
     def _run(
-        self, binding: DeviceBinding, arrays: Sequence[Any], outputs: Sequence[DeviceArray]
-    ) -> None:
-        """Put the launches on the stream; wait for guards."""
+        self, binding: DeviceBinding, arrays: Sequence[Any], outputs: Sequence[DeviceArray],
+        given: bool,
+    ) -> None:  # fmt: skip
+        """Put the launches on the stream; ``given`` where outputs are in arrays of the caller's."""
         device = self.device
         where = self.table.launches[0].where if self.table.launches else None
         device.note(self.table.name, where)
-        addresses, base = self._addresses(binding, arrays, outputs)
-        if config.current().profile:
-            self._timed(binding, addresses, base)
-            return
-        if binding.head:
-            self._guard(binding, addresses, base)
+        addresses = self._addresses(binding, arrays, outputs)
+        flag = device.checks.flag
+        addresses += [0, flag, flag if given else 0]  # in the order of NEVER, ALWAYS, GIVEN
+        checking = self._checks and bool(binding.steps)
+        if checking:
+            device.checks.begin(self)
         binding.runs += 1
-        if len(binding.steps) - binding.head < 2:
-            self._plain(binding, addresses, base)
+        if config.current().profile:
+            self._timed(binding, addresses)
+        elif len(binding.steps) < 2:
+            self._plain(binding, addresses)
         else:
-            self._replayed(binding, addresses, base)
+            self._replayed(binding, addresses)
+        if checking:
+            device.checks.end()
 
     def _addresses(
         self, binding: DeviceBinding, arrays: Sequence[Any], outputs: Sequence[DeviceArray]
-    ) -> tuple[list[int], int]:
-        """Return the addresses of inputs, outputs and the arena; that of the error records."""
+    ) -> list[int]:
+        """Return the addresses of inputs, outputs and values in the arena."""
         packed, host = 0, []
         for array in arrays:
             if not isinstance(array, DeviceArray):
@@ -313,64 +346,46 @@ class DeviceProgram(BoundTable[DeviceBinding]):
             a.address if isinstance(a, DeviceArray) else start + next(offsets)[0] for a in arrays
         ]
         addresses += [output.address for output in outputs]
-        addresses += [base + offset for offset in binding.offsets]
-        return addresses, base
+        return addresses + [base + offset for offset in binding.offsets]
 
-    def _plain(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
-        for number in range(binding.head, len(binding.steps)):
-            self.device.launch(binding.steps[number], binding.arguments(number, addresses, base))
+    def _plain(self, binding: DeviceBinding, addresses: list[int]) -> None:
+        for number, step in enumerate(binding.steps):
+            self.device.launch(step, binding.arguments(number, addresses))
 
-    def _guard(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
-        """Run what comes before the end of the last guard, and raise what guards found."""
-        device, records = self.device, (Error * self._guards)()
-        content = np.frombuffer(memoryview(records).cast("B"), np.uint8)
-        device.clear_bytes(base, content.size)
-        for number in range(binding.head):
-            error = base + ERROR_BYTES * binding.rows[number]
-            device.launch(binding.steps[number], binding.arguments(number, addresses, error))
-        device.download(base, content)
-        for row, record in enumerate(records):
-            if record.code:
-                raise self._failed(row, record.code, tuple(record.detail))
-
-    def _replayed(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
-        """Launch all but the guards as a CUDA graph, once it is known that there is another run.
+    def _replayed(self, binding: DeviceBinding, addresses: list[int]) -> None:
+        """Launch as a CUDA graph, once it is known that there is another run.
 
         Where few launches take other addresses than last time, the graph is given these.
         """
-        graph, head, steps = binding.graph, binding.head, binding.steps
+        graph, steps = binding.graph, binding.steps
         changed = [] if graph is None else graph.changed(addresses)
-        if graph is None or 2 * len(changed) > len(steps) - head:  # scratch memory has moved
+        if graph is None or 2 * len(changed) > len(steps):  # scratch memory has moved
             if binding.runs < 2:
-                self._plain(binding, addresses, base)
+                self._plain(binding, addresses)
                 return
-            numbers = range(head, len(steps))
-            calls = [binding.arguments(number, addresses, base) for number in numbers]
-            graph = binding.graph = Replay(self.device.recorded(steps[head:], calls), addresses)
-            for number in numbers:
-                for place in binding.places[number]:
+            calls = [binding.arguments(number, addresses) for number in range(len(steps))]
+            graph = binding.graph = Replay(self.device.recorded(steps, calls), addresses)
+            for number, places in enumerate(binding.places):
+                for place in places:
                     graph.users.setdefault(place, []).append(number)
         else:
             for number in changed:
-                arguments = binding.arguments(number, addresses, base)
-                graph.recorded.update(number - head, steps[number], arguments)
+                graph.recorded.update(number, steps[number], binding.arguments(number, addresses))
             graph.addresses = addresses
         graph.recorded.launch(self.device.stream)
 
-    def _timed(self, binding: DeviceBinding, addresses: list[int], base: int) -> None:
+    def _timed(self, binding: DeviceBinding, addresses: list[int]) -> None:
         """Launch one by one between two events each, and keep the times."""
         device, started_ns = self.device, time.monotonic_ns()
-        if binding.head:
-            self._guard(binding, addresses, base)
         events = [device.timestamp()]
-        for number in range(binding.head, len(binding.steps)):
-            device.launch(binding.steps[number], binding.arguments(number, addresses, base))
+        for number, step in enumerate(binding.steps):
+            device.launch(step, binding.arguments(number, addresses))
             events.append(device.timestamp())
         device.stream.sync()
         marks = [started_ns + int(1e6 * (event - events[0])) for event in events]
         times = [t for pair in zip(marks, marks[1:]) for t in pair]
-        rows = [self.table.launches[row] for row in binding.rows[binding.head :]]
-        profile.record(self.table.name, rows, times, binding.costs[binding.head :])
+        rows = [self.table.launches[row] for row in binding.rows]
+        profile.record(self.table.name, rows, times, binding.costs)
 
 
 def _span(array: Any) -> tuple[int, int]:

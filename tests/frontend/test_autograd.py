@@ -65,9 +65,9 @@ FUNCTIONS: dict[str, Function] = {
     "norm": lambda x: nd.norm(x, axis=1),
     "L2": lambda x: nd.L2Normalization(x) * nd.array([[1, 2, 3]], dtype="float64"),
     "pick": lambda x: nd.pick(x, LABEL) ** 3,
-    "layer_norm": lambda x: nd.LayerNorm(
-        x, nd.array([1, 2, 3], dtype="float64"), nd.zeros((3,), dtype="float64")
-    ) ** 2,
+    "layer_norm": lambda x: (
+        nd.LayerNorm(x, nd.array([1, 2, 3], dtype="float64"), nd.zeros((3,), dtype="float64")) ** 2
+    ),
     "convolution": lambda x: nd.Convolution(
         x.reshape((1, 1, 2, 3)), (x * x).reshape((3, 1, 1, 2)), no_bias=True
     ),

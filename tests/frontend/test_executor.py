@@ -287,9 +287,7 @@ def test_running_statistics_move_in_training_only():
 def test_states_used_twice_move_twice():
     mean, var = sym.var("mean"), sym.var("var")
     gamma, beta = sym.var("gamma"), sym.var("beta")
-    twice = [
-        sym.BatchNorm(sym.var(n), gamma, beta, mean, var, momentum=0.5) for n in ("x", "y")
-    ]
+    twice = [sym.BatchNorm(sym.var(n), gamma, beta, mean, var, momentum=0.5) for n in ("x", "y")]
     states = {"mean": nd.zeros((1,)), "var": nd.ones((1,))}
     one = nd.ones((1,))
     executor = sym.Group(twice).bind(

@@ -17,7 +17,13 @@ from emulated_cuda import FakeCuda
 import graphc
 from graphc import autograd, gluon, nd, sym
 from graphc.cli.info import gpu_line
-from graphc.errors import CompileError, DeviceError, IndexRangeError, ShapeError
+from graphc.errors import (
+    CompileError,
+    DeviceError,
+    IndexRangeError,
+    ShapeError,
+    user_location,
+)
 from graphc.runtime import cuda
 from graphc.runtime.device import DeviceArray
 
@@ -63,18 +69,32 @@ def test_arrays_are_made_there(make: Callable[[Any], Any]) -> None:
     np.testing.assert_array_equal(far.asnumpy(), here.asnumpy())
 
 
-def test_draws_are_the_same_there() -> None:
+@pytest.mark.parametrize("size", [7, 5000])
+def test_draws_are_the_same_there(size: int) -> None:
     draws = []
     for ctx in (graphc.cpu(), GPU):
         graphc.random.seed(3)
+        ends = nd.arange(size, ctx=ctx)
         found = [
-            nd.random.uniform(shape=(7,), ctx=ctx), nd.random.normal(shape=(2, 3), ctx=ctx),
-            nd.random.randint(0, 9, shape=(5,), ctx=ctx), nd.random.shuffle(nd.arange(6, ctx=ctx)),
+            nd.random.uniform(shape=(size,), ctx=ctx), nd.random.normal(shape=(size, 3), ctx=ctx),
+            nd.random.normal(2, 3, shape=(size,), ctx=ctx, dtype="float64"),
+            nd.random.randint(0, 9, shape=(size,), ctx=ctx), nd.random.shuffle(ends),
+            nd.random.uniform(0, ends), nd.random.normal(ends, 2), nd.random.exponential(ends + 1),
+            nd.random.bernoulli(0.3, shape=(size,), ctx=ctx), nd.random.uniform_like(ends),
+            nd.random.exponential(2, shape=(size,), ctx=ctx),
         ]  # fmt: skip
         assert all(f.context == ctx for f in found)
         draws.append([f.asnumpy() for f in found])
     for here, far in zip(*draws, strict=True):
         np.testing.assert_array_equal(here, far)
+
+
+def test_many_numbers_are_drawn_there(emulated: FakeCuda) -> None:
+    for draw in (nd.random.uniform, nd.random.normal):
+        draw(shape=(5000,), ctx=GPU)
+        emulated.calls.clear()
+        draw(shape=(5000,), ctx=GPU)
+        assert all(size < 1000 for _, size in emulated.named("copy"))
 
 
 def test_a_scope_chooses_the_device() -> None:
@@ -300,8 +320,48 @@ def test_arrays_on_two_devices() -> None:
 
 def test_an_index_out_of_range_names_the_line() -> None:
     x = there(floats(3, 4))
-    with pytest.raises(IndexRangeError, match=r"5.*\[test_gpu.py:\d+\]"):
-        nd.take(x, there(np.array([5])), mode="raise")
+    nd.take(x, there(np.array([1])), mode="raise")
+    wrong = there(np.array([5]))
+    found = nd.take(x, wrong, mode="raise")
+    line = int(str(user_location()).rpartition(":")[2]) - 1
+    with pytest.raises(IndexRangeError, match=rf"5.*\[test_gpu.py:{line}\]") as caught:
+        print(found)
+    assert "gpu(0) found it in check_index, after the call had returned" in str(caught.value)
+
+
+def _set(x: Any, key: Any, value: Any) -> None:
+    x[key] = value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, row: _set(x, slice(None), 7),
+        lambda x, row: _set(x, slice(None), floats(3, 4)),
+        lambda x, row: _set(x, slice(None), row),
+        lambda x, row: _set(x, 2, row[0]),
+        lambda x, row: _set(x, (1, slice(1, 3)), floats(2)),
+        lambda x, row: _set(x, (slice(None), 1), 5),
+        lambda x, row: x.__iadd__(1),
+        lambda x, row: x.__imul__(row),
+        lambda x, row: nd.random.uniform(shape=(3, 4), ctx=GPU, out=x),
+        lambda x, row: row.broadcast_to((3, 4)).astype("float64").copyto(x),
+    ],
+)
+def test_nothing_that_was_there_is_changed_after_a_failure(change: Any) -> None:
+    x, wrong = there(floats(3, 4)) + 1, there(np.array([5]))
+    x.attach_grad()
+    with autograd.record():
+        (x * 2).sum().backward()
+    expected = x.asnumpy(), x.grad.asnumpy()
+    row = nd.take(x, wrong, mode="raise")
+    with pytest.raises(IndexRangeError, match="index 5 at position 0 is out of range"):
+        with autograd.record():
+            (x * row).sum().backward()
+        change(x, row)
+        nd.waitall()
+    np.testing.assert_array_equal(x.asnumpy(), expected[0])
+    np.testing.assert_array_equal(x.grad.asnumpy(), expected[1])
 
 
 def test_a_part_that_does_not_fit() -> None:

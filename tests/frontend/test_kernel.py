@@ -29,9 +29,6 @@ def damped(value, step):
     return math.exp(-step * SCALE) * value
 
 
-
-
-
 @graphc.kernel("x: f32[n, k] -> y: f32[n, k], last: f32[n]")
 def damped_sum(x, y, last):
     for row in range(x.shape[0]):

@@ -44,8 +44,9 @@ def test_fully_connected() -> None:
     check(nd.FullyConnected(x, w, b, num_hidden=5), flat + b.asnumpy())
     check(nd.FullyConnected(x, w, num_hidden=5, no_bias=True), flat)
     narrow = nd.array(RANDOM.normal(size=(5, 4)))
-    check(nd.FullyConnected(x, narrow, no_bias=True, flatten=False),
-          x.asnumpy() @ narrow.asnumpy().T)
+    check(
+        nd.FullyConnected(x, narrow, no_bias=True, flatten=False), x.asnumpy() @ narrow.asnumpy().T
+    )
     with pytest.raises(ShapeError, match="num_hidden is 6"):
         nd.FullyConnected(x, w, b, num_hidden=6)
     with pytest.raises(ShapeError, match="inner sizes differ: 12 and 4"):
@@ -106,8 +107,10 @@ def test_pooling(kind: str) -> None:
         found = nd.Pooling(x, kernel=(2, 2), stride=(stride, stride), pool_type=kind)
         check(found, reduce(windows(2, stride), axis=(4, 5)))
     check(nd.Pooling(x, kernel=(2, 2), pool_type=kind), reduce(windows(2, 1), axis=(4, 5)))
-    check(nd.Pooling(x, kernel=(9, 9), global_pool=True, pool_type=kind),
-          reduce(IMAGE, axis=(2, 3), keepdims=True))
+    check(
+        nd.Pooling(x, kernel=(9, 9), global_pool=True, pool_type=kind),
+        reduce(IMAGE, axis=(2, 3), keepdims=True),
+    )
 
 
 def test_pooling_conventions() -> None:
@@ -142,8 +145,10 @@ def test_activations() -> None:
     mean = (0.125 + 0.334) / 2
     check(nd.LeakyReLU(x, act_type="rrelu"), np.where(ROWS > 0, ROWS, mean * ROWS))
     slopes = nd.array([0.1, 0.2, 0.3])
-    check(nd.LeakyReLU(nd.array(IMAGE), slopes, act_type="prelu"),
-          np.where(IMAGE > 0, IMAGE, IMAGE * slopes.asnumpy()[:, None, None]))
+    check(
+        nd.LeakyReLU(nd.array(IMAGE), slopes, act_type="prelu"),
+        np.where(IMAGE > 0, IMAGE, IMAGE * slopes.asnumpy()[:, None, None]),
+    )
     with pytest.raises(ArgumentError, match="needs gamma"):
         nd.LeakyReLU(x, act_type="prelu")
 
@@ -238,8 +243,9 @@ def test_batch_norm_gradient_reaches_the_data_only_through_the_batch() -> None:
 
 def test_other_norms() -> None:
     x, ones = nd.array(IMAGE), nd.ones((3,))
-    check(nd.LayerNorm(nd.array(ROWS), nd.ones((4,)), nd.zeros((4,))), normal(ROWS, (1,), 1e-5),
-          1e-4)
+    check(
+        nd.LayerNorm(nd.array(ROWS), nd.ones((4,)), nd.zeros((4,))), normal(ROWS, (1,), 1e-5), 1e-4
+    )
     check(nd.InstanceNorm(x, ones, nd.zeros((3,))), normal(IMAGE, (2, 3), 1e-3), 1e-4)
     check(nd.GroupNorm(x, ones, nd.zeros((3,))), normal(IMAGE, (1, 2, 3), 1e-5), 1e-4)
     parts = nd.LayerNorm(nd.array(ROWS), nd.ones((4,)), nd.zeros((4,)), output_mean_var=True)

@@ -284,8 +284,10 @@ def test_broadcasting_shapes() -> None:
     check(row.broadcast_to((3, 0)), np.tile(M[:1], (3, 1)))
     check(nd.broadcast_axis(row, axis=0, size=2), np.tile(M[:1], (2, 1)))
     check(nd.broadcast_like(row, nd.array(M)), np.tile(M[:1], (3, 1)))
-    check(nd.broadcast_like(row, nd.ones((5, 2)), lhs_axes=(0,), rhs_axes=(0,)),
-          np.tile(M[:1], (5, 1)))
+    check(
+        nd.broadcast_like(row, nd.ones((5, 2)), lhs_axes=(0,), rhs_axes=(0,)),
+        np.tile(M[:1], (5, 1)),
+    )
 
 
 def test_joining_and_cutting() -> None:
@@ -327,8 +329,7 @@ def test_repeating_and_padding() -> None:
     pairs = [(0, 0), (0, 0), (1, 2), (2, 1)]
     for mode in ("edge", "reflect"):
         check(nd.pad(nd.array(IMAGE), mode=mode, pad_width=widths), np.pad(IMAGE, pairs, mode))
-    check(nd.Pad(nd.array(IMAGE), "constant", widths, 3.0),
-          np.pad(IMAGE, pairs, constant_values=3))
+    check(nd.Pad(nd.array(IMAGE), "constant", widths, 3.0), np.pad(IMAGE, pairs, constant_values=3))
     with pytest.raises(ArgumentError, match="pad_width has 2 numbers"):
         nd.pad(nd.array(IMAGE), "edge", (1, 1))
 
@@ -362,8 +363,10 @@ def test_take_pick_one_hot() -> None:
     check(nd.take(x, nd.array([[2, 0], [7, -1]])), M[[[2, 0], [2, 0]]])
     check(nd.take(x, nd.array([5, -1]), axis=1, mode="wrap"), M[:, [1, 3]])
     check(nd.pick(x, columns), M[[0, 1, 2], [3, 0, 3]])
-    check(nd.pick(x, nd.array([0, 1, 2, 0]), axis=0, keepdims=True),
-          M[[0, 1, 2, 0], [0, 1, 2, 3]][None])
+    check(
+        nd.pick(x, nd.array([0, 1, 2, 0]), axis=0, keepdims=True),
+        M[[0, 1, 2, 0], [0, 1, 2, 3]][None],
+    )
     check(nd.one_hot(nd.array([1, 5, 0]), 3), [[0, 1, 0], [0, 0, 0], [1, 0, 0]])
     assert nd.one_hot(columns, depth=4, on_value=2, off_value=1, dtype="int32").dtype is np.int32
     check(nd.batch_take(x, nd.array([3, 0, 2])), M[[0, 1, 2], [3, 0, 2]])

@@ -92,8 +92,11 @@ def test_basic_indexing(source: np.ndarray, key: object) -> None:
 
 @pytest.mark.parametrize("key", ADVANCED, ids=str)
 def test_integer_array_indexing(source: np.ndarray, key: object) -> None:
-    plain = tuple(np.asarray(k) if isinstance(k, list) else k for k in key) \
-        if isinstance(key, tuple) else np.asarray(key)
+    plain = (
+        tuple(np.asarray(k) if isinstance(k, list) else k for k in key)
+        if isinstance(key, tuple)
+        else np.asarray(key)
+    )
     same(nd.array(source)[key], source[plain])
 
 
@@ -179,8 +182,11 @@ def test_copies_where_asked_to() -> None:
 def test_writing(source: np.ndarray, key: object) -> None:
     x = nd.array(source)
     x[key] = 9
-    plain = tuple(np.asarray(k) if isinstance(k, list) else k for k in key) \
-        if isinstance(key, tuple) else key
+    plain = (
+        tuple(np.asarray(k) if isinstance(k, list) else k for k in key)
+        if isinstance(key, tuple)
+        else key
+    )
     source[plain] = 9
     same(x, source)
 
@@ -196,6 +202,15 @@ def test_writing_arrays_casts_and_broadcasts() -> None:
     same(x, np.array([[7, 8, 0]] * 2))
 
 
+@pytest.mark.parametrize("key", [(0, 1), (0,), (slice(None), 2), ([0, 1],)], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 1, 1)])
+def test_one_element_is_written_anywhere(key: object, shape: tuple[int, ...]) -> None:
+    x, expected = nd.zeros((2, 3)), np.zeros((2, 3))
+    x[key] = np.full(shape, 7.0) if shape == () else nd.full(shape, 7.0)
+    expected[key] = 7.0
+    same(x, expected)
+
+
 def test_writing_what_does_not_fit() -> None:
     x = nd.zeros((2, 3))
     with pytest.raises(ShapeError, match=r"shape \(4,\) into a part of shape \(3,\)"):
@@ -204,9 +219,7 @@ def test_writing_what_does_not_fit() -> None:
         x[:] = nd.ones((3, 3))
 
 
-@pytest.mark.parametrize(
-    "name", ["iadd", "isub", "imul", "itruediv", "imod"]
-)
+@pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "imod"])
 def test_in_place_operators_keep_identity_memory_and_grad(name: str) -> None:
     x = nd.array([5, 6, 7])
     x.attach_grad()

@@ -14,8 +14,22 @@ from graphc.ir.ops.creation import build_full
 from graphc.ir.sizes import solving
 
 SMOOTH = (
-    "negative", "tanh", "sigmoid", "square", "sin", "cos", "erf", "gelu", "silu", "softplus",
-    "arctan", "arcsinh", "softsign", "log_sigmoid", "copy", "selu",
+    "negative",
+    "tanh",
+    "sigmoid",
+    "square",
+    "sin",
+    "cos",
+    "erf",
+    "gelu",
+    "silu",
+    "softplus",
+    "arctan",
+    "arcsinh",
+    "softsign",
+    "log_sigmoid",
+    "copy",
+    "selu",
 )
 KINKED = ("abs", "relu", "leaky_relu", "elu", "hard_sigmoid", "clip")
 JUMPING = ("sign", "floor", "ceil", "round", "trunc", "logical_not", "isfinite")
@@ -123,8 +137,11 @@ def logical(d: Draft) -> None:
 def conversion(d: Draft) -> None:
     """Cast, with floats brought into the range of the integers they become."""
     x = d.pick()
-    to = d.rng.choice(["float32", "float64"] if d.floating else ["float32", "float64", "int32",
-                                                                "int64", "uint8", "bool"])
+    to = d.rng.choice(
+        ["float32", "float64"]
+        if d.floating
+        else ["float32", "float64", "int32", "int64", "uint8", "bool"]
+    )
     if is_float(x) and to not in ("float32", "float64"):
         if x not in d.exact:
             raise Reject
@@ -392,9 +409,7 @@ STEPS: tuple[tuple[Callable[[Draft], None], int], ...] = (
     (filling, 2), (reshaping, 4), (rearrangement, 5), (slicing, 4), (joining, 3), (product, 2),
     (self_product, 1), (windows, 4), (gathering, 3), (randomness, 1),
 )  # fmt: skip
-DIFFERENTIABLE = tuple(
-    pair for pair in STEPS if pair[0] not in (comparison, logical, randomness)
-)
+DIFFERENTIABLE = tuple(pair for pair in STEPS if pair[0] not in (comparison, logical, randomness))
 
 
 def random_draft(seed: int, least: int, most: int, floating: bool = False) -> Draft:

@@ -1,6 +1,6 @@
 """What only a real GPU can show: records, models and memory, against the CPU's results.
 
-    pytest -m gpu tests/gpu
+pytest -m gpu tests/gpu
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphc.gluon import nn
 from graphc.gluon.data import vision
 from graphc.ir.op import OpDef, Sample
 from graphc.ir.types import DType
-from graphc.runtime import cuda
+from graphc.runtime import cuda, driver
 
 pytestmark = pytest.mark.gpu
 GPU, CPU = Context("gpu", 0), Context("cpu", 0)
@@ -31,7 +31,7 @@ GPU, CPU = Context("gpu", 0), Context("cpu", 0)
 @pytest.fixture(scope="module", autouse=True)
 def usable() -> None:
     """Skip where cuda-core is not installed; a driver without it is no fault of graphc's."""
-    reason = cuda.missing()
+    reason = driver.missing()
     if reason is not None:
         pytest.skip(f"{reason[0]}. {reason[1]}")
 
@@ -179,9 +179,21 @@ def test_labels_out_of_range_change_nothing() -> None:
     x = nd.array(floats(4, 5), ctx=GPU)
     step(x, nd.array([0, 1, 2, 0], ctx=GPU))
     before = net.weight.data().asnumpy()
-    with pytest.raises(IndexError, match="7"):
+    for _ in range(3):
         step(x, nd.array([0, 7, 2, 0], ctx=GPU))
-    np.testing.assert_array_equal(net.weight.data().asnumpy(), before)
+        with pytest.raises(IndexError, match="label 7 at position 1"):
+            nd.waitall()
+        np.testing.assert_array_equal(net.weight.data().asnumpy(), before)
+
+
+def test_nothing_is_changed_by_what_follows_a_failure() -> None:
+    x, y, wrong = nd.ones((3, 4), ctx=GPU), nd.ones((4,), ctx=GPU), nd.array([5], ctx=GPU)
+    nd.take(x, wrong, mode="raise")
+    y += 1
+    y[:] = 7
+    with pytest.raises(IndexError, match=r"5 at position 0 .*\[test_devices.py:\d+\]"):
+        y.asnumpy()
+    np.testing.assert_array_equal(y.asnumpy(), np.ones(4, np.float32))
 
 
 def test_torch_reads_the_memory() -> None:

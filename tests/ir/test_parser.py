@@ -109,7 +109,7 @@ def test_a_graph_may_return_nothing() -> None:
 HEAD = "graph @g(%x: f32[3], %n: i32[3])\n"
 DEEP = "(" * 40 + ")" * 40
 NESTED = "".join(
-    "  " * n + "%0 = fused {label=\"a\"} : f32[]\nbody = graph @b()\n" for n in range(20)
+    "  " * n + '%0 = fused {label="a"} : f32[]\nbody = graph @b()\n' for n in range(20)
 )
 FAULTS = [
     ("", "line 1, column 1: expected 'graph', found the end of the text"),

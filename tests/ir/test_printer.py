@@ -59,7 +59,7 @@ def test_an_input_of_digits_is_not_a_result() -> None:
         (-0.0, "-0.0"),
         (float("inf"), "inf"),
         (float("nan"), "nan"),
-        ("a\"b", '"a\\"b"'),
+        ('a"b', '"a\\"b"'),
         (float32, "f32"),
         (TensorType(float64, (2, symbol("B"))), "f64[2, B]"),
         ((), "()"),
@@ -215,6 +215,7 @@ def test_passes_do_not_change_what_a_text_says_of_updates() -> None:
 
 def strip(graph: Graph) -> Graph:
     """Return a graph without locations, whose lines would change with every edit of a test."""
+
     def visit(n: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
         return Node(n.op, inputs, n.attrs, n.types).outputs
 

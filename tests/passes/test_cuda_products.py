@@ -43,8 +43,16 @@ def numbers(*shapes: tuple[int, ...], dtype: type = np.float32) -> list[np.ndarr
 
 @pytest.mark.parametrize(
     ("rows", "columns", "depth"),
-    [(1, 1, 1), (3, 5, 2), (64, 64, 16), (65, 67, 33), (130, 4, 7), (4, 200, 9), (0, 3, 4),
-     (2, 2, 0)],
+    [
+        (1, 1, 1),
+        (3, 5, 2),
+        (64, 64, 16),
+        (65, 67, 33),
+        (130, 4, 7),
+        (4, 200, 9),
+        (0, 3, 4),
+        (2, 2, 0),
+    ],
 )
 @pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False), (True, True)])
 def test_sizes(rows: int, columns: int, depth: int, turned: tuple[bool, bool]) -> None:

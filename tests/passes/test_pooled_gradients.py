@@ -134,5 +134,3 @@ def test_nan_arrives() -> None:
     by_data, by_weights = Program(compile_graph(graph, host_target()))([x, w, g])
     assert np.isnan(by_weights[4]).all() and np.isfinite(by_weights[:4]).all()
     assert np.isnan(by_data).any() and not np.isnan(by_data).all()
-
-

@@ -95,9 +95,14 @@ def arrays_of(graph: Graph, count: int, low: int = 0, high: int = ROWS) -> list[
     found = []
     for value in graph.inputs:
         shape = tuple(d if isinstance(d, int) else count for d in value.shape)
-        drawn = generator.integers(low, high, shape) if value.dtype.integer else (
-            np.abs(generator.normal(size=shape)) + 0.1
-            if value.node.attrs["name"].startswith("t") else generator.normal(size=shape)
+        drawn = (
+            generator.integers(low, high, shape)
+            if value.dtype.integer
+            else (
+                np.abs(generator.normal(size=shape)) + 0.1
+                if value.node.attrs["name"].startswith("t")
+                else generator.normal(size=shape)
+            )
         )
         found.append(np.asarray(drawn).astype(value.dtype.numpy))
     return found
@@ -311,8 +316,19 @@ def crossed(g: Value, w: Value, v: Value) -> tuple[Value, ...]:
 
 
 @pytest.mark.parametrize(
-    "change", [decayed, lifted, shifted, shrunk, tied, summed, momentum, crossed, half_lazy,
-        lazy_by_elements,]
+    "change",
+    [
+        decayed,
+        lifted,
+        shifted,
+        shrunk,
+        tied,
+        summed,
+        momentum,
+        crossed,
+        half_lazy,
+        lazy_by_elements,
+    ],
 )
 def test_other_updates_stay_whole(change: Change) -> None:
     tables = change.__code__.co_argcount - 1
@@ -353,9 +369,7 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
 def test_the_oracle_agrees() -> None:
     graph = graph_of(ada_grad, inputs((N, 3), tables=2))
     arrays = arrays_of(graph, 40)
-    found, expected = (
-        interpret(g, arrays) for g in (row_updates(canonicalize(graph)), graph)
-    )
+    found, expected = (interpret(g, arrays) for g in (row_updates(canonicalize(graph)), graph))
     for new, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(new, wanted, rtol=1e-6)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from device_programs import R, compiled, floats, updating
 from emulated_cuda import CUDAError, CUresult, FakeCuda, emulated_cuda
 
-import graphc.ir.ops  # noqa: F401
 from graphc import config, lazy
 from graphc.codegen import counters
 from graphc.errors import (
@@ -20,41 +20,11 @@ from graphc.errors import (
     IndexRangeError,
     MissingDependencyError,
 )
-from graphc.frontend.build import build_program
-from graphc.frontend.context import Context
-from graphc.frontend.trace import trace
-from graphc.ir.graph import Graph
-from graphc.ir.operand import REGISTRY
-from graphc.ir.types import TensorType, as_dtype
 from graphc.runtime import cuda, profile
+from graphc.runtime.checks import FLAG_BYTES
 from graphc.runtime.cuda import CudaDevice
 from graphc.runtime.device import DeviceArray
 from graphc.runtime.device_program import DeviceProgram
-
-R = REGISTRY
-GPU = Context("gpu", 0)
-
-
-def graph_of(function: Callable[..., Any], *kinds: tuple[str, tuple[int, ...]]) -> Graph:
-    return trace(function, [TensorType(as_dtype(d), s) for d, s in kinds], "model")
-
-
-def compiled(function: Callable[..., Any], *kinds: tuple[str, tuple[int, ...]]) -> DeviceProgram:
-    return build_program(graph_of(function, *kinds), GPU)
-
-
-def updating(function: Callable[..., Any], pairs: Sequence[tuple[int, int]], *kinds: Any) -> Any:
-    """Compile a function whose result ``j`` replaces input ``i`` for pairs of ``(i, j)``."""
-    graph = graph_of(function, *kinds)
-    new = {j for _, j in pairs}
-    outputs = tuple(v for j, v in enumerate(graph.outputs) if j not in new)
-    updates = tuple((graph.inputs[i], graph.outputs[j]) for i, j in pairs)
-    changed = Graph(graph.name, graph.inputs, outputs, updates, graph.constraints)
-    return build_program(changed, GPU)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 @pytest.fixture
@@ -146,11 +116,29 @@ def test_memory_goes_back_with_the_last_view(device: CudaDevice, emulated: FakeC
     assert used.used_bytes == before
 
 
-def test_copies_between_devices(device: CudaDevice) -> None:
-    other = cuda.device(1)
+@pytest.mark.parametrize("peers", [True, False])
+def test_copies_between_devices(device: CudaDevice, emulated: FakeCuda, peers: bool) -> None:
+    emulated.peers, other = peers, cuda.device(1)
     x, y = device.put(floats(7)), other.empty((7,), "float32")
+    emulated.calls.clear()
     other.copy(x, y)
+    x = device.put(floats(7) + 1)  # in the memory of the first one
+    assert len(emulated.named("sync")) == (0 if peers else 1)
+    assert emulated.pools[0].peer_accessible_by == ({1} if peers else set())
     np.testing.assert_array_equal(y.get(), floats(7))
+    np.testing.assert_array_equal(x.get(), floats(7) + 1)
+
+
+def test_what_a_check_has_stopped_does_not_arrive_elsewhere(device: CudaDevice) -> None:
+    program = compiled(
+        lambda x, i: R["take"](x, i, axis=0, mode="raise"), ("float32", (5,)), ("int64", (3,))
+    )
+    (found,) = program([device.put(floats(5)), np.array([0, 7, 2])])
+    other = cuda.device(1)
+    there = other.put(floats(3))
+    with pytest.raises(IndexRangeError, match="index 7 at position 1"):
+        other.copy(found, there)
+    np.testing.assert_array_equal(there.get(), floats(3))
 
 
 def test_arrays_of_zeros(device: CudaDevice) -> None:
@@ -248,20 +236,6 @@ def test_results_in_arrays_that_are_there(device: CudaDevice) -> None:
     np.testing.assert_array_equal(place.get(), floats(8) * 2)
     for unfit in (x, device.empty((4,), "float32"), cuda.device(1).empty((8,), "float32")):
         assert program([x], [unfit]) != [unfit]
-
-
-def test_guards_come_before_updates(device: CudaDevice) -> None:
-    program = updating(
-        lambda x, i: (x + 1.0, R["take"](x, i, axis=0, mode="raise")), [(0, 0)],
-        ("float32", (5,)), ("int64", (3,)),
-    )  # fmt: skip
-    x = device.put(floats(5))
-    (found,) = program([x, np.array([0, 4, 2])])
-    np.testing.assert_array_equal(found.get(), floats(5)[[0, 4, 2]])
-    for _ in range(3):
-        with pytest.raises(IndexRangeError, match=r"index 7 at position 1 .*test_cuda.py"):
-            program([x, np.array([0, 7, 2])])
-    np.testing.assert_array_equal(x.get(), floats(5) + 1)
 
 
 # -- CUDA graphs -----------------------------------------------------------------------------
@@ -414,9 +388,9 @@ def test_a_device_that_is_too_old(emulated: FakeCuda) -> None:
 
 def test_no_room(device: CudaDevice, emulated: FakeCuda) -> None:
     kept = device.empty((100,), "uint8")
-    emulated.total_bytes = 1000
+    emulated.total_bytes = 1000 + FLAG_BYTES
     with pytest.raises(
-        DeviceError, match=r"gpu\(0\) has no room for 2,000 bytes: 900 of 1,000 are free"
+        DeviceError, match=r"gpu\(0\) has no room for 2,000 bytes: 900 of 1,024 are free"
     ):
         device.empty((500,), "float32")
     assert device.empty((900,), "uint8").nbytes == 900 and kept.nbytes == 100

@@ -289,9 +289,7 @@ def test_other_content_is_a_miss(content: bytes) -> None:
     {"reads": [[[], 0]], "wrt": [0]}, {"reads": [["input", 0.5]], "wrt": [[]]},
     {"reads": [["input", -1]], "wrt": [0]}, {"reads": [["input", 0]], "wrt": [0, 99]},
 ])  # fmt: skip
-def test_halves_that_do_not_connect_are_a_miss(
-    notes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_halves_that_do_not_connect_are_a_miss(notes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run_halves()
     kept: list[tuple[str, bytes]] = []
     monkeypatch.setattr(cache, "put", lambda key, data: kept.append((key, data)))

@@ -12,7 +12,7 @@ from graphc.frontend.array import Array
 from graphc.frontend.context import Context
 from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.gluon.placement import shown
-from graphc.frontend.memory import on_host, overwrite
+from graphc.frontend.memory import accumulate, on_host, overwrite
 
 STORES = ("local", "device", "nccl", "local_allreduce_cpu", "local_allreduce_device")
 """MXNet's ways to sum over the devices of one machine; here they all are the same one."""
@@ -59,19 +59,19 @@ def same_devices(parameters: Sequence[Parameter]) -> tuple[Context, ...]:
 def sum_gradients(parameter: Parameter) -> None:
     """Set the gradient on each device to the sum over those that `backward` has written.
 
-    The sum goes through the host in the order of the devices: it has the same bits every time.
+    It is computed on the first of them in the order of the devices: it has the same bits every
+    time.
     """
     devices = parameter.fresh_grads()
     if not devices:
         return
-    total = on_host(parameter.grad(devices[0])._array)
-    if len(devices) > 1:
-        total = total + on_host(parameter.grad(devices[1])._array)
-    for device in devices[2:]:
-        total += on_host(parameter.grad(device)._array)
+    first = parameter.grad(devices[0])
+    for device in devices[1:]:
+        accumulate(first._array, parameter.grad(device)._array)
+    first._storage.touch()
     for gradient in parameter.list_grad():
-        if gradient._array is not total:
-            _write(gradient, total)
+        if gradient._array is not first._array:
+            _write(gradient, first._array)
 
 
 def summed(parameter: Parameter) -> bool:

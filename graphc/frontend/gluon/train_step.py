@@ -104,17 +104,12 @@ class TrainStep:
             What the loss returned, one number for each example.
         """
         inputs, labels = self._prepared(data, labels)
-        optimizer = self.trainer.optimizer
-        before = optimizer.counts.copy(), optimizer.num_update
         previous = mode.recording, mode.training
         mode.recording, mode.training = False, True
         try:
-            program, rates, indices = self._program(inputs, batch_size)
-            loss = program(*rates, *inputs, *labels)
-        except BaseException:
-            # A step that failed, at a wrong label for instance, is no step.
-            optimizer.counts, optimizer.num_update = before
-            raise
+            with self.trainer.counted():
+                program, rates, indices = self._program(inputs, batch_size)
+                loss = program(*rates, *inputs, *labels)
         finally:
             mode.recording, mode.training = previous
         self.trainer.note_fused(indices)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from graphc.frontend.gluon.parameter import Parameter
 from graphc.frontend.gluon.placement import Place, shown
 from graphc.frontend.gluon.trainer_states import parsed_states
 from graphc.frontend.jit import Jit
-from graphc.frontend.memory import on_host, placed
+from graphc.frontend.memory import on_host, placed, undo_if_failed
 from graphc.frontend.optimizer.base import Optimizer, apply_update, in_rows
 from graphc.frontend.tracer import Trace, Tracer, current_trace, tracing
 from graphc.ir.ops.basic import cast
@@ -198,17 +199,39 @@ class Trainer:
         if not indices:
             return
         devices = self.devices(indices)
-        plan, rates = self.rates(indices, self.rescale(batch_size))
-        program = self._programs.get(plan)
-        if program is None:
-            program = Jit(partial(self._traced_update, plan), "trainer_update")
-            program = self._programs.setdefault(plan, program)
-        with pause(), devices[0]:
+        rescale = self.rescale(batch_size)
+        with self.counted(), pause(), devices[0]:
+            plan, rates = self.rates(indices, rescale)
+            program = self._programs.get(plan)
+            if program is None:
+                program = Jit(partial(self._traced_update, plan), "trainer_update")
+                program = self._programs.setdefault(plan, program)
             program(*rates)
         for parameter in map(self._params.__getitem__, indices):
             if len(devices) > 1:
                 share_first(parameter)
             parameter.use_grad()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Set the step numbers back if the body fails, or a check that a device still runs.
+
+        A step that failed is no step, nor is one that was asked for before that was known.
+        """
+        optimizer = self.optimizer
+        before = optimizer.counts.copy(), optimizer.num_update
+
+        def set_back() -> None:
+            optimizer.counts, optimizer.num_update = before
+
+        try:
+            yield
+        except BaseException:
+            if optimizer.num_update >= before[1]:  # else an earlier step failed, and set it back
+                set_back()
+            raise
+        for device in self._params[0].devices:
+            undo_if_failed(device, set_back)
 
     def devices(self, indices: Iterable[int]) -> tuple[Context, ...]:
         """Return the devices that Parameters are on; an error where these are not the same."""

@@ -7,6 +7,9 @@ from graphc.ir.ops import (
     arithmetic as arithmetic,
 )
 from graphc.ir.ops import (
+    assigning as assigning,
+)
+from graphc.ir.ops import (
     attention as attention,
 )
 from graphc.ir.ops import (

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, product, substitute, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, substitute, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load, Reduce
 from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Python, Stmt, Store
 from graphc.ir.plan import Cost
@@ -32,11 +32,15 @@ def cost(kernel: Kernel) -> Cost:
         As `graphc.passes.lower` makes it: nothing is scheduled yet.
     """
     flops: Dim = 0
+    counted = {product(buffer.shape): None for buffer in kernel.params}
     accesses: dict[Buffer, list[Dim]] = {}
     for times, node in _evaluated(_statements(kernel.body, ())):
         if isinstance(node, Store | Load):
             accesses.setdefault(node.buffer, []).append(times * _elements_of(node))
-        elif node.dtype.floating and (isinstance(node, Reduce) or node.op not in _FREE):
+            continue
+        if isinstance(node, Reduce):
+            counted[_count(node.axes)] = None
+        if node.dtype.floating and (isinstance(node, Reduce) or node.op not in _FREE):
             flops = flops + times * _elements_of(node) * _operations(node)
     for statement in kernel.body:
         if isinstance(statement, Python):
@@ -44,8 +48,12 @@ def cost(kernel: Kernel) -> Cost:
     moved: Dim = 0
     for buffer in kernel.params:
         moved = moved + _elements(buffer, accesses.get(buffer, [])) * buffer.dtype.item_bytes
-    fixed: dict[str, Dim] = dict.fromkeys((symbols(flops) | symbols(moved)) - {*kernel.sizes}, 0)
-    return Cost(substitute(flops, fixed), substitute(moved, fixed))
+    widest: Dim = 0
+    for count in counted:
+        widest = dim_max(widest, count)
+    found = flops, moved, widest
+    fixed: dict[str, Dim] = dict.fromkeys(set().union(*map(symbols, found)) - {*kernel.sizes}, 0)
+    return Cost(*(substitute(dim, fixed) for dim in found))
 
 
 def _elements_of(node: Store | Load | Apply | Reduce) -> int:

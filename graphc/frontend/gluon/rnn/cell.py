@@ -106,12 +106,12 @@ class RecurrentCell(HybridBlock):
         return masked_steps(outputs, valid_length, layout, merge), ends
 
     def _states_at_start(self, given: Any, step: Any) -> list[Any]:
-        """Return the states a user gave, or zeros for a batch as that of a step's inputs."""
+        """Return the states a user gave, or zeros beside a step's inputs, for a batch as theirs."""
         if given is not None:
             return list(given) if isinstance(given, (list, tuple)) else [given]
         if is_symbol(step):
             return self.begin_state(func=zeros_beside(step, 0))
-        return self.begin_state(batch_size=dims(step)[0], dtype=step.dtype)
+        return self.begin_state(batch_size=dims(step)[0], ctx=step.context, dtype=step.dtype)
 
 
 def split_steps(name: str, length: int, inputs: Any, layout: str) -> list[Any]:

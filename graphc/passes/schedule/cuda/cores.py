@@ -75,7 +75,7 @@ class Cores(Protocol):
     def sums(self) -> Iterator[Sum]:
         """Yield the registers of a thread."""
 
-    def products(self, left: Factor, right: Factor, turn: Dim) -> For:
+    def products(self, left: Factor, right: Factor) -> For:
         """Return the loop that adds the products of a stretch to the sums."""
 
 
@@ -92,11 +92,11 @@ class MultiplyAdd:
     at a time. The order of additions is that of the depth.
     """
 
-    padding, units = 4, 8
+    padding = 4
 
     def __init__(self, dtype: DType, lanes: int, chunks: int) -> None:
         self.dtype, self.lanes, self.chunks = dtype, lanes, chunks
-        self.stages = chunks
+        self.stages, self.units = chunks, 16 // chunks
         self.side = ACROSS * lanes * chunks
         self.unit = Unit(dtype, 1, lambda values: values[0])
 
@@ -118,13 +118,13 @@ class MultiplyAdd:
                     (column * ACROSS + right) * self.lanes + symbol(LANE),
                 )
 
-    def products(self, left: Factor, right: Factor, turn: Dim) -> For:
+    def products(self, left: Factor, right: Factor) -> For:
         """Return the loop that adds the products of a stretch to the sums."""
         body: list[Stmt] = []
         for step in range(UNROLLED):
             unit = symbol("unit") + step
-            a = self._vectors(left, turn, unit, symbol(THREAD) // ACROSS, f"a{step}", body)
-            b = self._vectors(right, turn, unit, symbol(THREAD) % ACROSS, f"b{step}", body)
+            a = self._vectors(left, unit, symbol(THREAD) // ACROSS, f"a{step}", body)
+            b = self._vectors(right, unit, symbol(THREAD) % ACROSS, f"b{step}", body)
             for number, total in enumerate(self.sums()):
                 row, column = divmod(number, self.chunks)
                 chunk, lane = divmod(row, self.lanes)
@@ -134,10 +134,10 @@ class MultiplyAdd:
         return For("unit", E.index(0), E.index(self.units), tuple(body), step=UNROLLED)
 
     def _vectors(
-        self, factor: Factor, turn: Dim, unit: Dim, thread: Dim, name: str, body: list[Stmt]
+        self, factor: Factor, unit: Dim, thread: Dim, name: str, body: list[Stmt]
     ) -> list[Expr]:
         """Name the vectors of one unit that a thread multiplies."""
-        first = factor.stretch(turn) + unit * factor.width + thread * self.lanes
+        first = factor.stretch() + unit * factor.width + thread * self.lanes
         step = ACROSS * self.lanes
         loads = (
             E.load(factor.memory, E.index(first + chunk * step), (self.lanes,), (1,))
@@ -195,19 +195,19 @@ class Tensor:
                     column + symbol(LANE) % 2,
                 )
 
-    def products(self, left: Factor, right: Factor, turn: Dim) -> For:
+    def products(self, left: Factor, right: Factor) -> For:
         """Return the loop that adds the products of a stretch to the sums."""
         (above, beside), (group, within) = self._warp(), self._lane()
         row, column = above * (self.side // DOWN), beside * (self.side // RIGHT)
         body: list[Stmt] = []
         unit = symbol("unit") + within
         four = E.iota(4) // 2 * (4 * left.width) + E.iota(4) % 2 * 8
-        first = left.stretch(turn) + unit * left.width + row + group
+        first = left.stretch() + unit * left.width + row + group
         a = [
             named(f"a{i}", E.load(left.memory, E.index(first + ROWS * i) + four), body)
             for i in range(self.down)
         ]
-        first = right.stretch(turn) + unit * right.width + column + group
+        first = right.stretch() + unit * right.width + column + group
         b = [
             named(f"b{j}", _pair(right, first + COLUMNS * j), body) for j in range(self.right)
         ]

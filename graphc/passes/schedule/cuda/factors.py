@@ -6,21 +6,26 @@ turns: one is read while the other is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
+from operator import and_
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, product, symbol
 from graphc.ir.expr import Axis, Buffer, Expr, Load
 from graphc.ir.loop import Assign, Declare, If, Let, Stmt, Store
 from graphc.ir.types import DType
-from graphc.passes.schedule.cuda.grid import THREAD, placed
+from graphc.passes.schedule.cuda.grid import THREAD, Whole, adjacent, placed, whole
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import substituted
+from graphc.passes.schedule.vectorize import vectorize
 
 THREADS = 256
 """Threads of a block that computes products."""
+HALF = "half"
+"""Name of which of two stretches a turn multiplies: 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,11 @@ class Factor:
     memory: Buffer
 
     @property
+    def lanes(self) -> int:
+        """Elements that a thread copies at once."""
+        return 1
+
+    @property
     def width(self) -> int:
         """Units from one of the depth to the next in shared memory."""
         return self.side + self.padding
@@ -87,16 +97,20 @@ class Factor:
         terms = product(axis.extent for axis in self.depth)
         return ceil_div(terms, self.units * self.unit.terms)
 
-    def stretch(self, turn: Dim) -> Dim:
-        """Return where the stretch of a turn lies."""
-        return turn % 2 * (self.units * self.width)
+    def stretch(self, other: bool = False) -> Dim:
+        """Return where the stretch of this turn lies, or the other one."""
+        half = symbol(HALF)
+        return (1 - half if other else half) * (self.units * self.width)
+
+    def assumed(self) -> Body:
+        """Return statements that name what the others take for granted."""
+        return ()
 
     def ahead(self) -> Body:
         """Return statements that name the indices of a thread's rows, which stay the same."""
         body: Body = ()
         for number in range(self._copies):
-            row = self.block * self.side + self._place(number)[0]
-            body += placed(self._rows(number), row)
+            body += placed(self._rows(number), self._row(number))
         return body
 
     def loads(self, turn: Dim) -> Body:
@@ -107,23 +121,23 @@ class Factor:
                 body += self._load(number, term, turn)
         return tuple(body)
 
-    def stores(self, turn: Dim) -> Body:
-        """Return the writes of a stretch to shared memory."""
+    def stores(self, other: bool = False) -> Body:
+        """Return the writes of this turn's stretch to shared memory, or of the other one."""
         body: list[Stmt] = []
         for number in range(self._copies):
             row, unit = self._place(number)
-            place = E.index(self.stretch(turn) + unit * self.width + row)
+            place = E.index(self.stretch(other) + unit * self.width + row)
             terms = range(self.unit.terms)
-            values = [E.use(self._register(number, term), self.value) for term in terms]
-            body.append(Store(self.memory, place, self.unit.packed(values)))
+            values = [E.use(self._register(number, term), self._value()) for term in terms]
+            body.append(self._store(place, self.unit.packed(values)))
         return tuple(body)
 
-    # -- one unit ----------------------------------------------------------------------------
+    # -- one copy of a thread ----------------------------------------------------------------
 
     @property
     def _copies(self) -> int:
-        """Units that each thread copies in a turn."""
-        return self.side * self.units // THREADS
+        """How often each thread copies in a turn."""
+        return self.side * self.units // (THREADS * self.lanes)
 
     def _place(self, number: int) -> tuple[Dim, Dim]:
         """Return row and unit that a thread copies as its ``number``-th.
@@ -131,40 +145,174 @@ class Factor:
         Neighbours in memory are neighbouring threads': along the depth or along the rows.
         """
         thread = symbol(THREAD)
-        if self._runs_along_depth():
+        if runs_along_depth(self):
             return thread // self.units + number * (THREADS // self.units), thread % self.units
         return thread % self.side, thread // self.side + number * (THREADS // self.side)
 
-    def _runs_along_depth(self) -> bool:
-        return self._adjacent(self.depth[-1]) and not self._adjacent(self.axes[-1])
-
-    def _adjacent(self, axis: Axis) -> bool:
-        """Return whether a long axis has neighbours side by side in memory."""
-        loads = [e for e in E.walk(self.value) if isinstance(e, Load)]
-        short = isinstance(axis.extent, int)
-        return not short and any(runs_along(load, axis.name, 4) for load in loads)
-
     def _rows(self, number: int) -> list[Axis]:
+        """Return the axes of a row, with a copy's names."""
         return [Axis(f"{axis.name}_{number}", axis.extent) for axis in self.axes]
 
+    def _row(self, number: int) -> Dim:
+        """Return a copy's position over those axes."""
+        return self.block * self.side + self._place(number)[0]
+
+    def _terms(self) -> list[Axis]:
+        """Return the axes of the depth, with this factor's names."""
+        return [Axis(f"{self.name}_{axis.name}", axis.extent) for axis in self.depth]
+
+    def _term(self, number: int, term: int, turn: Dim) -> Dim:
+        """Return a copy's position over those axes."""
+        return (turn * self.units + self._place(number)[1]) * self.unit.terms + term
+
+    def _value(self) -> Expr:
+        """Return what is read, over the factor's axes and depth."""
+        return self.value
+
+    def _sizes(self) -> dict[str, Dim]:
+        """Return what is known of sizes."""
+        return {}
+
+    def _along(self, axes: Sequence[Axis], names: Sequence[Axis]) -> dict[str, Dim]:
+        """Return the indices on axes by the names of a copy's."""
+        return {axis.name: symbol(new.name) for axis, new in zip(axes, names, strict=True)}
+
     def _register(self, number: int, term: int) -> str:
-        return f"{self.name}_next{number}_{term}"
+        kind = "next" if self.lanes == 1 else "vector"
+        return f"{self.name}_{kind}{number}_{term}"
 
     def _load(self, number: int, term: int, turn: Dim) -> list[Stmt]:
-        rows, terms = (product(a.extent for a in axes) for axes in (self.axes, self.depth))
-        row, unit = self._place(number)
-        place = (turn * self.units + unit) * self.unit.terms + term
-        inside = E.index(self.block * self.side + row) < E.index(rows)
-        inside = inside & (E.index(place) < E.index(terms))
-        depth = [Axis(f"{self.name}_{axis.name}", axis.extent) for axis in self.depth]
-        new = (*self._rows(number), *depth)
-        names: dict[str, Dim] = {
-            old.name: symbol(axis.name)
-            for old, axis in zip((*self.axes, *self.depth), new, strict=True)
-        }
-        value, register = substituted(self.value, names, {}), self._register(number, term)
-        found = (*placed(depth, place), Assign(register, value))
-        return [Declare(register, E.const(0, value.dtype)), If(inside, found)]
+        rows, terms = self._rows(number), self._terms()
+        row, place = self._row(number), self._term(number, term, turn)
+        counts = (product(axis.extent for axis in axes) for axes in (rows, terms))
+        inside = _all_below(zip((row, place), counts))
+        names = self._along(self.axes, rows) | self._along(self.depth, terms) | self._sizes()
+        value, register = substituted(self._value(), names, {}), self._register(number, term)
+        found = (*placed(terms, place), Assign(register, value))
+        zero = E.splat(E.const(0, value.dtype), value.tile)
+        return [Declare(register, zero), If(inside, found)]
+
+    def _store(self, place: Expr, value: Expr) -> Store:
+        return Store(self.memory, place, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors(Factor):
+    """A factor of which a thread copies neighbours at once, along the last axis of its rows.
+
+    Attributes
+    ----------
+    whole : Whole
+        Why that axis is made of whole vectors.
+    """
+
+    whole: Whole
+
+    @property
+    def lanes(self) -> int:
+        """Elements that a thread copies at once."""
+        return self.whole.lanes
+
+    def assumed(self) -> Body:
+        """Return statements that name what the others take for granted."""
+        return (self.whole.named(),)
+
+    @property
+    def _last(self) -> Axis:
+        """The axis that neighbours are on."""
+        return self.axes[-1]
+
+    def _place(self, number: int) -> tuple[Dim, Dim]:
+        each = self.side // self.lanes
+        thread = symbol(THREAD)
+        return thread % each * self.lanes, thread // each + number * (THREADS // each)
+
+    def _rows(self, number: int) -> list[Axis]:
+        return _in_vectors(Factor._rows(self, number), self.whole)
+
+    def _row(self, number: int) -> Dim:
+        return Factor._row(self, number) // self.lanes
+
+    def _value(self) -> Expr:
+        value = vectorize(self.value, self._last.name, self.lanes, None, {})
+        return value if value.tile else E.splat(value, (self.lanes,))
+
+    def _sizes(self) -> dict[str, Dim]:
+        return self.whole.sizes
+
+    def _along(self, axes: Sequence[Axis], names: Sequence[Axis]) -> dict[str, Dim]:
+        found = Factor._along(self, axes, names)
+        if self._last in axes:
+            found[self._last.name] *= self.lanes
+        return found
+
+    def _store(self, place: Expr, value: Expr) -> Store:
+        return Store(self.memory, place, value, (1,))
+
+
+@dataclass(frozen=True, slots=True)
+class DeepVectors(Vectors):
+    """A factor of which a thread copies neighbours at once, along the depth."""
+
+    @property
+    def _last(self) -> Axis:
+        return self.depth[-1]
+
+    def _place(self, number: int) -> tuple[Dim, Dim]:
+        each = self.units // self.lanes
+        thread = symbol(THREAD)
+        return thread // each + number * (THREADS // each), thread % each * self.lanes
+
+    def _rows(self, number: int) -> list[Axis]:
+        return Factor._rows(self, number)
+
+    def _row(self, number: int) -> Dim:
+        return Factor._row(self, number)
+
+    def _terms(self) -> list[Axis]:
+        return _in_vectors(Factor._terms(self), self.whole)
+
+    def _term(self, number: int, term: int, turn: Dim) -> Dim:
+        return Factor._term(self, number, term, turn) // self.lanes
+
+    def _store(self, place: Expr, value: Expr) -> Store:
+        return Store(self.memory, place, value, (self.width,))
+
+
+def vectors(factor: Factor, lanes: int) -> Factor:
+    """Return a factor that is copied in vectors where neighbours lie side by side; or as it is."""
+    deep = runs_along_depth(factor)
+    last = (factor.depth if deep else factor.axes)[-1]
+    found = whole(last.extent, lanes, f"{factor.name}_quotient")
+    if found is None or not adjacent(factor.value, last.name) or (deep and factor.unit.terms > 1):
+        return factor
+    kind = DeepVectors if deep else Vectors
+    return kind(**{f.name: getattr(factor, f.name) for f in fields(factor)}, whole=found)
+
+
+def runs_along_depth(factor: Factor) -> bool:
+    """Return whether neighbours in memory are those along the depth."""
+    return _adjacent(factor.value, factor.depth[-1]) and not _adjacent(
+        factor.value, factor.axes[-1]
+    )
+
+
+def _adjacent(value: Expr, axis: Axis) -> bool:
+    """Return whether a long axis has neighbours side by side in memory."""
+    loads = [e for e in E.walk(value) if isinstance(e, Load)]
+    short = isinstance(axis.extent, int)
+    return not short and any(runs_along(load, axis.name, 4) for load in loads)
+
+
+def _in_vectors(axes: list[Axis], whole: Whole) -> list[Axis]:
+    """Return axes of which the last counts vectors."""
+    return [*axes[:-1], Axis(axes[-1].name, whole.vectors)]
+
+
+def _all_below(pairs: Iterable[tuple[Dim, Dim]]) -> Expr:
+    """Return whether positions are below their limits."""
+    first, *rest = (E.index(position) < E.index(limit) for position, limit in pairs)
+    return reduce(and_, rest, first)
 
 
 def named(name: str, value: Expr, body: list[Stmt]) -> Expr:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, Var, substitute, symbol, terms
+from graphc.ir.dim import Dim, Var, dim_min, substitute, symbol, terms
 from graphc.ir.expr import Axis, Buffer, Expr, Load
 from graphc.ir.loop import BEGIN, END, Alloc, Bind, For, If, Kernel, Let
 from graphc.passes.schedule.loops import Body
@@ -70,36 +70,46 @@ class Whole:
     lanes : int
     extent : Dim
         Elements of a row.
+    quotient : str
+        Name of that multiple's number of vectors.
     """
 
     variable: str
     lanes: int
     extent: Dim
+    quotient: str = QUOTIENT
 
     @property
     def vectors(self) -> Dim:
         """Vectors of a row."""
-        return substitute(self.extent, {self.variable: symbol(QUOTIENT)})
+        return substitute(self.extent, {self.variable: symbol(self.quotient)})
 
     @property
     def sizes(self) -> dict[str, Dim]:
         """What to put for the variable."""
-        return {self.variable: symbol(QUOTIENT) * self.lanes}
+        return {self.variable: symbol(self.quotient) * self.lanes}
+
+    @property
+    def holds(self) -> Dim:
+        """1 if rows are made of whole vectors, else 0."""
+        return 1 - dim_min(symbol(self.variable) % self.lanes, 1)
+
+    def named(self) -> Let:
+        """Return the statement that gives the quotient its name."""
+        return Let(self.quotient, E.index(symbol(self.variable) // self.lanes))
 
     def either(self, vectors: Body, elements: Body) -> If:
         """Return the branch that computes by vectors where rows are made of them."""
-        size = symbol(self.variable)
-        named = Let(QUOTIENT, E.index(size // self.lanes))
-        return If(E.index(size % self.lanes).eq(0), (named, *vectors), elements)
+        return If(E.index(self.holds).ne(0), (self.named(), *vectors), elements)
 
 
-def whole(extent: Dim, lanes: int) -> Whole | None:
+def whole(extent: Dim, lanes: int, quotient: str = QUOTIENT) -> Whole | None:
     """Return how rows of an extent can be whole vectors; None where no variable decides."""
     found = terms(extent)
     if isinstance(extent, int) or len(found) != 1:
         return None
     names = [atom.name for atom, power in found[0][1] if power == 1 and isinstance(atom, Var)]
-    return Whole(names[-1], lanes, extent) if names else None
+    return Whole(names[-1], lanes, extent, quotient) if names else None
 
 
 def indices(axes: Sequence[Axis], position: Dim) -> dict[str, Dim]:

@@ -12,20 +12,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_min, linear, product, symbol
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, product, symbol
 from graphc.ir.expr import Axis, Buffer, Expr
 from graphc.ir.loop import Barrier, For, If, Kernel, Let, Stmt, Store
 from graphc.ir.target import Target
 from graphc.ir.types import DType, float32
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.cuda.cores import LANE, Cores, MultiplyAdd, Sum, Tensor, cleared
-from graphc.passes.schedule.cuda.factors import THREADS, Factor, Unit
+from graphc.passes.schedule.cuda.factors import HALF, THREADS, Factor, Unit, Vectors, vectors
 from graphc.passes.schedule.cuda.grid import (
     BLOCK,
     THREAD,
     Whole,
     in_blocks,
-    indices,
     placed,
     whole,
 )
@@ -38,20 +37,32 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     """Return a contraction in blocks: large tiles where there are enough to keep all cores busy."""
     cores = _cores(matched, target)
     dtype, lanes = matched.reduce.dtype, target.vector_bytes // matched.reduce.dtype.item_bytes
-    memory = _memory(cores[0], dtype)
-    large, small = (_Tile(matched, items, each, memory, lanes) for each in cores)
-    enough = dim_min(large.blocks // target.cores, 1)
+    memory = _memory(cores, dtype)
+    single, small, large = (
+        _Tile(matched, items, each, memory, lanes, in_vectors)
+        for each, in_vectors in ((cores[1], False), (cores[1], True), (cores[0], True))
+    )
+    enough = large.whole * _worthwhile(large.blocks, small.blocks, target)
     extent = enough * large.blocks + (1 - enough) * small.blocks
-    choice = If(E.index(enough).ne(0), large.body(), small.body())
+    body = small.body()
+    if small.whole != 1:
+        body = (If(E.index(small.whole).ne(0), body, single.body()),)
+    choice = If(E.index(enough).ne(0), large.body(), body)
     return in_blocks(kernel, extent, (choice,), memory, threads=THREADS)
 
 
-def _memory(cores: Cores, dtype: DType) -> tuple[Buffer, Buffer, Buffer]:
-    """Return shared memory of the largest tile, of which smaller ones use a part."""
-    width = cores.side + cores.padding
-    stretches, stage = (2, cores.units, width), (cores.side // cores.stages, width)
-    unit = cores.unit.dtype
-    left, right = (Buffer(name, unit, stretches, "shared") for name in ("left", "right"))
+def _worthwhile(large: Dim, small: Dim, target: Target) -> Dim:
+    """Return 1 for large tiles that keep all cores busy, and are not a quarter empty; else 0."""
+    return dim_min(large // target.cores, 1) * dim_min(5 * small // (16 * dim_max(large, 1)), 1)
+
+
+def _memory(cores: Sequence[Cores], dtype: DType) -> tuple[Buffer, Buffer, Buffer]:
+    """Return shared memory that is enough for any of the tiles."""
+    widths = [each.side + each.padding for each in cores]
+    units = max(each.units * width for each, width in zip(cores, widths, strict=True))
+    stage = max(each.side // each.stages for each in cores), max(widths)
+    unit = cores[0].unit.dtype
+    left, right = (Buffer(name, unit, (2 * units,), "shared") for name in ("left", "right"))
     return left, right, Buffer("stage", dtype, stage, "shared")
 
 
@@ -69,9 +80,10 @@ class _Tile:
 
     def __init__(
         self, matched: Match, items: Sequence[Nest], cores: Cores, memory: Sequence[Buffer],
-        lanes: int,
+        lanes: int, in_vectors: bool,
     ) -> None:  # fmt: skip
         self.matched, self.items, self.cores, self.lanes = matched, items, cores, lanes
+        self.in_vectors = in_vectors
         self.row_blocks, self.column_blocks = (
             ceil_div(product(a.extent for a in axes), cores.side)
             for axes in (matched.rows, matched.columns)
@@ -85,7 +97,16 @@ class _Tile:
         own, (value,) = merged(axes, [value])
         depth, (value,) = merged(self.matched.depth, [value])
         block = symbol(f"{name}_number")
-        return Factor(name, value, own, depth, block, *_shape(self.cores), memory)
+        factor = Factor(name, value, own, depth, block, *_shape(self.cores), memory)
+        return vectors(factor, self.lanes) if self.in_vectors else factor
+
+    @property
+    def whole(self) -> Dim:
+        """1 where the factors are made of the vectors that they are copied in, else 0."""
+        found: Dim = 1
+        for factor in (self.left, self.right):
+            found = found * factor.whole.holds if isinstance(factor, Vectors) else found
+        return found
 
     @property
     def blocks(self) -> Dim:
@@ -97,16 +118,19 @@ class _Tile:
         factors, turn = (self.left, self.right), symbol("turn")
         grid = (Axis("b_number", self.column_blocks), Axis("a_number", self.row_blocks))
         return (
+            *(stmt for factor in factors for stmt in factor.assumed()),
             *placed((*self.matched.batch, *grid), symbol(BLOCK)),
             *(stmt for factor in factors for stmt in factor.ahead()),
             *(stmt for factor in factors for stmt in factor.loads(0)),
-            *(stmt for factor in factors for stmt in factor.stores(0)),
+            Let(HALF, E.index(0)),
+            *(stmt for factor in factors for stmt in factor.stores()),
             Barrier(),
             *cleared(self.cores),
             For("turn", E.index(0), E.index(self.left.turns), (
+                Let(HALF, E.index(turn % 2)),
                 *(stmt for factor in factors for stmt in factor.loads(turn + 1)),
-                self.cores.products(*factors, turn),
-                *(stmt for factor in factors for stmt in factor.stores(turn + 1)),
+                self.cores.products(*factors),
+                *(stmt for factor in factors for stmt in factor.stores(other=True)),
                 Barrier(),
             )),
             *self._finished(),
@@ -132,51 +156,44 @@ class _Tile:
         return Store(self.sums, substituted(offset, {LANE: 0}, {}), total.register)
 
     def _leaving(self, stage: int) -> Body:
-        """Return the loops in which threads store the vectors of a stage."""
-        elements = self._loop(stage, self._elements)
-        rows = whole(self.matched.columns[-1].extent, self.lanes)
-        if rows is None:
-            return (elements,)
-        return (rows.either((self._loop(stage, partial(self._vector, rows)),), (elements,)),)
-
-    def _loop(self, stage: int, write: Callable[[Dim, Expr], Body]) -> For:
-        """Return a loop over a thread's share of the vectors of a stage."""
-        side, each = self.cores.side, self.cores.side // self.lanes
-        slot, vector = symbol("task") // each, symbol("task") % each
-        place = E.index(slot * self.sums.shape[1] + vector * self.lanes)
-        value = E.load(self.sums, place, (self.lanes,), (1,))
-        row = self.left.block * side + self.cores.row(stage, slot)
-        stored = (
-            Let("sums", value),
-            *placed(self.matched.rows, row),
-            *write(self.right.block * each + vector, E.use("sums", value)),
-        )
-        count = side // self.cores.stages * each
-        body = (If(_below(row, self.matched.rows), stored),)
-        return For("task", E.index(symbol(THREAD)), E.index(count), body, step=THREADS)
-
-    def _vector(self, rows: Whole, vector: Dim, total: Expr) -> Body:
-        """Return the stores of the ``vector``-th neighbours on the last axis."""
+        """Return what stores the results of a stage: in vectors, where rows are made of them."""
+        elements = self._beside(stage, 1, self.matched.columns, self._element)
         *outer, last = self.matched.columns
+        rows = whole(last.extent, self.lanes)
+        if rows is None:
+            return elements
         axes = (*outer, Axis("vector", rows.vectors))
+        return (rows.either(self._beside(stage, self.lanes, axes, partial(self._vector, rows)),
+                            elements),)  # fmt: skip
+
+    def _beside(
+        self, stage: int, width: int, axes: Sequence[Axis], write: Callable[[Expr], Body]
+    ) -> Body:
+        """Return the stores of a thread, which keeps to its ``width`` columns from row to row."""
+        side, each = self.cores.side, self.cores.side // width
+        within, tile = symbol(THREAD) % each, (width,) if width > 1 else ()
+        place = E.index(symbol("slot") * self.sums.shape[1] + within * width)
+        value = E.load(self.sums, place, tile, (1,) if tile else ())
+        row = self.left.block * side + self.cores.row(stage, symbol("slot"))
+        stored = (Let("sums", value), *placed(self.matched.rows, row), *write(E.use("sums", value)))
+        count, step = side // self.cores.stages, THREADS // each
+        body = (If(_below(row, self.matched.rows), stored),)
+        loop = For("slot", E.index(symbol(THREAD) // each), E.index(count), body, step=step)
+        column = self.right.block * each + within
+        return (If(_below(column, axes), (*placed(axes, column), loop)),)
+
+    def _vector(self, rows: Whole, total: Expr) -> Body:
+        """Return the stores of neighbours on the last axis."""
+        last = self.matched.columns[-1]
         place = rows.sizes | {last.name: symbol("vector") * rows.lanes}
-        stores = [
+        return values_first([
             moved(vector_store(store, last.name, rows.lanes, None, {}), place, {})
             for store in over_sums(self.items, self.matched.reduce, total)
-        ]
-        return (If(_below(vector, axes), (*placed(axes, vector), *values_first(stores))),)
+        ])  # fmt: skip
 
-    def _elements(self, vector: Dim, total: Expr) -> Body:
-        """Return the stores of neighbouring columns, each wherever it belongs."""
-        column = vector * self.lanes + symbol(LANE)
-        inside = _below(column, self.matched.columns)
-        mask = substituted(vectorize(inside, LANE, self.lanes, None, {}), {LANE: 0}, {})
-        place = indices(self.matched.columns, column)
-        stores = [
-            vector_store(moved(store, place, {}), LANE, self.lanes, mask, {})
-            for store in over_sums(self.items, self.matched.reduce, total)
-        ]
-        return values_first([moved(store, {LANE: 0}, {}) for store in stores])
+    def _element(self, total: Expr) -> Body:
+        """Return the stores of one result."""
+        return values_first(over_sums(self.items, self.matched.reduce, total))
 
 
 def _shape(cores: Cores) -> tuple[int, int, Unit, int]:

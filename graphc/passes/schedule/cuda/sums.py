@@ -47,8 +47,8 @@ ACROSS = 8
 """Threads that share a column, where columns are neighbours."""
 WORKER, FIRST = "worker", "first"
 """Names of a thread's number in its team, and of its first turn."""
-NEVER = 1 << 62
-"""The first turn of a thread that has none."""
+NEVER = 1 << 30
+"""The first turn of a thread that has none: more than a row has, for each turn is of 8 threads."""
 
 
 @dataclass(frozen=True, slots=True)
