@@ -8,7 +8,9 @@ the second call on.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -58,6 +60,10 @@ def exports(
     return load, listing
 
 
+_CUDA_NUMBA = "cuda-numba"
+"""The extra that the Numba engine takes on a GPU."""
+
+
 def _require(name: str, extra: str | None = None) -> ModuleType:
     """Import ``name``; say how to install it where its package is not there."""
     package = name.partition(".")[0]
@@ -66,11 +72,15 @@ def _require(name: str, extra: str | None = None) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # the package is installed and one of its own imports failed
-        target = "graphc" if extra is None else f"graphc[{extra}]"
-        raise MissingDependencyError(
-            f"{package} is not installed",
-            remedy=f'Install it: pip install "{target}".',
-        ) from error
+        raise _missing(package, extra) from error
+
+
+def _missing(package: str, extra: str | None = None) -> MissingDependencyError:
+    """Return the error of a package that is not installed, which an extra of graphc brings."""
+    target = "graphc" if extra is None else f"graphc[{extra}]"
+    return MissingDependencyError(
+        f"{package} is not installed", remedy=f'Install it: pip install "{target}".'
+    )
 
 
 @cache
@@ -120,6 +130,49 @@ def cuda_error() -> type[Exception]:
     """Return the class of what cuda-core raises where the driver fails."""
     found: type[Exception] = _require("cuda.core._utils.cuda_utils", "cuda").CUDAError
     return found
+
+
+@cache
+def numba_cuda() -> ModuleType:
+    """Return ``numba.cuda`` of the package numba-cuda, with NVVM, which it compiles by."""
+    _require("numba_cuda", _CUDA_NUMBA)
+    try:
+        cuda_pathfinder().load_nvidia_dynamic_lib("nvvm")
+    except cuda_pathfinder().DynamicLibNotFoundError as error:
+        raise _missing("NVIDIA's NVVM", _CUDA_NUMBA) from error
+    found = _require("numba.cuda")
+    for name in ("compiler", "cudadrv.nvvm", "cgutils", "extending", "types", "typing"):
+        importlib.import_module(f"numba.cuda.{name}")
+    return found
+
+
+def numba_cuda_versions() -> list[str]:
+    """Return the versions of numba-cuda, and of NVVM where pip installed it; imports nothing.
+
+    Raises
+    ------
+    MissingDependencyError
+        If numba-cuda is not installed.
+    """
+    found = {}
+    for name in ("numba-cuda", "nvidia-nvvm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    if "numba-cuda" not in found:
+        raise _missing("numba-cuda", _CUDA_NUMBA)
+    return [f"{name} {version}" for name, version in found.items()]
+
+
+@cache
+def cuda_pathfinder() -> ModuleType:
+    """Return ``cuda.pathfinder``, which knows where NVIDIA's libraries lie."""
+    return _require("cuda.pathfinder", _CUDA_NUMBA)
+
+
+@cache
+def llvmlite_ir() -> ModuleType:
+    """Return ``llvmlite.ir``, in which ``numba-cuda`` writes LLVM IR."""
+    return _require("llvmlite.ir")
 
 
 @cache

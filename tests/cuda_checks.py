@@ -27,7 +27,7 @@ def run_plan_in_step(plan: Plan, arguments: Sequence[np.ndarray]) -> list[np.nda
     sizes = bind_sizes([kind.shape for _, kind in table.inputs], [a.shape for a in inputs])
     assert sizes is not None
     memory = table.memory(sizes)
-    arena = np.zeros(memory.arena_bytes, np.uint8)
+    arena = np.full(memory.arena_bytes, 0xFF, np.uint8)  # not a number, where none was written
     held = {slot.value: arena[slot.offset : slot.offset + slot.n_bytes] for slot in memory.slots}
     outputs = {}
     for place, kind in table.outputs:

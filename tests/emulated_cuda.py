@@ -28,6 +28,7 @@ from graphc.codegen import compiler, cuda_code, llvm_compile, llvm_engine
 from graphc.codegen.cpu import host_target
 from graphc.codegen.dispatch import KERNEL_TYPE, Error
 from graphc.codegen.dispatch_layout import Flag, Report
+from graphc.codegen.llvm_cuda import shared_bytes
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
 from graphc.passes.emulate import emulate
@@ -53,14 +54,14 @@ class CUresult(IntEnum):
 # -- kernels on the CPU ----------------------------------------------------------------------
 
 
-def emulated_source(kernel: Kernel, target: Target) -> str:
+def emulated_source(kernel: Kernel, target: Target, engine: str = "") -> str:
     """Take the place of `cuda_code.source`."""
     narrow = replace(host_target(), index_bits=target.index_bits)
     text = llvm_engine.source(emulate(kernel), narrow)
-    return f"{cuda_code.comment(kernel, ';')}; {len(kernel.params)}\n{text}"
+    return f"{cuda_code.comment(kernel, ';', shared_bytes(kernel))}; {len(kernel.params)}\n{text}"
 
 
-def emulated_code(text: str, target: Target) -> bytes:
+def emulated_code(text: str, target: Target, engine: str = "") -> bytes:
     """Take the place of `cuda_code.machine_code`."""
     launch, count, rest = text.split("\n", 2)
     code = llvm_compile.object_code(rest, host_target(), llvm_engine.PASSES)

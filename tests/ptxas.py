@@ -80,9 +80,14 @@ def resources(kernels: Iterable[Kernel], target: Target) -> list[Resources]:
 
 
 def _assembled(kernel: Kernel, target: Target) -> Resources:
+    return assembled(ptx(kernel, target), target, kernel)
+
+
+def assembled(text: str, target: Target, kernel: Kernel) -> Resources:
+    """Return what a kernel takes whose PTX is ``text``."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
-        source.write_text(ptx(kernel, target))
+        source.write_text(text)
         command = [assembler(), "-v", f"-arch={target.cpu}", str(source), "-o", os.devnull]
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"{kernel.name}: {done.stderr}"

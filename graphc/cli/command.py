@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from graphc import config
 from graphc.cli.dump import DEFAULT_STAGES, EVERY_PASS, UsageError, dump
 from graphc.cli.info import cache_command, info, version
 from graphc.cli.profile import profile_command
@@ -146,6 +147,12 @@ def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="NAME",
         help="compile for this machine (host), for a nominal processor of that level, or for CUDA: "
         f"{', '.join(target_names())}",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=config.CHOICES["engine"],
+        default=config.current().engine,
+        help="what makes machine code of kernels (default: %(default)s)",
     )
     parser.add_argument(
         "--grad",

@@ -7,6 +7,7 @@ import difflib
 import sys
 from pathlib import Path
 
+from graphc import config
 from graphc.cli import paint
 from graphc.cli.dot import print_dot
 from graphc.cli.shapes import parse_bindings
@@ -26,6 +27,11 @@ class UsageError(Exception):
 
 def dump(options: argparse.Namespace) -> None:
     """Print, or write to a folder, the stages that were asked for."""
+    with config.options(engine=options.engine):
+        _dump(options)
+
+
+def _dump(options: argparse.Namespace) -> None:
     target = named_target(options.processor)
     stages = stage_names(options.stage, target)
     pairs = diff_pairs(options.diff, stages, target)

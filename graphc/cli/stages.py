@@ -170,7 +170,7 @@ class Stages:
         first: dict[str, str] = {}
         parts = []
         sign = COMMENT.get(stage, "#")
-        for launch in self.chosen():
+        for launch in _groups(self.chosen()) if stage == "lower" else self.chosen():
             title = f"{launch.kernel.name} {launch.label}"
             code = compiler.text_of(launch.kernel, self.target)
             if code in first:
@@ -190,7 +190,12 @@ class Stages:
 
 def _lowered(launch: LaunchSpec, target: Target) -> str:
     lowered = lower(launch.node.attrs["body"], launch.kernel.name, nests_of(target))
-    return print_kernel(lowered.kernel, launch.label)
+    return print_kernel(lowered.kernel, launch.node.attrs["label"])
+
+
+def _groups(launches: Sequence[LaunchSpec]) -> list[LaunchSpec]:
+    """Return one launch of each group, as all grids of a group have one plain kernel."""
+    return list({id(launch.node): launch for launch in reversed(launches)}.values())[::-1]
 
 
 _WRITERS: dict[str, Callable[[LaunchSpec, Target], str]] = {

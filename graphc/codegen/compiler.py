@@ -24,6 +24,7 @@ from graphc.codegen import (
     llvm_engine,
     numba_cuda,
     numba_engine,
+    numba_nvvm,
     python_kernels,
 )
 from graphc.codegen.dispatch import dispatcher
@@ -35,7 +36,10 @@ ENGINES: dict[str, ModuleType] = {engine.NAME: engine for engine in (llvm_engine
 """Each offers ``source(kernel, target)``, what kernels are told apart by, and ``llvm_text(source,
 target)``; ``PASSES`` that LLVM shall run on it, and ``FILES`` that it is made of."""
 
-_BY_NAME = ENGINES | {python_kernels.NAME: python_kernels}
+CUDA_ENGINES: dict[str, ModuleType] = {"llvm": llvm_engine, "numba": numba_cuda}
+"""What the option's name stands for on a GPU; these offer ``source`` and ``FILES``."""
+
+_BY_NAME = ENGINES | {m.NAME: m for m in (python_kernels, numba_cuda)}
 """The engines that an option chooses, and the one of kernels that are Python already."""
 
 # What object code depends on beside its source; a change of one of them makes new keys.
@@ -77,11 +81,16 @@ def current_engine() -> Any:
     return ENGINES[config.current().engine]
 
 
+def engine_for(target: Target) -> Any:
+    """Return what the option ``engine`` stands for on a target."""
+    return current_engine() if target.name == "cpu" else CUDA_ENGINES[config.current().engine]
+
+
 def engine_of(kernel: Kernel, target: Target) -> Any:
     """Return the engine that compiles a kernel."""
     if python_of(kernel) is not None:
         return python_kernels
-    return current_engine() if target.name == "cpu" else llvm_engine
+    return engine_for(target)
 
 
 def passes_of(engine: Any, target: Target) -> tuple[str, ...]:
@@ -155,8 +164,10 @@ class Compilation:
         nameless = replace(kernel, name="")
         if nameless not in self._known:
             engine = engine_of(kernel, self._target)
-            written = cuda_code.source if self._target.name == "cuda" else engine.source
-            text = written(kernel, self._target)
+            if self._target.name == "cuda":
+                text = cuda_code.source(kernel, self._target, engine.NAME)
+            else:
+                text = engine.source(kernel, self._target)
             key = self._known[nameless] = kernel_key(text, self._target, engine.NAME)
             if key not in self._jobs and load_cached(key, self._target) is None:
                 # LLVM, where most of the time goes, runs without Python's lock.
@@ -187,7 +198,7 @@ def object_code(source: str, target: Target, engine: str = "") -> bytes:
         If the target lacks an instruction that the kernel needs.
     """
     if target.name == "cuda":
-        return cuda_code.machine_code(source, target)
+        return cuda_code.machine_code(source, target, engine)
     writer: Any = _BY_NAME[engine or config.current().engine]
     text, library = writer.llvm_text(source, target), getattr(writer, "LIBRARY", ())
     return llvm_compile.object_code(text, target, passes_of(writer, target), library)
@@ -210,16 +221,22 @@ def text_of(kernel: Kernel, target: Target) -> str:
 
 
 def llvm_ir(kernel: Kernel, target: Target) -> str:
-    """Return a kernel's optimized LLVM IR."""
+    """Return a kernel's LLVM IR; optimized, but for what NVVM optimizes."""
     engine = engine_of(kernel, target)
-    text = engine.llvm_text(engine.source(kernel, target), target)
-    return str(llvm_compile.optimized(text, target, passes_of(engine, target)))
+    text = engine.source(kernel, target)
+    if engine is numba_cuda:
+        return "\n".join(numba_nvvm.modules(text, target))
+    passes = passes_of(engine, target)
+    return str(llvm_compile.optimized(engine.llvm_text(text, target), target, passes))
 
 
 def assembly(kernel: Kernel, target: Target) -> str:
-    """Return a kernel's machine code as assembly."""
+    """Return a kernel's machine code as assembly; PTX for CUDA."""
     engine = engine_of(kernel, target)
-    text = engine.llvm_text(engine.source(kernel, target), target)
+    text = engine.source(kernel, target)
+    if target.name == "cuda":
+        return cuda_code.ptx(text, target, engine.NAME)
+    text = engine.llvm_text(text, target)
     return llvm_compile.assembly(text, target, passes_of(engine, target))
 
 
@@ -251,8 +268,10 @@ def load_cached(key: str, target: Target) -> CompiledKernel | None:
 @remember
 def versions(engine: str) -> str:
     """Return what the code of an unchanged source depends on: packages, Python, the engine."""
-    packages = ("llvmlite", *(["numba"] if engine != "llvm" else []))
+    packages = ("llvmlite", *_BY_NAME[engine].PACKAGES)
     found = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    if engine == numba_cuda.NAME:
+        found += lazy.numba_cuda_versions()
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"
     folder = Path(__file__).parent
     files = (*_SHARED_FILES, *_BY_NAME[engine].FILES)

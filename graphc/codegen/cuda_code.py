@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.codegen import llvm_compile, llvm_engine
+from graphc.codegen import llvm_compile, llvm_engine, numba_cuda, numba_nvvm
 from graphc.codegen.llvm_cuda import block_threads, shared_bytes
 from graphc.ir.loop import Kernel
 from graphc.ir.target import Target
@@ -29,21 +29,36 @@ class CudaCode:
     code: bytes
 
 
-def source(kernel: Kernel, target: Target) -> str:
-    """Return the LLVM IR of a scheduled kernel, after a comment with what a launch has to know."""
-    return comment(kernel, ";") + llvm_engine.source(kernel, target)
+def source(kernel: Kernel, target: Target, engine: str = llvm_engine.NAME) -> str:
+    """Return an engine's text of a scheduled kernel, after a comment on its launch."""
+    if engine == numba_cuda.NAME:
+        text = numba_cuda.source(kernel, target)
+        return comment(kernel, "#", numba_cuda.dynamic_bytes(kernel)) + text
+    return comment(kernel, ";", shared_bytes(kernel)) + llvm_engine.source(kernel, target)
 
 
-def comment(kernel: Kernel, sign: str) -> str:
+def comment(kernel: Kernel, sign: str, dynamic_bytes: int) -> str:
     """Return the line that tells of a kernel's launch."""
-    return f"{sign} {block_threads(kernel)} threads, {shared_bytes(kernel)} bytes\n"
+    return f"{sign} {block_threads(kernel)} threads, {dynamic_bytes} bytes\n"
 
 
-def machine_code(text: str, target: Target) -> bytes:
+def machine_code(text: str, target: Target, engine: str = llvm_engine.NAME) -> bytes:
     """Return the bytes that are kept for a kernel's source: a line on its launch, then PTX."""
     first, _, rest = text.partition("\n")
-    ptx = llvm_compile.assembly(rest, target, llvm_engine.TARGET_PASSES["cuda"])
-    return f"//{first.removeprefix(';')}\n{ptx}".encode()
+    return f"//{first[1:]}\n{ptx(rest, target, engine)}".encode()
+
+
+def ptx(text: str, target: Target, engine: str = llvm_engine.NAME) -> str:
+    """Return the PTX of an engine's text.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the engine needs ``numba-cuda``, which is not installed.
+    """
+    if engine == numba_cuda.NAME:
+        return numba_nvvm.ptx(text, target)
+    return llvm_compile.assembly(text, target, llvm_engine.TARGET_PASSES["cuda"])
 
 
 def read(content: bytes) -> CudaCode:

@@ -62,10 +62,10 @@ def blocks_at_once(kernel: Kernel) -> int:
 def shared_bytes(kernel: Kernel) -> int:
     """Return the shared memory that a block of a scheduled kernel asks for."""
     buffers = (s.buffer for s in statements(kernel.body) if isinstance(s, Alloc))
-    return sum(_room(b.dtype, static_size(b)) for b in buffers if b.space == "shared")
+    return sum(room_bytes(b.dtype, static_size(b)) for b in buffers if b.space == "shared")
 
 
-def _room(dtype: DType, count: int) -> int:
+def room_bytes(dtype: DType, count: int) -> int:
     """Return the bytes of shared memory, up to where the next may begin."""
     return -(-max(count, 1) * dtype.item_bytes // SHARED_ALIGN_BYTES) * SHARED_ALIGN_BYTES
 
@@ -157,7 +157,7 @@ class CudaEmitter(Memory):
             text = f"{SHARED} = external addrspace(3) global [0 x i8], align {SHARED_ALIGN_BYTES}"
             self.module.head.append(text)
         whole, offset = self.builder.generic(SHARED), Constant(I64, self.shared_bytes)
-        self.shared_bytes += _room(dtype, count)
+        self.shared_bytes += room_bytes(dtype, count)
         return Pointer(dtype, self.builder.gep(whole, offset, I8))
 
     def barrier(self) -> None:

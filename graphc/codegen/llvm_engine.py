@@ -66,6 +66,8 @@ EMITTERS: dict[str, Callable[[Kernel, Target], Memory]] = {
 NAME = "llvm"
 FILES = ("cuda.py", "cuda_code.py", "llvm_cuda.py", "llvm_engine.py", "llvm_indices.py")
 """What code depends on beside the emitters that engines share."""
+PACKAGES: tuple[str, ...] = ()
+"""Packages that code depends on, beside llvmlite."""
 
 PASSES = ("simplify_cfg",)
 TARGET_PASSES = {"cuda": ("instruction_combine", "simplify_cfg")}

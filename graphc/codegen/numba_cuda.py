@@ -8,18 +8,29 @@ scalars, whose names Numba knows too.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+import re
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
 
 import numpy as np
 
-from graphc.codegen.llvm_cuda import block_threads
-from graphc.codegen.sharing import static_size
+from graphc.codegen import numba_cuda_names as names
+from graphc.codegen.cuda import SHARED_BYTES
+from graphc.codegen.llvm_cuda import (
+    REPORT_CALL_BYTES,
+    REPORT_LAUNCH_BYTES,
+    block_threads,
+    blocks_at_once,
+    room_bytes,
+    shared_bytes,
+)
+from graphc.codegen.llvm_kernel import CODE_BYTES, failure_places
+from graphc.codegen.sharing import Key, shared_expressions, static_size, straight_runs
 from graphc.errors import CompileError
 from graphc.ir.dim import Dim
 from graphc.ir.expr import (
     Apply,
+    Buffer,
     Const,
     Expr,
     Fold,
@@ -30,7 +41,6 @@ from graphc.ir.expr import (
     Splat,
     Tile,
     Use,
-    children,
 )
 from graphc.ir.loop import (
     Alloc,
@@ -48,88 +58,70 @@ from graphc.ir.loop import (
     Stmt,
     Store,
 )
-from graphc.ir.statements import expressions
 from graphc.ir.target import Target
-from graphc.ir.types import DType, bool_, int64
+from graphc.ir.types import DType, int64
 
-PRELUDE = '''\
-import math
-
-import numpy as np
-from numba import cuda
-from numpy import bool_, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-
-
-@cuda.jit(device=True)
-def floored(x):
-    return type(x)(math.floor(x)) if abs(x) < 4503599627370496.0 else x
-
-
-@cuda.jit(device=True)
-def rounded(x):
-    down = floored(x)
-    up = x - down > 0.5 or (x - down == 0.5 and down % 2 != 0)
-    return down + 1 if up else down
-
-
-@cuda.jit(device=True)
-def scaled(x, power):
-    return type(x)(math.ldexp(x, int(power))) if x == x else x
-
-'''
-"""What the text of a kernel needs in front of it."""
-
-_BINARY = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "shl": "<<",
-    "shr": ">>", "xor": "^", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
-}  # fmt: skip
-_CALLS = {
-    "abs": "abs({0})",
-    "sqrt": "{type}(math.sqrt({0}))",
-    "floor": "floored({0})",
-    "ceil": "-floored(-{0})",
-    "trunc": "(floored({0}) if {0} > 0 else -floored(-{0}))",
-    "round": "rounded({0})",
-    "rem": "{type}(math.fmod({0}, {1}))",
-    "min": "({0} if {0} < {1} or {0} != {0} else {1})",
-    "max": "({0} if {0} > {1} or {0} != {0} else {1})",
-    "fma": "{type}(cuda.fma({0}, {1}, {2}))",
-    "select": "({1} if {0} else {2})",
-    "mulhi": "uint32((uint64({0}) * uint64({1})) >> uint64(32))",
-    "scale": "scaled({0}, {1})",
-}
-"""Operation -> its text: ``{0}`` is an operand, ``{type}`` the result's type."""
+NAME = "numba-cuda"
+FILES = ("cuda.py", "cuda_code.py", "numba_cuda.py", "numba_cuda_names.py", "numba_nvvm.py")
+"""What code depends on."""
+PACKAGES = ("numba",)
+SIGNATURE = "SIGNATURE"
+"""The first line behind the functions that a text calls: the types of the kernel's arguments."""
 
 
 def source(kernel: Kernel, target: Target) -> str:
     """Return a module's text that defines ``kernel``, a function for ``cuda.jit``.
 
-    Its arguments are the buffers as flat arrays, the sizes, and an int64 array of 8 zeros that gets
-    the error's code at 1 and its details from 2 on; ``BLOCK_THREADS`` is the number of threads.
+    Its arguments are the buffers as flat arrays, the sizes, the launch's number, and a Flag of
+    `graphc.codegen.dispatch_layout` as an array of words; in a simulator, which has no addresses,
+    the Report is what follows the Flag. What a launch and a compiler have to know stands in front.
 
     Raises
     ------
     CompileError
         If the kernel computes products on tensor cores.
     """
-    threads = f"BLOCK_THREADS = {block_threads(kernel)}\n\n"
-    return PRELUDE + threads + "\n".join(_Walk(kernel).text()) + "\n"
+    body = "\n".join(_Walk(kernel).text())
+    kinds = [f"{names.memory_type(b.dtype)}*" for b in kernel.params]
+    kinds += ["int64"] * len(kernel.sizes) + ["int64", "int64*"]
+    facts = {
+        SIGNATURE: f'"{", ".join(kinds)}"',
+        "BLOCK_THREADS": block_threads(kernel),
+        "BLOCKS_AT_ONCE": blocks_at_once(kernel),
+        "DYNAMIC_BYTES": dynamic_bytes(kernel),
+    }
+    lines = "".join(f"{name} = {value}\n" for name, value in facts.items())
+    return f"{names.prelude(body)}\n{lines}\n\n{body}\n"
+
+
+def dynamic_bytes(kernel: Kernel) -> int:
+    """Return the shared memory that a launch gives: none where what kernels may have is enough."""
+    found = shared_bytes(kernel)
+    return found if found > SHARED_BYTES else 0
+
+
+_SHORT = 8
+"""Texts below this length are not worth a name."""
 
 
 class _Walk:
-    """Writes one kernel; ``known`` has the texts of what the statement at hand computed."""
+    """Writes one kernel; ``known`` has the texts of what the run of statements computed so far."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.lines: list[str] = []
         self.indent = 1
-        self.known: dict[Expr, list[str]] = {}
-        self.uses: Counter[Expr] = Counter()
+        self.known: dict[Key, list[str]] = {}
+        self.shared: set[Key] = set()
+        self.stamp: Callable[[Expr], int] = lambda expr: 0
         self.temporaries = itertools.count()
+        self.dynamic, self.taken_bytes = dynamic_bytes(kernel) > 0, 0
 
     def text(self) -> list[str]:
-        names = [*(b.name for b in self.kernel.params), *self.kernel.sizes, "error"]
-        self.lines = [f"def kernel({', '.join(names)}):"]
+        arguments = [*(b.name for b in self.kernel.params), *self.kernel.sizes, "launch", "flag"]
+        self.lines = [f"def kernel({', '.join(arguments)}):"]
+        self.line("if stopped(flag):")
+        self.line("    return")
         self.body(self.kernel.body)
         return self.lines
 
@@ -139,19 +131,23 @@ class _Walk:
     # -- statements --------------------------------------------------------------------------
 
     def body(self, body: Sequence[Stmt]) -> None:
-        for stmt in body:
+        for run in _runs(body):
+            self.shared, stamps = shared_expressions(run)
             self.known = {}
-            self.uses = Counter(_uses(expressions(stmt)))
-            self.statement(stmt)
+            for stmt, self.stamp in zip(run, stamps, strict=True):
+                self.statement(stmt)
 
     def block(self, head: str, body: Sequence[Stmt]) -> None:
         self.line(head)
         self.indent += 1
+        self.filled(body)
+        self.indent -= 1
+
+    def filled(self, body: Sequence[Stmt]) -> None:
         count = len(self.lines)
         self.body(body)
         if len(self.lines) == count:
             self.line("pass")
-        self.indent -= 1
 
     def statement(self, stmt: Stmt) -> None:
         match stmt:
@@ -171,10 +167,7 @@ class _Walk:
             case Store():
                 self.store(stmt)
             case Alloc():
-                space = "shared" if stmt.buffer.space == "shared" else "local"
-                size = max(static_size(stmt.buffer), 1)
-                dtype = stmt.buffer.dtype.name
-                self.line(f"{stmt.buffer.name} = cuda.{space}.array({size}, {_type(dtype)})")
+                self.line(f"{stmt.buffer.name} = {self.memory(stmt.buffer)}")
             case Barrier():
                 self.line("cuda.syncthreads()")
             case Intrinsic():
@@ -186,20 +179,46 @@ class _Walk:
             case _:
                 raise CompileError(f"{type(stmt).__name__} is no statement of a CUDA kernel")
 
+    def memory(self, buffer: Buffer) -> str:
+        """Return the text of scratch memory."""
+        size, kind = max(static_size(buffer), 1), names.memory_type(buffer.dtype)
+        if buffer.space != "shared":
+            return f"cuda.local.array({size}, {kind})"
+        if not self.dynamic:
+            return f"cuda.shared.array({size}, {kind})"
+        first = self.taken_bytes // buffer.dtype.item_bytes
+        self.taken_bytes += room_bytes(buffer.dtype, size)
+        return f"cuda.shared.array(0, {kind})[{first}:{first + size}]"
+
     def name(self, name: str, value: Expr) -> None:
         """Assign the elements of a tile to variables, all computed before the first is changed."""
         texts = self.value(value)
         targets = _elements(name, value.tile)
-        self.line(f"{', '.join(targets)} = {', '.join(texts)}")
+        late = {t for k, t in enumerate(targets) for text in texts[k + 1 :] if _reads(text, t)}
+        for target, text in zip(targets, texts, strict=True):
+            self.line(f"{target}{'_next' if target in late else ''} = {text}")
+        for target in targets:
+            if target in late:
+                self.line(f"{target} = {target}_next")
 
     def store(self, store: Store) -> None:
-        tile = store.value.tile
-        values = self.value(store.value)
+        tile, dtype = store.value.tile, store.buffer.dtype
+        values = [names.stored(text, dtype) for text in self.value(store.value)]
         places = self.places(store.offset, tile, store.strides)
-        masks = None if store.mask is None else self.spread(store.mask, tile)
-        for number, (place, value) in enumerate(zip(places, values, strict=True)):
-            head = "" if masks is None else f"if {masks[number]}: "
-            self.line(f"{head}{store.buffer.name}[{place}] = {value}")
+        writes = [f"{store.buffer.name}[{p}] = {v}" for p, v in zip(places, values, strict=True)]
+        if store.mask is None:
+            for write in writes:
+                self.line(write)
+        elif not store.mask.tile:
+            self.lines_under(f"if {self.one(store.mask)}:", writes)
+        else:
+            for mask, write in zip(self.spread(store.mask, tile), writes, strict=True):
+                self.line(f"if {mask}: {write}")
+
+    def lines_under(self, head: str, lines: Sequence[str]) -> None:
+        self.line(head)
+        for text in lines:
+            self.line("    " + text)
 
     def intrinsic(self, stmt: Intrinsic) -> None:
         if stmt.operation != "shuffle_xor":
@@ -209,15 +228,14 @@ class _Walk:
             )
         value, distance = (self.value(arg) for arg in stmt.args)
         for target, own in zip(_elements(stmt.name, stmt.value.tile), value, strict=True):
-            self.line(f"{target} = cuda.shfl_xor_sync(0xffffffff, {own}, {distance[0]})")
+            self.line(f"{target} = {_shuffled(own, distance[0], stmt.value.dtype)}")
 
     def fail(self, stmt: Fail) -> None:
-        details = [self.one(detail) for detail in stmt.details]
-        self.line(f"if cuda.atomic.cas(error, 1, 0, {stmt.code}) == 0:")
-        for number, detail in enumerate(details):
-            self.line(f"    error[{2 + number}] = {detail}")
-        if not details:
-            self.line("    pass")
+        details = [_word(self.one(detail), detail.dtype) for detail in stmt.details]
+        words = {REPORT_LAUNCH_BYTES: "launch", REPORT_CALL_BYTES: "flag[0]", CODE_BYTES: stmt.code}
+        words |= dict(zip(failure_places(len(details)), details, strict=True))
+        reports = [f"report(flag, {place // 8}, {word})" for place, word in words.items()]
+        self.lines_under(f"if failed_first(flag, {stmt.code}):", reports)
         self.line("return")
 
     # -- expressions -------------------------------------------------------------------------
@@ -234,22 +252,30 @@ class _Walk:
 
     def value(self, expr: Expr) -> list[str]:
         """Return the texts of an expression's elements, named where they are used again."""
-        found = self.known.get(expr)
+        key = expr, self.stamp(expr)
+        found = self.known.get(key)
         if found is None:
             found = self.fresh(expr)
-            if self.uses[expr] > 1 and isinstance(expr, Apply | Load | Fold):
-                names = [f"t{next(self.temporaries)}" for _ in found]
-                self.line(f"{', '.join(names)} = {', '.join(found)}")
-                found = names
-            self.known[expr] = found
+            if key in self.shared and isinstance(expr, Apply | Load | Fold | Index):
+                found = self.named(found)
+            self.known[key] = found
+        return found
+
+    def named(self, texts: list[str]) -> list[str]:
+        """Return names of what texts compute, or short texts themselves."""
+        if all(text.isidentifier() or len(text) < _SHORT for text in texts):
+            return texts
+        found = self.fresh_names(len(texts))
+        for line in _assignments(found, texts):
+            self.line(line)
         return found
 
     def fresh(self, expr: Expr) -> list[str]:
         match expr:
             case Const():
-                return [_constant(expr.value, expr.dtype)]
+                return [names.constant(expr.value, expr.dtype)]
             case Index():
-                return [f"({expr.dim})" if not isinstance(expr.dim, int) else str(expr.dim)]
+                return [_dim(expr.dim)]
             case Use():
                 return _elements(expr.name, expr.tile)
             case Iota():
@@ -270,21 +296,35 @@ class _Walk:
     def load(self, load: Load) -> list[str]:
         tile = load.tile
         places = self.places(load.offset, tile, load.strides)
-        reads = [f"{load.buffer.name}[{place}]" for place in places]
+        reads = [names.loaded(f"{load.buffer.name}[{place}]", load.dtype) for place in places]
         if load.mask is None:
             return reads
-        fill, masks = _constant(load.fill, load.dtype), self.spread(load.mask, tile)
-        return [f"({read} if {mask} else {fill})" for read, mask in zip(reads, masks, strict=True)]
+        fill = names.constant(load.fill, load.dtype)
+        if load.mask.tile:
+            masks = self.spread(load.mask, tile)
+            return [f"({read} if {m} else {fill})" for read, m in zip(reads, masks, strict=True)]
+        found = self.fresh_names(len(reads))
+        self.lines_under(f"if {self.one(load.mask)}:", _assignments(found, reads))
+        self.lines_under("else:", _assignments(found, [fill] * len(reads)))
+        return found
+
+    def fresh_names(self, count: int) -> list[str]:
+        return [f"t{next(self.temporaries)}" for _ in range(count)]
 
     def places(self, offset: Expr, tile: Tile, strides: Sequence[Dim]) -> list[str]:
         """Return the text of each element's offset."""
         if not strides:
             return self.spread(offset, tile)
         first = self.one(offset)
+        if prod(tile) > 1:
+            (first,) = self.named([first])
         found = []
         for lane in np.ndindex(*tile):
-            terms = [f"{k} * ({stride})" for k, stride in zip(lane, strides, strict=True) if k]
-            found.append(" + ".join([first, *terms]))
+            fixed = sum(k * s for k, s in zip(lane, strides, strict=True) if isinstance(s, int))
+            terms = [first, str(fixed)] if fixed else [first]
+            pairs = zip(lane, strides, strict=True)
+            terms += [f"{k} * {_dim(s)}" for k, s in pairs if k and not isinstance(s, int)]
+            found.append(" + ".join(terms))
         return found
 
     def applied(self, expr: Apply) -> list[str]:
@@ -294,18 +334,13 @@ class _Walk:
 
     def operation(self, expr: Apply, kind: DType, args: Sequence[str]) -> str:
         if expr.op == "cast":
-            return _cast(args[0], kind, expr.dtype)
-        if expr.op in ("and", "or") and kind is bool_:
-            return f"({args[0]} {expr.op} {args[1]})"
-        if expr.op in ("and", "or"):
-            return f"({args[0]} {'&' if expr.op == 'and' else '|'} {args[1]})"
-        if expr.op in ("neg", "not"):
-            return f"({'not ' if kind is bool_ else '-' if expr.op == 'neg' else '~'}{args[0]})"
-        if expr.op in _BINARY:
-            return f"({args[0]} {_BINARY[expr.op]} {args[1]})"
+            return names.cast(args[0], kind, expr.dtype)
         if expr.op == "bitcast":
-            return f"{kind.name}({args[0]}).view({expr.dtype.name})"
-        return _CALLS[expr.op].format(*args, type=expr.dtype.name)
+            return f"bits_as({kind.name}({args[0]}), {expr.dtype.name})"
+        last = expr.args[-1]
+        by = last.arg if isinstance(last, Splat) else last
+        amount = int(by.value) if isinstance(by, Const) and not kind.floating else None
+        return names.operation(expr.op, kind, args, amount)
 
     def folded(self, fold: Fold) -> str:
         """Return the tree of a fold: axis by axis, the upper half combined with the lower."""
@@ -324,41 +359,42 @@ class _Walk:
         return lambda a, b: self.operation(probe, fold.dtype, (a, b))
 
 
-def _uses(roots: Sequence[Expr]) -> Iterator[Expr]:
-    """Yield expressions as often as others read them."""
-    seen: set[Expr] = set()
-    waiting = list(roots)
-    yield from roots
-    while waiting:
-        expr = waiting.pop()
-        if expr not in seen:
-            seen.add(expr)
-            yield from children(expr)
-            waiting += children(expr)
+def _runs(body: Sequence[Stmt]) -> Iterator[list[Stmt]]:
+    """Yield the runs of statements between which values may be kept: all threads go past them."""
+    for run in straight_runs(body):
+        begin = 0
+        for k, stmt in enumerate(run):
+            if isinstance(stmt, Barrier | Intrinsic | Fail):
+                yield run[begin : k + 1]
+                begin = k + 1
+        if begin < len(run):
+            yield run[begin:]
+
+
+def _dim(dim: Dim) -> str:
+    text = str(dim)
+    return text if text.isalnum() else f"({text})"
 
 
 def _elements(name: str, tile: Tile) -> list[str]:
     return [f"{name}_{k}" for k in range(prod(tile))] if tile else [name]
 
 
-def _type(name: str) -> str:
-    return "bool_" if name == "bool" else name
+def _reads(text: str, name: str) -> bool:
+    return name in text and re.search(rf"\b{name}\b", text) is not None
 
 
-def _constant(value: int | float | bool, dtype: DType) -> str:
-    if dtype is int64 or dtype is bool_:
-        return repr(value)
-    text = repr(value) if np.isfinite(value) else f"float('{value}')"
-    return f"{dtype.name}({text})"
+def _assignments(targets: Sequence[str], texts: Sequence[str]) -> list[str]:
+    return [f"{target} = {text}" for target, text in zip(targets, texts, strict=True)]
 
 
-def _cast(text: str, old: DType, new: DType) -> str:
-    """Return a conversion; from floats to integers it truncates and saturates."""
-    if new is bool_:
-        return f"({text} != 0)"
-    if not old.floating or new.floating:
-        return f"{_type(new.name)}({text})"
-    limits = np.iinfo(new.name)
-    inside = f"{new.name}({text}) if {text} > {float(limits.min)} else {new.name}({limits.min})"
-    above = f"{new.name}({limits.max}) if {text} >= {float(limits.max)} else {inside}"
-    return f"({above} if {text} == {text} else {new.name}(0))"
+def _word(text: str, dtype: DType) -> str:
+    return text if dtype is int64 else names.cast(text, dtype, int64)
+
+
+def _shuffled(text: str, distance: str, dtype: DType) -> str:
+    """Return what a thread of the warp holds; Numba exchanges floats and signed words."""
+    wide = "int64" if dtype.item_bytes == 8 else "int32"
+    carrier = dtype.name if dtype.floating else wide
+    found = f"cuda.shfl_xor_sync(0xffffffff, {carrier}({text}), {distance})"
+    return found if dtype.name == carrier else names.cast(found, int64, dtype)

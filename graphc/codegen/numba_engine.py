@@ -10,6 +10,7 @@ from graphc.ir.target import Target
 NAME = "numba"
 FILES = ("numba_lowering.py", "python_text.py", "sharing.py")
 """What code depends on beside the emitters that engines share."""
+PACKAGES = ("numba",)
 
 PASSES = (
     "sroa",

@@ -21,6 +21,7 @@ from graphc.ir.types import DTYPES
 NAME = "python"
 FILES = ("python_kernels.py",)
 """What code depends on beside the emitters that engines share."""
+PACKAGES = ("numba",)
 PASSES = ("simplify_cfg",)
 """LLVM's passes: Numba has optimized already."""
 RAISED = 1

@@ -214,6 +214,41 @@ class Kernel:
     where: Location | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A scheduled kernel, and the plain one of what it computes.
+
+    Its parameters are some of those of the group's plain kernel, and scratch memory that an earlier
+    grid of its series has written.
+    """
+
+    kernel: Kernel
+    plain: Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What a target runs for a plain kernel: grids one after the other.
+
+    The end of a grid is where all its blocks meet. Sizes decide which of them run: a grid that has
+    no block is not launched.
+
+    Attributes
+    ----------
+    grids : tuple of Grid
+    sizes : tuple of (str, Dim)
+        Size arguments that they have beside those of the plain kernel, over these.
+    """
+
+    grids: tuple[Grid, ...]
+    sizes: tuple[tuple[str, Dim], ...] = ()
+
+
+def alone(kernel: Kernel, plain: Kernel) -> Series:
+    """Return the series of one grid."""
+    return Series((Grid(kernel, plain),))
+
+
 def python_of(kernel: Kernel) -> Python | None:
     """Return the call that is all of a kernel, if it is one in Python."""
     first = kernel.body[0] if len(kernel.body) == 1 else None

@@ -135,17 +135,35 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """One kernel call: what it reads and writes, and its sizes in the graph's size variables."""
+    """One kernel call of a group: what it reads and writes, and its sizes.
+
+    Attributes
+    ----------
+    node : Node
+        The group.
+    kernel : Kernel
+    reads, writes : tuple of Value
+        Its parameters; scratch memory of a group is an input that no graph has.
+    sizes : tuple of Dim
+        The kernel's sizes, in the graph's size variables.
+    cost : Cost
+    part : str
+        Which part of the group's work it is, where that takes several kernels.
+    """
 
     node: Node
     kernel: Kernel
+    reads: tuple[Value, ...]
+    writes: tuple[Value, ...]
     sizes: tuple[Dim, ...]
     cost: Cost
+    part: str = ""
 
     @property
     def label(self) -> str:
         """Name for people: the ops of the group."""
-        return str(self.node.attrs["label"])
+        label = str(self.node.attrs["label"])
+        return f"{label}_{self.part}" if self.part else label
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, int], labels: bool = True) -> str
     rows = [("offset", "bytes", "live", "value")]
     for slot in sorted(memory.slots, key=lambda slot: (slot.first, slot.offset)):
         live = f"{slot.first}..{slot.last}"
-        value = f"{names[slot.value]} {slot.value.type}"
+        value = f"{_name(slot.value, names)} {slot.value.type}"
         rows.append((str(slot.offset), str(slot.n_bytes), live, value))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines += [
@@ -154,8 +154,8 @@ def _launch_lines(plan: Plan, names: Mapping[Value, str]) -> list[str]:
         results = ", ".join(
             f"{names[v]} in place of {names[plan.root[v]]}"
             if plan.root.get(v, v) != v
-            else names[v]
-            for v in launch.node.outputs
+            else _name(v, names)
+            for v in launch.writes
         )
         lines.append(f"  {number:>3}  {launch.label} -> {results}")
     return lines

@@ -118,7 +118,7 @@ def table_of(plan: Plan, keys: Sequence[str]) -> LaunchTable:
         outputs,
         tuple(graph.inputs.index(target) for target, _ in graph.updates),
         tuple(
-            _row(spec, key, tuple(place(v) for v in (*spec.node.inputs, *spec.node.outputs)))
+            _row(spec, key, tuple(place(v) for v in (*spec.reads, *spec.writes)))
             for spec, key in zip(plan.launches, keys, strict=True)
         ),
         tuple(

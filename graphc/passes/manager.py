@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from graphc import config
 from graphc.errors import CompileError, GraphcError
-from graphc.ir.graph import Graph, Node
-from graphc.ir.loop import Kernel
+from graphc.ir.dim import Dim, substitute
+from graphc.ir.expr import Buffer
+from graphc.ir.graph import Graph, Node, Value, placeholder
+from graphc.ir.loop import Kernel, Series, alone
 from graphc.ir.plan import Cost, LaunchSpec, Plan
 from graphc.ir.target import Target
+from graphc.ir.types import TensorType
 from graphc.ir.verify import verify, verify_kernel
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.expand import expand
@@ -54,14 +57,17 @@ class Made:
     lowered : dict
         Key of a group's likeness -> its kernel, and the kernel's size arguments.
     scheduled : dict
-        Plain kernel -> the kernel scheduled and expanded; what it costs.
+        Plain kernel -> its grids scheduled and expanded; what each costs.
     """
 
     lowered: dict[Hashable, tuple[Kernel, Arguments]] = field(default_factory=dict)
-    scheduled: dict[Kernel, tuple[Kernel, Cost]] = field(default_factory=dict)
+    scheduled: dict[Kernel, tuple[Series, list[Cost]]] = field(default_factory=dict)
 
 
-SCHEDULES = {"cpu": cpu.schedule, "cuda": cuda.schedule}
+SCHEDULES: dict[str, Callable[[Kernel, Target], Series]] = {
+    "cpu": lambda kernel, target: alone(cpu.schedule(kernel, target), kernel),
+    "cuda": cuda.schedule,
+}
 """The schedule of each target, by the target's name."""
 
 NESTS: dict[str, dict[str, Callable[[Target], OwnNest]]] = {
@@ -110,28 +116,75 @@ def compile_graph(
     fused = run_graph_passes(graph, GRAPH_PASSES[target.name])
     layout = storage(fused)
     made = Made()
-    launches = []
+    launches: list[LaunchSpec] = []
     for i, node in enumerate(layout.launches):
-        launches.append(launch(node, f"k{i}", target, made))
-        started(launches[-1].kernel)
-    return Plan(layout.graph, tuple(launches), layout.root, lifetimes(layout))
+        for spec in launched(node, f"k{i}", target, made):
+            launches.append(spec)
+            started(spec.kernel)
+    scratch = {v: v for spec in launches for v in spec.writes if v not in layout.root}
+    lives = lifetimes(layout, [(spec.reads, spec.writes) for spec in launches])
+    return Plan(layout.graph, tuple(launches), layout.root | scratch, lives)
 
 
-def launch(node: Node, name: str, target: Target, made: Made) -> LaunchSpec:
-    """Lower, schedule and expand one `fused` node, or find what became of one like it."""
+def launched(node: Node, name: str, target: Target, made: Made) -> Iterator[LaunchSpec]:
+    """Lower, schedule and expand one `fused` node, or find what became of one like it.
+
+    Grids that have no block whatever the graph's sizes are left out.
+    """
     try:
         lowered = _lowered(node.attrs["body"], nests_of(target), made)
         plain = lowered.kernel
         if plain not in made.scheduled:
-            kernel = expand(SCHEDULES[target.name](plain, target))
-            made.scheduled[plain] = kernel, cost(plain)
+            made.scheduled[plain] = _scheduled(plain, target)
     except GraphcError as error:
         raise error.attach(where=node.where) from None
-    kernel, effort = made.scheduled[plain]
-    if config.current().verify:
-        verify_kernel(kernel)
+    series, efforts = made.scheduled[plain]
+    known = dict(zip(plain.sizes, lowered.sizes, strict=True))
+    known |= {size: substitute(dim, known) for size, dim in series.sizes}
+    values = dict(zip(plain.params, (*node.inputs, *node.outputs), strict=True))
+    kernels = list(zip((grid.kernel for grid in series.grids), efforts, strict=True))
+    runs = [pair for pair in kernels if substitute(pair[0].extent, known) != 0]
+    for kernel, effort in runs or kernels[:1]:
+        if config.current().verify:
+            verify_kernel(kernel)
+        yield _spec(node, name, kernel, effort, known, values)
+
+
+def _spec(
+    node: Node, name: str, kernel: Kernel, effort: Cost, known: Mapping[str, Dim],
+    values: dict[Buffer, Value],
+) -> LaunchSpec:  # fmt: skip
+    """Return the launch of one kernel of a group.
+
+    Parameters
+    ----------
+    known : mapping of str to Dim
+        The kernel's sizes in those of the graph.
+    values : dict of Buffer to Value
+        What its parameters stand for; scratch memory is added where it is first met.
+    """
+    for buffer in kernel.params:
+        if buffer not in values:
+            shape = tuple(substitute(dim, known) for dim in buffer.shape)
+            values[buffer] = placeholder(f"{name}_{buffer.name}", TensorType(buffer.dtype, shape))
+    first = len(kernel.params) - kernel.outputs
     own = replace(kernel, name=name, where=node.attrs["body"].outputs[0].node.where)
-    return LaunchSpec(node, own, lowered.sizes, effort)
+    return LaunchSpec(
+        node,
+        own,
+        tuple(values[buffer] for buffer in kernel.params[:first]),
+        tuple(values[buffer] for buffer in kernel.params[first:]),
+        tuple(known[size] for size in kernel.sizes),
+        effort,
+        kernel.name,
+    )
+
+
+def _scheduled(plain: Kernel, target: Target) -> tuple[Series, list[Cost]]:
+    """Return what a target runs for a plain kernel, and what each of its grids costs."""
+    series = SCHEDULES[target.name](plain, target)
+    grids = tuple(replace(grid, kernel=expand(grid.kernel)) for grid in series.grids)
+    return replace(series, grids=grids), [cost(grid.plain) for grid in grids]
 
 
 def _lowered(body: Graph, nests: Nests, made: Made) -> Lowered:

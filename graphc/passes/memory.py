@@ -10,7 +10,7 @@ first where the old value is still needed.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.ir.dim import product
@@ -266,20 +266,29 @@ def plan(layout: Storage, sizes: Mapping[str, int]) -> MemoryPlan:
     -------
     MemoryPlan
     """
-    return arrange(lifetimes(layout), sizes)
+    return arrange(lifetimes(layout, [(n.inputs, n.outputs) for n in layout.launches]), sizes)
 
 
-def lifetimes(layout: Storage) -> tuple[Life, ...]:
-    """Return first and last launch of every value that lives in the arena."""
-    graph = layout.graph
-    outside = {layout.root[v] for v in (*graph.outputs, *graph.inputs)}
+def lifetimes(
+    layout: Storage, launches: Iterable[tuple[Sequence[Value], Sequence[Value]]]
+) -> tuple[Life, ...]:
+    """Return first and last launch of every value that lives in the arena.
+
+    Parameters
+    ----------
+    layout : Storage
+    launches : iterable of (values, values)
+        What each launch reads and writes; scratch memory may be among it.
+    """
+    graph, root = layout.graph, layout.root
+    outside = {root[v] for v in (*graph.outputs, *graph.inputs)}
     spans: dict[Value, list[int]] = {}
-    for i, node in enumerate(layout.launches):
-        for value in node.outputs:
-            if layout.root[value] == value and value not in outside:
-                spans[value] = [i, i]
-        for value in node.inputs:
-            source = layout.root[value]
+    for i, (reads, writes) in enumerate(launches):
+        for value in writes:
+            if root.get(value, value) == value and value not in outside:
+                spans.setdefault(value, [i, i])[1] = i
+        for value in reads:
+            source = root.get(value, value)
             if source in spans:
                 spans[source][1] = i
     heads = _shared_heads(layout)

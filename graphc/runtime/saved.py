@@ -50,8 +50,10 @@ def key_of(graph: Graph, *more: str, target: Target | None = None) -> str | None
         return None
     files = "\n".join(_files(graph))  # the text has them without their folders
     options = config.current()
-    chosen = repr(target or host_target()), options.engine, f"winograd={options.winograd}"
-    return cache.key_of("program", text, files, *chosen, versions(options.engine), *more)
+    made_for = target or host_target()
+    engine = compiler.engine_for(made_for).NAME
+    chosen = repr(made_for), engine, f"winograd={options.winograd}"
+    return cache.key_of("program", text, files, *chosen, versions(engine), *more)
 
 
 def _files(graph: Graph) -> Iterator[str]:

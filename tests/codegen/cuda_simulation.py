@@ -15,6 +15,31 @@ os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
 import numpy as np
 from numba import cuda
+from numba.cuda.simulator import kernelapi
+
+FIXED = kernelapi.FakeCUDAShared.array
+
+
+EXCHANGED: dict[int, Any] = {}
+"""What each thread of the block that runs gives to the others."""
+
+
+def shared_array(self: Any, shape: int, dtype: type, alignment: Any = None) -> np.ndarray:
+    """Return the memory that a launch gives, as the compiler does for a NumPy type too."""
+    return np.frombuffer(self._dynshared.data, dtype)
+
+
+def shfl_xor_sync(self: Any, mask: int, value: Any, distance: int) -> Any:
+    """Exchange values between threads, which the simulator cannot: all of a block take part."""
+    own = self.threadIdx.x
+    EXCHANGED[own] = value
+    self.syncthreads()
+    found = EXCHANGED[own ^ int(distance)]
+    self.syncthreads()
+    return found
+
+
+kernelapi.FakeCUDAModule.shfl_xor_sync = shfl_xor_sync
 
 
 def run(text: str, blocks: int, arrays: list[np.ndarray], sizes: list[int]) -> list[np.ndarray]:
@@ -22,11 +47,12 @@ def run(text: str, blocks: int, arrays: list[np.ndarray], sizes: list[int]) -> l
     scope: dict[str, Any] = {}
     exec(compile(text, "<kernel>", "exec"), scope)  # the text under test
     flat = [array.reshape(-1) for array in arrays]
-    error = np.zeros(8, np.int64)
-    kernel = cuda.jit(scope["kernel"])
+    flag = np.zeros(16, np.int64)
+    kernel, shared_bytes = cuda.jit(scope["kernel"]), scope["DYNAMIC_BYTES"]
+    kernelapi.FakeCUDAShared.array = shared_array if shared_bytes else FIXED
     with np.errstate(all="ignore"):
-        kernel[blocks, scope["BLOCK_THREADS"]](*flat, *sizes, error)
-    return [*flat, error]
+        kernel[blocks, scope["BLOCK_THREADS"], 0, shared_bytes](*flat, *sizes, 0, flag)
+    return [*flat, flag]
 
 
 if __name__ == "__main__":

@@ -24,14 +24,18 @@ from graphc.ir.plan import LaunchSpec
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, float32
 from graphc.passes.manager import compile_graph
+from graphc.passes.schedule.cuda import chunks
 
 SIMULATION = Path(__file__).with_name("cuda_simulation.py")
 TARGET = cuda_target("sm_90")
 CHOSEN = (
-    "add", "tanh", "sigmoid", "floor", "where", "transpose", "concat", "clip", "max_pool", "cast",
-    "take", "one_hot", "cumsum", "conv", "square", "arange",
+    "abs", "add", "all", "argmax", "bitwise_xor", "broadcast_to", "cast", "ceil", "clip", "concat",
+    "conv", "dropout", "equal", "erf", "expm1", "floor", "floor_divide", "hypot", "isfinite",
+    "logical_not", "max_pool", "maximum", "mod", "one_hot", "pick", "power", "prod", "random_bits",
+    "round", "sigmoid", "sin", "softmax", "sqrt", "square", "sum", "take", "tanh", "transpose",
+    "trunc", "where",
 )  # fmt: skip
-"""Records without exchanges between threads of a warp, which the simulator does not have."""
+"""Records of each kind, those apart that take the simulator seconds."""
 
 
 def simulated(jobs: list[Any]) -> list[list[np.ndarray]]:
@@ -44,15 +48,18 @@ def simulated(jobs: list[Any]) -> list[list[np.ndarray]]:
     return found
 
 
-def job_of(graph: Graph, launch: LaunchSpec, operands: list[np.ndarray]) -> Any:
+def job_of(
+    graph: Graph, launch: LaunchSpec, operands: list[np.ndarray], scratch: tuple[Any, ...] = ()
+) -> Any:
     """Return a kernel of one launch for the simulator: text, blocks, arrays, sizes."""
     sizes = bind_sizes([v.shape for v in graph.inputs], [a.shape for a in operands])
     assert sizes is not None
     known = dict(zip(launch.kernel.sizes, (evaluate(d, sizes) for d in launch.sizes), strict=True))
-    given = [operands[graph.inputs.index(v)] for v in launch.node.inputs]
-    shapes = [[evaluate(d, sizes) for d in v.shape] for v in launch.node.outputs]
+    held = dict(zip(graph.inputs, operands, strict=True))
+    given = [held[v] if v in held else scratch[0] for v in launch.reads]
+    shapes = [[evaluate(d, sizes) for d in v.shape] for v in launch.writes]
     results = [
-        np.zeros(shape, v.dtype.numpy) for shape, v in zip(shapes, launch.node.outputs, strict=True)
+        np.zeros(shape, v.dtype.numpy) for shape, v in zip(shapes, launch.writes, strict=True)
     ]
     text = numba_cuda.source(launch.kernel, TARGET)
     blocks = evaluate(launch.kernel.extent, known)
@@ -71,7 +78,7 @@ def test_records_in_the_simulator() -> None:
         if len(launches) == 1:
             jobs.append(job_of(graph, launches[0], operands))
             checks.append((op, sample, operands, graph, len(launches[0].node.outputs)))
-    assert len(jobs) >= 12
+    assert len(jobs) >= 30
     for (op, sample, operands, graph, count), arrays in zip(checks, simulated(jobs), strict=True):
         outputs = arrays[-1 - count : -1]
         shaped = [a.reshape([int(d) for d in w.shape]) for a, w in zip(
@@ -82,6 +89,17 @@ def test_records_in_the_simulator() -> None:
 def _expected(op: Any, sample: Any, operands: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     found = op.reference(*operands, **sample.attrs)
     return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
+
+
+def test_failures_in_the_simulator() -> None:
+    (op,) = (op for op in RECORDS if op.name == "check_index")
+    operands = draw(op, op.samples[0], op.dtypes[0])
+    graph = graph_of(op, op.samples[0], operands)
+    operands[0].flat[-1] = 99
+    (launch,) = compile_graph(graph, TARGET).launches
+    flag, report = np.split(simulated([job_of(graph, launch, operands)])[0][-1], [3])
+    assert flag[1] == report[1] == 1  # the code
+    assert report[2:4].tolist() == [99, operands[0].size - 1]
 
 
 def product_plan(**options: str) -> Any:
@@ -98,7 +116,18 @@ def test_barriers_and_shared_memory_in_the_simulator() -> None:
     np.testing.assert_allclose(arrays[2].reshape(3, 4), a @ b, rtol=1e-5)
 
 
+def test_one_grid_after_the_other_in_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "chunk_count", lambda *given: 2)
+    generator = np.random.default_rng(1)
+    a, b = (generator.standard_normal(shape).astype(np.float32) for shape in ((3, 20), (20, 4)))
+    plan = compile_graph(trace(matmul, [TensorType(float32, x.shape) for x in (a, b)], "g"), TARGET)
+    parts, fold = plan.launches
+    ((*_, partial, _),) = simulated([job_of(plan.graph, parts, [a, b])])
+    ((_, found, _),) = simulated([job_of(plan.graph, fold, [a, b], (partial,))])
+    np.testing.assert_allclose(found.reshape(3, 4), a @ b, rtol=1e-5)
+
+
 def test_tensor_cores_are_refused() -> None:
-    (launch,) = product_plan(matmul_precision="tf32").launches
+    launch = product_plan(matmul_precision="tf32").launches[0]
     with pytest.raises(CompileError, match="no products on tensor cores"):
         numba_cuda.source(launch.kernel, TARGET)

@@ -142,6 +142,24 @@ def test_gradients_are_summed_without_the_host(emulated: FakeCuda) -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_label_that_is_wrong_on_one_gpu_changes_no_parameter_on_any() -> None:
+    devices = [graphc.gpu(0), graphc.gpu(1)]
+    net = nn.Dense(3, in_units=5)
+    net.initialize(ctx=devices)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    before = [p.asnumpy() for p in net.weight.list_data()]
+    xs = gluon.utils.split_and_load(floats(6, 5), devices)
+    labels = gluon.utils.split_and_load(np.array([0, 1, 2, 0, 7, 1], np.float32), devices)
+    with autograd.record():
+        losses = [LOSS(net(x), label) for x, label in zip(xs, labels, strict=True)]
+    autograd.backward(losses)
+    with pytest.raises(IndexRangeError, match=r"label 7 at position 1 (.|\n)*gpu\(1\) found it"):
+        trainer.step(6)
+    assert trainer.optimizer.num_update == 0
+    for found, expected in zip(net.weight.list_data(), before, strict=True):
+        np.testing.assert_array_equal(found.asnumpy(), expected)
+
+
 def test_two_gpus_train_as_one_cpu() -> None:
     results = []
     for devices in ([graphc.cpu()], [graphc.gpu(0), graphc.gpu(1)]):

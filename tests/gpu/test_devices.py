@@ -5,13 +5,14 @@ pytest -m gpu tests/gpu
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from record_samples import cases, check_outputs, draw, graph_of
+from record_samples import cases, check_outputs, check_same, draw, graph_of
 
 import graphc
 from benchmarks import models
@@ -56,6 +57,29 @@ def test_records_agree_with_the_reference(op: OpDef, sample: Sample, dtype: DTyp
     for _ in range(2):  # by launches, then as a CUDA graph
         found = [output.get() for output in program([device.put(o) for o in operands])]
         check_outputs(op, sample, operands, graph, found)
+
+
+FIRST = {case.values[0].name: case for case in reversed(RECORDS)}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None,
+    reason='no numba-cuda: pip install "graphc[cuda-numba]"',
+)
+@pytest.mark.parametrize(
+    "name", ["cast", "erf", "floor_divide", "matmul", "maximum", "random_bits", "round", "softmax"]
+)
+def test_engines_agree_bit_for_bit(name: str) -> None:
+    op, sample, dtype = FIRST[name].values
+    operands = draw(op, sample, dtype)
+    device = cuda.device(0)
+    found = []
+    for engine in ("llvm", "numba"):
+        with graphc.options(engine=engine):
+            program = build_program(graph_of(op, sample, operands), GPU)
+            found.append([o.get() for o in program([device.put(x) for x in operands])])
+    for one, other in zip(*found, strict=True):
+        check_same(one, other)
 
 
 # -- models ----------------------------------------------------------------------------------

@@ -262,7 +262,7 @@ def test_the_second_run_makes_a_graph(device: CudaDevice, emulated: FakeCuda) ->
     program, x = chain(device), device.put(floats(20, 30))
     emulated.calls.clear()
     results = [program([x]) for _ in range(3)]
-    launches = len(program.table.launches)
+    launches = len(program.at(((20, 30),)).steps)
     assert len(emulated.named("launch")) == launches > 2
     assert emulated.named("instantiate") == [("instantiate", launches)]
     assert emulated.named("graph") == [("graph", launches)] * 2
@@ -279,7 +279,7 @@ def test_a_graph_follows_addresses(device: CudaDevice, emulated: FakeCuda) -> No
         emulated.calls.clear()
         (found,) = program([device.put(x)])
         np.testing.assert_allclose(found.get(), expected_of_chain(x), rtol=1e-4, atol=1e-3)
-        assert len(emulated.named("update")) < len(program.table.launches)
+        assert len(emulated.named("update")) < len(program.at((x.shape,)).steps)
 
 
 def test_a_graph_is_made_again_where_scratch_memory_moved(
@@ -297,6 +297,16 @@ def test_a_graph_is_made_again_where_scratch_memory_moved(
     assert len(emulated.named("instantiate")) == 1
 
 
+def test_sizes_choose_the_grids_that_run(device: CudaDevice, emulated: FakeCuda) -> None:
+    program = compiled(lambda x: R["sum"](x, axis=(0, 1)), ("float32", (20, 30)))
+    for shape, blocks in ((20, 30), [1]), ((300, 1000), [73, 1]):
+        x = floats(*shape)
+        emulated.calls.clear()
+        (found,) = program([device.put(x)])
+        np.testing.assert_allclose(found.get(), x.sum(), rtol=1e-3)
+        assert [call[1] for call in emulated.named("launch")] == blocks
+
+
 # -- profile, disk ---------------------------------------------------------------------------
 
 
@@ -306,7 +316,7 @@ def test_launches_are_timed_by_events(device: CudaDevice) -> None:
     with config.options(profile=True):
         program([device.put(floats(20, 30))])
     timings = profile.profile()
-    assert [t.number for t in timings] == list(range(len(program.table.launches)))
+    assert [t.number for t in timings] == list(range(len(program.at(((20, 30),)).steps)))
     assert all(t.start_ns <= t.stop_ns for t in timings)
 
 

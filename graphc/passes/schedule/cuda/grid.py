@@ -16,6 +16,10 @@ THREADS = 256
 """Threads of a block, where nothing asks for another number."""
 BLOCK, THREAD = "block", "thread"
 """Names of the loop variables of blocks and of threads."""
+CHUNK, CHUNKS, PART = "chunk", "chunks", "part"
+"""Names of a chunk's number, of the size that says how many there are, and of the loop variable
+where their partial results are folded.
+"""
 QUOTIENT = "quotient"
 """Name of a size variable divided by the lanes of a vector."""
 

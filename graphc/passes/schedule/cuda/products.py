@@ -22,6 +22,7 @@ from graphc.passes.schedule.cuda.cores import LANE, Cores, MultiplyAdd, Sum, Ten
 from graphc.passes.schedule.cuda.factors import HALF, THREADS, Factor, Unit, Vectors, vectors
 from graphc.passes.schedule.cuda.grid import (
     BLOCK,
+    CHUNK,
     THREAD,
     Whole,
     in_blocks,
@@ -44,11 +45,40 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     )
     enough = large.whole * _worthwhile(large.blocks, small.blocks, target)
     extent = enough * large.blocks + (1 - enough) * small.blocks
-    body = small.body()
-    if small.whole != 1:
-        body = (If(E.index(small.whole).ne(0), body, single.body()),)
-    choice = If(E.index(enough).ne(0), large.body(), body)
+    choice = If(E.index(enough).ne(0), large.body(), _in_vectors_if_whole(small, single))
     return in_blocks(kernel, extent, (choice,), memory, threads=THREADS)
+
+
+def in_chunks(
+    kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Target, chunks: Dim
+) -> Kernel:
+    """Return a contraction in small tiles, with a block for each chunk of the depth.
+
+    The stores depend on the variable `CHUNK`.
+    """
+    (_, cores), dtype = _cores(matched, target), matched.reduce.dtype
+    lanes, memory = target.vector_bytes // dtype.item_bytes, _memory((cores,), dtype)
+    single, small = (
+        _Tile(matched, items, cores, memory, lanes, in_vectors, chunks)
+        for in_vectors in (False, True)
+    )
+    body = _in_vectors_if_whole(small, single)
+    return in_blocks(kernel, small.blocks, body, memory, threads=THREADS)
+
+
+def small_blocks(matched: Match, target: Target) -> Dim:
+    """Return how many blocks a contraction has in small tiles."""
+    side = _cores(matched, target)[1].side
+    rows, columns = (product(axis.extent for axis in x) for x in (matched.rows, matched.columns))
+    batch = product(axis.extent for axis in matched.batch)
+    return batch * ceil_div(rows, side) * ceil_div(columns, side)
+
+
+def _in_vectors_if_whole(vectors: _Tile, elements: _Tile) -> Body:
+    """Return what copies factors in vectors where they are made of whole ones."""
+    if vectors.whole == 1:
+        return vectors.body()
+    return (If(E.index(vectors.whole).ne(0), vectors.body(), elements.body()),)
 
 
 def _worthwhile(large: Dim, small: Dim, target: Target) -> Dim:
@@ -76,14 +106,14 @@ def _cores(matched: Match, target: Target) -> tuple[Cores, Cores]:
 
 
 class _Tile:
-    """One block's tile of the result."""
+    """One block's tile of the result, or of what a chunk of the depth adds to it."""
 
     def __init__(
         self, matched: Match, items: Sequence[Nest], cores: Cores, memory: Sequence[Buffer],
-        lanes: int, in_vectors: bool,
+        lanes: int, in_vectors: bool, chunks: Dim = 1,
     ) -> None:  # fmt: skip
         self.matched, self.items, self.cores, self.lanes = matched, items, cores, lanes
-        self.in_vectors = in_vectors
+        self.in_vectors, self.chunks = in_vectors, chunks
         self.row_blocks, self.column_blocks = (
             ceil_div(product(a.extent for a in axes), cores.side)
             for axes in (matched.rows, matched.columns)
@@ -111,22 +141,25 @@ class _Tile:
     @property
     def blocks(self) -> Dim:
         """Blocks of the whole product."""
-        return self.batch * self.row_blocks * self.column_blocks
+        return self.chunks * self.batch * self.row_blocks * self.column_blocks
 
     def body(self) -> Body:
         """Return what a thread does."""
         factors, turn = (self.left, self.right), symbol("turn")
         grid = (Axis("b_number", self.column_blocks), Axis("a_number", self.row_blocks))
+        chunk = () if self.chunks == 1 else (Axis(CHUNK, self.chunks),)
+        share, first, last = self._share()
         return (
             *(stmt for factor in factors for stmt in factor.assumed()),
-            *placed((*self.matched.batch, *grid), symbol(BLOCK)),
+            *placed((*chunk, *self.matched.batch, *grid), symbol(BLOCK)),
+            *share,
             *(stmt for factor in factors for stmt in factor.ahead()),
-            *(stmt for factor in factors for stmt in factor.loads(0)),
-            Let(HALF, E.index(0)),
+            *(stmt for factor in factors for stmt in factor.loads(first)),
+            Let(HALF, E.index(first % 2)),
             *(stmt for factor in factors for stmt in factor.stores()),
             Barrier(),
             *cleared(self.cores),
-            For("turn", E.index(0), E.index(self.left.turns), (
+            For("turn", E.index(first), E.index(last), (
                 Let(HALF, E.index(turn % 2)),
                 *(stmt for factor in factors for stmt in factor.loads(turn + 1)),
                 self.cores.products(*factors),
@@ -135,6 +168,15 @@ class _Tile:
             )),
             *self._finished(),
         )  # fmt: skip
+
+    def _share(self) -> tuple[Body, Dim, Dim]:
+        """Return the first turn and the one behind the last: those of a chunk, or all."""
+        turns = self.left.turns
+        if self.chunks == 1:
+            return (), 0, turns
+        each, low = ceil_div(turns, self.chunks), symbol("low")
+        first, last = symbol(CHUNK) * each, dim_min(low + each, turns)
+        return (Let("low", E.index(first)), Let("high", E.index(last))), low, symbol("high")
 
     # -- results -----------------------------------------------------------------------------
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphc.errors import CompileError
-from graphc.ir.loop import Kernel, python_of
+from graphc.ir import expr as E
+from graphc.ir.loop import Grid, Kernel, Let, Series, alone, python_of
+from graphc.ir.statements import expressions, names_in, statements
 from graphc.ir.target import Target
 from graphc.passes.schedule.contraction_match import match
-from graphc.passes.schedule.cuda import elements, products, sums
+from graphc.passes.schedule.cuda import chunks, elements
 from graphc.passes.schedule.cuda import nests as explicit
-from graphc.passes.schedule.loops import hoisted
+from graphc.passes.schedule.loops import Body, hoisted
 from graphc.passes.schedule.nest import Nest, collapse, collapse_reductions, nests, reductions
 from graphc.passes.schedule.windows import write_out_windows
 
 
-def schedule(kernel: Kernel, target: Target) -> Kernel:
+def schedule(kernel: Kernel, target: Target) -> Series:
     """Bind a plain kernel's loops to blocks and threads.
 
     Parameters
@@ -26,8 +28,8 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
 
     Returns
     -------
-    Kernel
-        Its parallel axis are the blocks of a grid.
+    Series
+        The parallel axis of each kernel are the blocks of a grid.
 
     Raises
     ------
@@ -42,21 +44,33 @@ def schedule(kernel: Kernel, target: Target) -> Kernel:
             remedy="Copy its arguments to graphc.cpu(), or write the function from operations.",
         )
     if kernel.ordered:
-        return explicit.schedule(kernel)
+        return alone(explicit.schedule(kernel), kernel)
     present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]
     if not present:
-        return replace(kernel, body=(), extent=0)
+        return alone(replace(kernel, body=(), extent=0), kernel)
     items = collapse(collapse_reductions(write_out_windows(present)))
     ahead, items = hoisted(items)
     found = _bound(kernel, items, target)
-    return replace(found, body=(*ahead, *found.body))
+    return replace(found, grids=tuple(_named(g, ahead, kernel) for g in found.grids))
 
 
-def _bound(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
+def _bound(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Series:
     """Choose the schedule that fits what is stored."""
     if not reductions(items):
-        return elements.schedule(kernel, items, target)
+        return alone(elements.schedule(kernel, items, target), kernel)
     matched = match(items)
     if matched is not None:
-        return products.schedule(kernel, items, matched, target)
-    return sums.schedule(kernel, items, target)
+        return chunks.of_product(kernel, items, matched, target)
+    return chunks.of_sums(kernel, items, target)
+
+
+def _named(grid: Grid, ahead: Body, kernel: Kernel) -> Grid:
+    """Put what is named ahead of all loops in front of a grid that uses it.
+
+    Grids other than that of the whole ``kernel`` take what they read and write.
+    """
+    used = {name for stmt in statements(grid.kernel.body) for root in expressions(stmt)
+            for expr in E.walk(root) for name in names_in(expr)}  # fmt: skip
+    own = tuple(let for let in ahead if isinstance(let, Let) and let.name in used)
+    named = replace(grid.kernel, body=(*own, *grid.kernel.body))
+    return replace(grid, kernel=named if grid.plain is kernel else chunks.taking(named))

@@ -3,12 +3,13 @@
 How large a team is, and which threads are neighbours, follows what is read side by side: along the
 reduction (a warp for a short row, a block for a long one), along the places (columns, eight threads
 each), or by one thread where a reduction has few terms. Threads of a team take terms in turn, fold
-their partial results by a fixed tree, and share what is stored along a row.
+their partial results by a fixed tree, and share what is stored along a row. Several teams may share
+a place, a chunk of its terms each (`chunks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,6 +23,9 @@ from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
 from graphc.passes.schedule.cuda.grid import (
     BLOCK,
+    CHUNK,
+    CHUNKS,
+    PART,
     THREAD,
     THREADS,
     Whole,
@@ -49,6 +53,8 @@ WORKER, FIRST = "worker", "first"
 """Names of a thread's number in its team, and of its first turn."""
 NEVER = 1 << 30
 """The first turn of a thread that has none: more than a row has, for each turn is of 8 threads."""
+SIDE_BY_SIDE = 32
+"""Elements of a row that chunks have multiples of, so that each begins at a line of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +76,55 @@ class Team:
     side_by_side: bool = True
 
 
+WARPS, WHOLE_BLOCK = Team(WARP, THREADS // WARP), Team(THREADS, 1)
+COLUMNS = Team(ACROSS, THREADS // ACROSS, side_by_side=False)
+FEW_CHUNKS = 2 * ACROSS
+"""Partial results of so many chunks are folded by one thread each."""
+
+
 def schedule(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
     """Return a kernel with reductions in blocks of threads."""
     plan = plan_of(items, target)
     check_apart(plan)
-    places = product(axis.extent for axis in plan.kept)
-    terms: Dim = 0
-    for group in plan.groups:
-        terms = dim_max(terms, product(axis.extent for axis in group[0].axes))
+    places, terms = product(axis.extent for axis in plan.kept), terms_of(plan)
     if isinstance(terms, int) and terms <= FEW:
         return in_blocks(kernel, ceil_div(places, THREADS), _alone(plan, places))
     if plan.vector is not None:
-        team = Team(ACROSS, THREADS // ACROSS, side_by_side=False)
-        writer = _Writer(plan, team, places)
-        return in_blocks(kernel, ceil_div(places, team.count), writer.body(), writer.shared)
+        return by_teams(kernel, plan, COLUMNS, places)
     return _in_rows(kernel, plan, places, terms)
+
+
+def folding(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
+    """Return a kernel that folds the partial results of chunks and stores what follows from them.
+
+    Where chunks are few, places are many, and each is one thread's.
+    """
+    plan = plan_of(items, target)
+    places = product(axis.extent for axis in plan.kept)
+    if plan.vector is None:
+        return by_teams(kernel, plan, WARPS, places)
+    if any(item.axes != plan.kept for item in items):
+        return by_teams(kernel, plan, COLUMNS, places)
+    writer = Writer(plan, COLUMNS, places)
+    chunks = symbol(CHUNKS)
+    few = dim_max(dim_min(FEW_CHUNKS + 1 - chunks, 1), 0)
+    extent = few * ceil_div(places, THREADS) + (1 - few) * ceil_div(places, COLUMNS.count)
+    choice = If(E.index(chunks) <= FEW_CHUNKS, _alone(plan, places), writer.body())
+    return in_blocks(kernel, extent, (choice,), writer.shared)
+
+
+def by_teams(kernel: Kernel, plan: Plan, team: Team, places: Dim) -> Kernel:
+    """Return a kernel in which each place is a team's."""
+    writer = Writer(plan, team, places)
+    return in_blocks(kernel, ceil_div(places, team.count), writer.body(), writer.shared)
+
+
+def terms_of(plan: Plan) -> Dim:
+    """Return the terms of the longest reduction."""
+    terms: Dim = 0
+    for group in plan.groups:
+        terms = dim_max(terms, product(axis.extent for axis in group[0].axes))
+    return terms
 
 
 def check_apart(plan: Plan) -> None:
@@ -103,7 +143,7 @@ def _alone(plan: Plan, places: Dim) -> Body:
     for group in plan.groups:
         steps: list[Stmt] = []
         for reduce in group:
-            declared, holder = _holder(reduce, len(known), ())
+            declared, holder = _holder(reduce, f"own{len(known)}", ())
             body.append(declared)
             term = body_over(reduce, group[0].axes)
             convert = partial(_known, known=dict(known))
@@ -128,26 +168,26 @@ def _known_store(store: Store, known: dict[Expr, Expr]) -> Store:
     return replace(store, value=_known(store.value, dict(known)))
 
 
-def _holder(reduce: Reduce, number: int, tile: tuple[int, ...]) -> tuple[Declare, E.Use]:
+def _holder(reduce: Reduce, name: str, tile: tuple[int, ...]) -> tuple[Declare, E.Use]:
     """Return the register of a reduction's partial results, and its use."""
     start = E.splat(E.const(IDENTITY[reduce.combine](reduce.dtype), reduce.dtype), tile)
-    register = f"acc{number}"
-    return Declare(register, start), E.use(register, start)
+    return Declare(name, start), E.use(name, start)
 
 
 def _in_rows(kernel: Kernel, plan: Plan, places: Dim, terms: Dim) -> Kernel:
     """Let a warp or a block compute a row, whichever its length asks for."""
-    warps = THREADS // WARP
-    short = 1 + (warps - 1) * dim_min(SHORT // dim_max(terms, 1), 1)
-    by_warp = _Writer(plan, Team(WARP, warps), places)
-    by_block = _Writer(plan, Team(THREADS, 1), places)
+    short = 1 + (WARPS.count - 1) * dim_min(SHORT // dim_max(terms, 1), 1)
+    by_warp, by_block = Writer(plan, WARPS, places), Writer(plan, WHOLE_BLOCK, places)
     choice = If(E.index(terms) <= E.index(SHORT), by_warp.body(), by_block.body())
     shared = (*by_warp.shared, *by_block.shared)
     return in_blocks(kernel, ceil_div(places, short), (choice,), shared)
 
 
-class _Writer:
+class Writer:
     """Writes what the threads of a team do.
+
+    Where chunks are among the kept axes, a team has the terms of its chunk, and the elements of a
+    row that lie there.
 
     Attributes
     ----------
@@ -157,6 +197,8 @@ class _Writer:
 
     def __init__(self, plan: Plan, team: Team, places: Dim) -> None:
         self.plan, self.team, self.places = plan, team, places
+        self.chunked = any(axis.name == CHUNK for axis in plan.kept)
+        self.shares = 0
         self.shared: list[Buffer] = []
 
     def body(self) -> Body:
@@ -165,12 +207,8 @@ class _Writer:
         Teams behind the last place take no turns, but come to every exchange like all others.
         """
         team, thread = self.team, symbol(THREAD)
-        if team.side_by_side:
-            worker, own = thread % team.size, thread // team.size
-        else:
-            worker, own = thread // team.count, thread % team.count
-        column = symbol(BLOCK) * team.count + own
-        stores = E.index(column) < E.index(self.places)
+        worker = thread % team.size if team.side_by_side else thread // team.count
+        stores, column = self._exists(), self._column()
         head = (
             Let(WORKER, E.index(worker)),
             Let(FIRST, E.select(stores, E.index(worker), E.index(NEVER))),
@@ -181,22 +219,37 @@ class _Writer:
             return (*head, *elements)
         return (*head, rows.either(self._ways(stores, rows), elements))
 
+    def _column(self) -> Dim:
+        """Return which place is a team's."""
+        team, thread = self.team, symbol(THREAD)
+        own = thread // team.size if team.side_by_side else thread % team.count
+        return symbol(BLOCK) * team.count + own
+
+    def _exists(self) -> Expr:
+        """Return whether it is a place."""
+        return E.index(self._column()) < E.index(self.places)
+
     def _rows(self) -> Whole | None:
         """Return how all rows can be whole vectors, if they can be walked by such."""
-        lengths = {a.extent for g in self.plan.groups for r in g for a in r.axes}
-        lengths |= {a.extent for item in self.plan.items for a in self._inner(item)}
-        single = all(len(r.axes) == 1 for g in self.plan.groups for r in g)
-        single = single and all(len(self._inner(item)) <= 1 for item in self.plan.items)
-        (length, *others) = lengths
-        if others or not single or not self.team.side_by_side or not self._adjacent():
+        along = [*self._reduced(), *(self._inner(item) for item in self.plan.items)]
+        lengths = {axis.extent for axes in along for axis in axes}
+        single = all(len(axes) <= 1 for axes in along)
+        if len(lengths) != 1 or not single or not self.team.side_by_side or not self._adjacent():
             return None
+        (length,) = lengths
         return whole(length, LANES)
+
+    def _reduced(self) -> Iterator[tuple[Axis, ...]]:
+        """Yield the axes of reductions over elements, rather than over chunks."""
+        for group in self.plan.groups:
+            if not over_chunks(group):
+                yield from (reduce.axes for reduce in group)
 
     def _adjacent(self) -> bool:
         """Return whether everything along rows is read and written side by side."""
         for group in self.plan.groups:
             for reduce in group:
-                if not adjacent(reduce.body, reduce.axes[0].name):
+                if not over_chunks(group) and not adjacent(reduce.body, reduce.axes[0].name):
                     return False
         for item in self.plan.items:
             for axis in self._inner(item):
@@ -230,8 +283,12 @@ class _Writer:
     ) -> tuple[list[Stmt], list[E.Use], Body]:
         """Return registers, and the loop in which a thread takes its terms of a group."""
         axes = group[0].axes
+        rows = None if over_chunks(group) else rows
         declared, holders = zip(
-            *(_holder(reduce, len(known) + k, (LANES,)) for k, reduce in enumerate(group))
+            *(
+                _holder(reduce, f"acc{len(known) + k}", (LANES,))
+                for k, reduce in enumerate(group)
+            )
         )
 
         def step(walk: _Walk) -> Body:
@@ -252,19 +309,41 @@ class _Writer:
         """Return the loops over a thread's share of a row's elements, `LANES` in each turn."""
         size, turn = self.team.size, symbol("turn")
         if rows is not None:
+            named, low, high, own = self._share(axes, rows.vectors, SIDE_BY_SIDE // LANES)
             walk = _Walk(axes[0].name, rows.sizes, {axes[0].name: turn * LANES}, None)
-            last = E.index(rows.vectors)
-            return (For("turn", E.index(symbol(FIRST)), last, step(walk), step=size),)
+            first = E.index(low + symbol(own))
+            return (*named, For("turn", first, E.index(high), step(walk), step=size))
         count = product(axis.extent for axis in axes)
+        line = SIDE_BY_SIDE if self.team.side_by_side else 1
+        named, low, high, own = self._share(axes, count, line)
         places = indices(axes, turn + size * symbol("lane"))
-        even = count // (size * LANES) * (size * LANES)
-        inside = E.iota(LANES) < E.index(ceil_div(count - turn, size))
-        loops = []
-        for start, stop, mask in ((0, even, None), (even, count, inside)):
+        even = low + (high - low) // (size * LANES) * (size * LANES)
+        inside = E.iota(LANES) < E.index(ceil_div(high - turn, size))
+        loops: list[Stmt] = [*named]
+        for start, stop, mask in ((low, even, None), (even, high, inside)):
             body = step(_Walk("lane", places, {"lane": 0}, mask))
-            first = E.index(start + symbol(FIRST))
+            first = E.index(start + symbol(own))
             loops.append(For("turn", first, E.index(stop), body, step=size * LANES))
         return tuple(loops)
+
+    def _share(self, axes: Sequence[Axis], count: Dim, each: int) -> tuple[Body, Dim, Dim, str]:
+        """Return where a team's share of ``count`` elements begins and ends: a chunk, or all.
+
+        The name is that of a thread's first turn from there. Chunks have multiples of ``each``,
+        those at the end fewer, or none; so have teams behind the last place.
+        """
+        if not self.chunked or axes[0].name == PART:
+            return (), 0, count, FIRST
+        low, high = f"low{self.shares}", f"high{self.shares}"
+        self.shares += 1
+        size = ceil_div(count, symbol(CHUNKS) * each) * each
+        first = dim_min(symbol(CHUNK) * size, count)
+        last = E.index(dim_min(symbol(low) + size, count))
+        named = (
+            Let(low, E.index(first)),
+            Let(high, E.select(self._exists(), last, E.index(symbol(low)))),
+        )
+        return named, symbol(low), symbol(high), WORKER
 
     def _exchanged(self, reduce: Reduce, holder: E.Use, suffix: str) -> tuple[list[Stmt], Expr]:
         """Return what folds the partial results of a team, and the result that all have."""
@@ -335,6 +414,11 @@ class _Writer:
                 first = E.index(symbol(axis.name)).eq(0)
                 found = first if found is None else found & first
         return found
+
+
+def over_chunks(group: Sequence[Reduce]) -> bool:
+    """Return whether reductions fold the partial results of chunks."""
+    return group[0].axes[0].name == PART
 
 
 def _row(stores: Sequence[Store], walk: _Walk) -> Body:
