@@ -27,6 +27,7 @@ from graphc.codegen import (
     numba_nvvm,
     python_kernels,
 )
+from graphc.codegen.dispatch import dispatcher
 from graphc.codegen.llvm_kernel import SYMBOL
 from graphc.ir.loop import Kernel, python_of
 from graphc.ir.target import Target
@@ -123,7 +124,8 @@ class Compilation:
 
     A context: threads end with it. Meanwhile the garbage collector pauses, which would walk
     everything again and again, 70 ms each time, and Python's lock changes hands more often, or
-    threads would wait 5 ms for it between LLVM's steps.
+    threads would wait 5 ms for it between LLVM's steps. The dispatcher, which the programs will
+    need, is made while nothing else is to be compiled yet.
 
     Parameters
     ----------
@@ -142,12 +144,18 @@ class Compilation:
         gc.disable()
         if self._interval_s > _INTERVAL_S:
             sys.setswitchinterval(_INTERVAL_S)
+        if self._target.name == "cpu":
+            self._pool.submit(dispatcher)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._interval_s > _INTERVAL_S:  # not where another thread's compilation changed it
             sys.setswitchinterval(self._interval_s)
         if self._collecting:
+            if not gc.get_freeze_count():
+                # What was made lives on: let the next collection not begin with walking all of it.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
         self._pool.shutdown(cancel_futures=True)
 

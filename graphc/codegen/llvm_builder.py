@@ -62,15 +62,14 @@ class Phi(Row):
 
     def __init__(self, type: Any, text: str):
         super().__init__(type, text)
-        self.incoming: list[tuple[Row, Block]] = []
+        self.incoming: list[str] = []
 
     def add_incoming(self, row: Row, block: Block) -> None:
         """Give the value for control that comes from a block."""
-        self.incoming.append((row, block))
+        self.incoming.append(f"[ {row.text}, %{block.name} ]")
 
     def __str__(self) -> str:
-        ways = ", ".join(f"[ {row.text}, %{block.name} ]" for row, block in self.incoming)
-        return f"  {self.text} = phi {self.type.text} {ways}"
+        return f"  {self.text} = phi {self.type.text} {', '.join(self.incoming)}"
 
 
 def filled(type: Any, number: float) -> Constant:

@@ -194,8 +194,10 @@ class _Walk(Indices):
         return value
 
     def stamp(self, names: frozenset[str]) -> int:
-        changes = self.changes
-        return max((changes.get(name, 0) for name in names), default=0)
+        last = 0
+        for name in names:
+            last = max(last, self.changes.get(name, 0))
+        return last
 
     def names_read(self, expr: Expr) -> frozenset[str]:
         found = self.reads.get(expr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -54,14 +55,26 @@ def array(element: Type, count: int) -> Type:
 def literal(type: Any, number: Any) -> str:
     """Return a constant of a type as text; a list has the number of each lane."""
     if isinstance(type, VectorType):
-        first, *rest = number
-        if all(item is first for item in rest):
-            return f"splat ({type.element.text} {literal(type.element, first)})"
-        items = [literal(type.element, item) for item in number]
-        return "<" + ", ".join(f"{type.element.text} {item}" for item in items) + ">"
+        integers = isinstance(type.element, IntegerType)
+        return _integers(type, tuple(number)) if integers else _lanes(type, number)
     if type is FLOAT or type is DOUBLE:
         return _float_literal(float(number), type is FLOAT)
     return str(int(number))
+
+
+def _lanes(type: VectorType, numbers: Sequence[Any]) -> str:
+    first, *rest = numbers
+    if all(item is first for item in rest):
+        return f"splat ({type.element.text} {literal(type.element, first)})"
+    items = [literal(type.element, item) for item in numbers]
+    return "<" + ", ".join([f"{type.element.text} {item}" for item in items]) + ">"
+
+
+@cache
+def _integers(type: VectorType, numbers: tuple[int, ...]) -> str:
+    """Return lanes of integers; the same few shuffles are written again and again."""
+    same = len(set(numbers)) == 1
+    return _lanes(type, numbers[:1] * len(numbers) if same else numbers)
 
 
 def _float_literal(number: float, single: bool) -> str:

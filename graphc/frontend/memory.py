@@ -36,6 +36,8 @@ def filled(shape: Sequence[int], value: Any, dtype: Any, context: Context | None
     """Return new memory on a device in which every element has one value."""
     device = _accelerator(context)
     if device is None:
+        if value == 0 and not np.signbit(value):
+            return np.zeros(tuple(shape), dtype)  # takes no memory until something is written
         return np.full(tuple(shape), value, dtype)
     found = device.empty(shape, dtype)
     overwrite(found, value)

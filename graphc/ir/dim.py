@@ -134,7 +134,7 @@ def _atom_value(atom: Atom, bindings: Mapping[str, int]) -> int:
         return bindings[atom.name]
     assert isinstance(atom, PairAtom)
     a, b = evaluate(atom.a, bindings), evaluate(atom.b, bindings)
-    if b == 0 and isinstance(atom, FloorDiv | Modulo):
+    if b == 0 and isinstance(atom, (FloorDiv, Modulo)):
         raise ZeroDivisionError(f"{atom} divides by zero: {atom.b} is 0")
     value = _OPERATIONS[type(atom)](a, b)
     assert isinstance(value, int)

@@ -286,7 +286,7 @@ def as_expr(value: Scalar, dtype: DType) -> Expr:
 
 def broadcast_tiles(tiles: Sequence[Tile]) -> Tile:
     """Return the common tile shape by NumPy's rule."""
-    return np.broadcast_shapes(*tiles)
+    return tiles[0] if len(set(tiles)) == 1 else np.broadcast_shapes(*tiles)
 
 
 def apply(op: str, *args: Scalar, dtype: DType | None = None) -> Expr:
@@ -473,14 +473,14 @@ def rebuild(expr: Expr, visit: Callable[[Expr], Expr | None], memo: dict[Expr, E
     """
     found = memo.get(expr)
     if found is None:
-        replaced = visit(expr)
-        found = with_children(expr, visit, memo) if replaced is None else replaced
-        memo[expr] = found
+        found = memo[expr] = visit(expr) or with_children(expr, visit, memo)
     return found
 
 
 def with_children(expr: Expr, visit: Callable[[Expr], Expr | None], memo: dict[Expr, Expr]) -> Expr:
-    """Rebuild one node over operands rewritten by ``visit``."""
+    """Rebuild one node over operands rewritten by ``visit``; itself where they stay as they are."""
+    if all([rebuild(e, visit, memo) is e for e in children(expr)]):
+        return expr
     match expr:
         case Apply():
             args = [rebuild(a, visit, memo) for a in expr.args]

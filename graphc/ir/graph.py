@@ -32,17 +32,28 @@ class Node:
     @property
     def outputs(self) -> tuple[Value, ...]:
         """The values this node computes."""
-        return tuple(Value(self, index) for index in range(len(self.types)))
+        if len(self.types) == 1:
+            return (Value(self),)
+        return tuple([Value(self, index) for index in range(len(self.types))])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Value(Operators):
-    """One result of a Node; an operand of every op."""
+    """One result of a Node; an operand of every op. Never changed, not frozen: passes make many."""
 
     node: Node
     index: int = 0
 
     __graphc_priority__ = 10
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        same = isinstance(other, Value) and self.node is other.node
+        return same and self.index == other.index  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self.node) + self.index
 
     @property
     def type(self) -> TensorType:
@@ -259,12 +270,13 @@ def rewrite_values(
     """Rebuild the values ``results`` bottom-up; ``replaced`` seeds and collects replacements."""
     replaced = {} if replaced is None else replaced
     for node in topological(results, tuple(replaced)):
-        inputs = tuple(replaced.get(v, v) for v in node.inputs)
+        inputs = tuple([replaced.get(v, v) for v in node.inputs])
         with located(node.where):
             new = visit(node, inputs) if node.op.name != "input" else None
+        outputs = node.outputs
         if new is None:
-            new = node.outputs if inputs == node.inputs else remake(node, inputs).outputs
-        for old, value in zip(node.outputs, new, strict=True):
+            new = outputs if inputs == node.inputs else remake(node, inputs).outputs
+        for old, value in zip(outputs, new, strict=True):
             replaced[old] = value
     return [replaced.get(v, v) for v in results]
 

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Atom:
-    """An indivisible factor of a size; equal atoms have equal canonical ``text``.
+class Atom(str):
+    """An indivisible factor of a size, which is its canonical text: equal texts, equal atoms.
 
+    Polynomials look atoms up at every step, and strings are what Python finds fastest.
     Built by `symbol` and by the operators of `SizeExpr`, which canonicalise first.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        The variables in it.
     """
 
-    text: str = field(init=False, repr=False)
+    __slots__ = ("names",)
 
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Atom) and self.text == other.text
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)
+    names: frozenset[str]
 
 
 Monomial = tuple[tuple[Atom, int], ...]
@@ -44,6 +37,9 @@ def accumulate(poly: Polynomial, mono: Monomial, coef: int) -> None:
 
 def multiply(a: Polynomial, b: Polynomial) -> Polynomial:
     """Return the product of two polynomials."""
+    if len(a) == len(b) == 1:
+        ((mono, coef),), ((other, factor),) = a.items(), b.items()
+        return {_join(mono, other): coef * factor}
     result: Polynomial = {}
     for mono, coef in a.items():
         for other, factor in b.items():
@@ -54,6 +50,8 @@ def multiply(a: Polynomial, b: Polynomial) -> Polynomial:
 def _join(a: Monomial, b: Monomial) -> Monomial:
     if not a or not b:
         return a or b
+    if len(a) == len(b) == 1 and a[0][0] != b[0][0]:
+        return (*a, *b) if a[0][0] < b[0][0] else (*b, *a)
     powers = dict(a)
     for atom, power in b:
         powers[atom] = powers.get(atom, 0) + power
@@ -77,12 +75,15 @@ def _cancel(mono: Monomial, divisor: Monomial) -> Monomial | None:
 def _monomial(powers: dict[Atom, int]) -> Monomial:
     if len(powers) < 2:
         return tuple(powers.items())
-    return tuple(sorted(powers.items(), key=lambda pair: pair[0].text))
+    return tuple(sorted(powers.items()))
 
 
 def order_key(mono: Monomial) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Sort key of the graded lexicographic order, greatest first, which division relies on."""
-    return -sum(p for _, p in mono), tuple((a.text, -p) for a, p in mono)
+    if len(mono) == 1:
+        ((atom, power),) = mono
+        return -power, ((atom, -power),)
+    return -sum([p for _, p in mono]), tuple([(a, -p) for a, p in mono])
 
 
 def divide(poly: Polynomial, divisor: Polynomial) -> tuple[Polynomial, Polynomial]:

@@ -86,6 +86,14 @@ def bounds(dim: Dim, upper: Bounds) -> Interval:
     """
     if isinstance(dim, int):
         return dim, dim
+    if upper:
+        return _sum_bounds(dim, upper)
+    if dim._interval is None:
+        dim._interval = _sum_bounds(dim, upper)
+    return dim._interval
+
+
+def _sum_bounds(dim: SizeExpr, upper: Bounds) -> Interval:
     low: int | None = 0
     high: int | None = 0
     for mono, coef in polynomial(dim).items():
@@ -167,7 +175,7 @@ def nonnegative(dim: Dim, upper: Bounds) -> bool:
         return False
     for coef, mono in terms(dim):
         atom, power = mono[0] if len(mono) == 1 else (None, 0)
-        if isinstance(atom, Minimum | Maximum) and power == 1:
+        if isinstance(atom, (Minimum, Maximum)) and power == 1:
             return _nonnegative_by_case(dim, coef, atom, upper)
     if all(isinstance(u, int) for u in upper.values()):
         return False
@@ -235,7 +243,7 @@ def _extremum(a: Dim, b: Dim, kind: Extremum, upper: Bounds) -> Dim:
 
 def _flatten(dim: Dim, kind: Extremum) -> list[Dim]:
     atom = lone_atom(dim)
-    if not isinstance(atom, Minimum | Maximum) or type(atom) is not kind:
+    if not isinstance(atom, (Minimum, Maximum)) or type(atom) is not kind:
         return [dim]
     return [*_flatten(atom.a, kind), *_flatten(atom.b, kind)]
 
@@ -264,12 +272,19 @@ def provably_equal(a: Dim, b: Dim) -> bool:
 
     Sees through constants under ``//``, as in ``(H - 1)//2 + 1 == (H + 1)//2``, and through ``%``.
     """
+    if _is_plain(a) and _is_plain(b):
+        return a == b
     return _shift(a - b) == 0
+
+
+def _is_plain(dim: Dim) -> bool:
+    """Whether a size is a polynomial in variables, so that there is one way to write it."""
+    return all([type(atom) is Var for mono in polynomial(dim) for atom, _ in mono])
 
 
 def _shift(dim: Dim) -> Dim:
     """Return ``dim`` without ``%`` and with coefficients under ``//`` in ``[0, divisor)``."""
-    return dim if isinstance(dim, int) else rebuild(dim, _shift_atom)
+    return dim if isinstance(dim, int) or _is_plain(dim) else rebuild(dim, _shift_atom)
 
 
 def _shift_atom(atom: Atom) -> Dim:
@@ -277,7 +292,7 @@ def _shift_atom(atom: Atom) -> Dim:
         return from_atom(atom)
     assert isinstance(atom, PairAtom)
     a, b = _shift(atom.a), _shift(atom.b)
-    if isinstance(atom, Minimum | Maximum):
+    if isinstance(atom, (Minimum, Maximum)):
         return _extremum(a, b, type(atom), {})
     q, r, d, _ = reduce_division(a, b)
     if isinstance(d, int):
@@ -292,7 +307,7 @@ def _simplify_atom(atom: Atom, upper: Bounds) -> Dim:
         return 0 if upper.get(atom.name) == 1 else from_atom(atom)
     assert isinstance(atom, PairAtom)
     a, b = simplify(atom.a, upper), simplify(atom.b, upper)
-    if isinstance(atom, Minimum | Maximum):
+    if isinstance(atom, (Minimum, Maximum)):
         return _extremum(a, b, type(atom), upper)
     return _divmod_within(a, b, upper)[isinstance(atom, Modulo)]
 

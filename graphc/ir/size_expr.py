@@ -9,8 +9,8 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import lru_cache
+from typing import Any, ClassVar, NoReturn
 
 from graphc.ir.polynomial import (
     Atom,
@@ -26,69 +26,93 @@ from graphc.ir.polynomial import (
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Var(Atom):
     """A named size variable or loop axis, ``>= 0``."""
 
+    __slots__ = ("name",)
+    __match_args__ = ("name",)
+
     name: str
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", self.name)
+    def __new__(cls, name: str) -> Var:
+        """Return the variable of a name."""
+        made = super().__new__(cls, name)
+        made.name, made.names = name, frozenset((name,))
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name,)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class PairAtom(Atom):
     """An operation on two sizes that no polynomial can say."""
 
+    __slots__ = ("a", "b")
+    __match_args__ = ("a", "b")
+
+    sign: ClassVar[str]
     a: Dim
     b: Dim
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", self.written())
+    def __new__(cls, a: Dim, b: Dim) -> PairAtom:
+        """Return the operation on two sizes."""
+        made = super().__new__(cls, cls.written(a, b))
+        made.a, made.b, made.names = a, b, symbols(a) | symbols(b)
+        return made
 
-    def written(self) -> str:
+    @classmethod
+    def written(cls, a: Dim, b: Dim) -> str:
         """Return the canonical text."""
-        raise NotImplementedError
+        return f"{_operand(a)}{cls.sign}{_operand(b)}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.a, self.b)
 
 
 class FloorDiv(PairAtom):
     """``a // b``, rounded towards minus infinity."""
 
     __slots__ = ()
-
-    def written(self) -> str:
-        """Return ``a//b``."""
-        return f"{_operand(self.a)}//{_operand(self.b)}"
+    sign = "//"
 
 
 class Modulo(PairAtom):
     """``a % b``, in ``[0, b)`` for positive ``b``."""
 
     __slots__ = ()
-
-    def written(self) -> str:
-        """Return ``a%b``."""
-        return f"{_operand(self.a)}%{_operand(self.b)}"
+    sign = "%"
 
 
-class Minimum(PairAtom):
-    """The smaller of ``a`` and ``b``; longer lists nest in ``a``."""
+class Extreme(PairAtom):
+    """One of two sizes; longer lists nest in ``a``."""
 
     __slots__ = ()
 
-    def written(self) -> str:
-        """Return ``min(a, b)``."""
-        return f"min({_arguments(self)})"
+    @classmethod
+    def written(cls, a: Dim, b: Dim) -> str:
+        """Return a call."""
+        nested = lone_atom(a)
+        first = nested[4:-1] if nested is not None and type(nested) is cls else str(a)
+        return f"{cls.sign}({first}, {b})"
 
 
-class Maximum(PairAtom):
-    """The larger of ``a`` and ``b``; longer lists nest in ``a``."""
+class Minimum(Extreme):
+    """The smaller of ``a`` and ``b``."""
 
     __slots__ = ()
+    sign = "min"
 
-    def written(self) -> str:
-        """Return ``max(a, b)``."""
-        return f"max({_arguments(self)})"
+
+class Maximum(Extreme):
+    """The larger of ``a`` and ``b``."""
+
+    __slots__ = ()
+    sign = "max"
+
+
+_KINDS: dict[type[Atom], int] = {FloorDiv: 1, Modulo: 2}
+_BOTH = 3
+"""Bits of what a polynomial may hold; a quotient and a remainder may join."""
 
 
 class SizeExpr:
@@ -97,15 +121,17 @@ class SizeExpr:
     Made by `symbol` and arithmetic. Equality is structural; ordering and truth are undefined.
     """
 
-    __slots__ = ("_hash", "_poly", "_symbols", "_terms", "_text")
+    __slots__ = ("_hash", "_interval", "_kinds", "_poly", "_symbols", "_terms", "_text")
     # numpy scalars then leave mixed arithmetic to this class.
     __array_ufunc__ = None
 
     _poly: Polynomial
+    _kinds: int  # `_KINDS` of its factors, or more
     _hash: int | None
     _symbols: frozenset[str] | None
     _terms: tuple[tuple[int, Monomial], ...] | None
     _text: str | None
+    _interval: tuple[int | None, int | None] | None  # of `bounds` for variables without any
 
     def __init__(self) -> None:
         raise TypeError("SizeExpr is built by symbol(name) and arithmetic, not by its constructor")
@@ -114,26 +140,28 @@ class SizeExpr:
         result = dict(self._poly)
         if isinstance(other, SizeExpr):
             for mono, coef in other._poly.items():
-                accumulate(result, mono, coef)
-            return finish(result)
+                result[mono] = result.get(mono, 0) + coef
+                if not result[mono]:
+                    del result[mono]
+            return _joined(result, self._kinds | other._kinds)
         if (number := _as_int(other)) is None:
             return NotImplemented
         accumulate(result, (), number)
-        return _wrap(result)
+        return _wrap(result, self._kinds)
 
     __radd__ = __add__
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, SizeExpr):
-            return finish(multiply(self._poly, other._poly))
+            return _joined(multiply(self._poly, other._poly), self._kinds | other._kinds)
         if (number := _as_int(other)) is None:
             return NotImplemented
-        return _wrap({m: c * number for m, c in self._poly.items()}) if number else 0
+        return _expr({m: c * number for m, c in self._poly.items()}, self._kinds) if number else 0
 
     __rmul__ = __mul__
 
     def __neg__(self) -> Dim:
-        return _wrap({m: -c for m, c in self._poly.items()})
+        return _expr({m: -c for m, c in self._poly.items()}, self._kinds)
 
     def __pos__(self) -> Dim:
         return self
@@ -200,6 +228,7 @@ class SizeExpr:
 Dim = int | SizeExpr
 
 
+@lru_cache(maxsize=4096)
 def symbol(name: str) -> SizeExpr:
     """Return the size variable ``name``.
 
@@ -269,7 +298,8 @@ def terms(dim: Dim) -> tuple[tuple[int, Monomial], ...]:
     if isinstance(dim, int):
         return ((dim, ()),) if dim else ()
     if dim._terms is None:
-        dim._terms = tuple((dim._poly[m], m) for m in sorted(dim._poly, key=order_key))
+        order = dim._poly if len(dim._poly) == 1 else sorted(dim._poly, key=order_key)
+        dim._terms = tuple([(dim._poly[m], m) for m in order])
     return dim._terms
 
 
@@ -278,23 +308,18 @@ def symbols(dim: Dim) -> frozenset[str]:
     if isinstance(dim, int):
         return frozenset()
     if dim._symbols is None:
-        dim._symbols = frozenset(
-            name for mono in dim._poly for atom, _ in mono for name in atom_symbols(atom)
-        )
+        dim._symbols = frozenset().union(*[a.names for mono in dim._poly for a, _ in mono])
     return dim._symbols
 
 
 def atom_symbols(atom: Atom) -> frozenset[str]:
     """Return the names of the variables in one atom."""
-    if isinstance(atom, Var):
-        return frozenset((atom.name,))
-    assert isinstance(atom, PairAtom)
-    return symbols(atom.a) | symbols(atom.b)
+    return atom.names
 
 
 def from_atom(atom: Atom) -> SizeExpr:
     """Return the size that consists of one atom."""
-    return _expr({((atom, 1),): 1})
+    return _expr({((atom, 1),): 1}, _KINDS.get(type(atom), 0))
 
 
 def lone_atom(dim: Dim) -> Atom | None:
@@ -316,37 +341,39 @@ def polynomial(dim: Dim) -> Polynomial:
     return dim._poly
 
 
-def _expr(poly: Polynomial) -> SizeExpr:
+def _expr(poly: Polynomial, kinds: int) -> SizeExpr:
     expr = SizeExpr.__new__(SizeExpr)
-    expr._poly = poly
-    expr._hash = expr._symbols = expr._terms = expr._text = None
+    expr._poly, expr._kinds = poly, kinds
+    expr._hash = expr._symbols = expr._terms = expr._text = expr._interval = None
     return expr
 
 
 def _from_terms(pairs: tuple[tuple[int, Monomial], ...]) -> SizeExpr:
-    return _expr({mono: coef for coef, mono in pairs})
+    return _expr({mono: coef for coef, mono in pairs}, _BOTH)
 
 
-def _wrap(poly: Polynomial) -> Dim:
+def _wrap(poly: Polynomial, kinds: int) -> Dim:
     if not poly:
         return 0
     if len(poly) == 1 and () in poly:
         return poly[()]
-    return _expr(poly)
+    return _expr(poly, kinds)
+
+
+def _joined(poly: Polynomial, kinds: int) -> Dim:
+    return finish(poly) if kinds == _BOTH else _wrap(poly, kinds)
 
 
 def finish(poly: Polynomial) -> Dim:
     """Return the Dim of ``poly`` after joining ``(x//c)*c + x%c`` into ``x``; takes the dict."""
-    has_modulo = has_division = False
+    kinds = 0
     for mono in poly:
         for atom, _ in mono:
-            kind = atom.__class__
-            has_modulo = has_modulo or kind is Modulo
-            has_division = has_division or kind is FloorDiv
-    if has_modulo and has_division:
+            kinds |= _KINDS.get(type(atom), 0)
+    if kinds == _BOTH:
         while _join_remainder(poly):
             pass
-    return _wrap(poly)
+    return _wrap(poly, kinds)
 
 
 def _join_remainder(poly: Polynomial) -> bool:
@@ -436,8 +463,9 @@ def _reduce_by_int(a: Dim, b: int) -> tuple[Dim, Dim, Dim, Dim]:
     if not quotient and scale == 1:
         return 0, a, b, 1
     # Part of a polynomial, scaled, has nothing to join that the whole had not.
-    r = _wrap({m: c // scale for m, c in remainder.items()} if scale > 1 else remainder)
-    return _wrap(quotient), r, b // scale, scale
+    kinds = a._kinds if isinstance(a, SizeExpr) else 0
+    r = _wrap({m: c // scale for m, c in remainder.items()} if scale > 1 else remainder, kinds)
+    return _wrap(quotient, kinds), r, b // scale, scale
 
 
 # Text.
@@ -447,13 +475,7 @@ def _operand(dim: Dim) -> str:
     if isinstance(dim, int):
         return str(dim) if dim >= 0 else f"({dim})"
     atom = lone_atom(dim)
-    return atom.text if isinstance(atom, Var | Minimum | Maximum) else f"({dim})"
-
-
-def _arguments(atom: PairAtom) -> str:
-    nested = lone_atom(atom.a)
-    first = nested.text[4:-1] if type(nested) is type(atom) else str(atom.a)
-    return f"{first}, {atom.b}"
+    return str(atom) if isinstance(atom, (Var, Minimum, Maximum)) else f"({dim})"
 
 
 def _sum_text(ordered: tuple[tuple[int, Monomial], ...]) -> str:
@@ -469,7 +491,7 @@ def _term_text(coef: int, mono: Monomial, bare: bool = True) -> str:
     magnitude = abs(coef)
     bare = bare and magnitude == 1 and len(mono) == 1 and mono[0][1] == 1
     factors = [
-        atom.text if bare or not isinstance(atom, FloorDiv | Modulo) else f"({atom.text})"
+        atom if bare or not isinstance(atom, (FloorDiv, Modulo)) else f"({atom})"
         for atom, power in mono
         for _ in range(power)
     ]

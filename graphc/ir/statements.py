@@ -58,22 +58,25 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
 
 def with_expressions(stmt: Stmt, change: Callable[[Expr], Expr]) -> Stmt:
     """Return a statement with the expressions that it evaluates itself changed."""
+    own = expressions(stmt)
+    new = [change(expr) for expr in own]
+    if all(a is b for a, b in zip(own, new, strict=True)):
+        return stmt
     match stmt:
         case For():
-            return replace(stmt, start=change(stmt.start), stop=change(stmt.stop))
+            return replace(stmt, start=new[0], stop=new[1])
         case If():
-            return replace(stmt, condition=change(stmt.condition))
+            return replace(stmt, condition=new[0])
         case Let() | Declare() | Assign():
-            return replace(stmt, value=change(stmt.value))
+            return replace(stmt, value=new[0])
         case Store():
-            mask = None if stmt.mask is None else change(stmt.mask)
-            return replace(stmt, offset=change(stmt.offset), value=change(stmt.value), mask=mask)
+            return replace(stmt, offset=new[0], value=new[1], mask=new[2] if new[2:] else None)
         case Prefetch():
-            return replace(stmt, offset=change(stmt.offset))
+            return replace(stmt, offset=new[0])
         case Intrinsic():
-            return replace(stmt, args=tuple(map(change, stmt.args)))
+            return replace(stmt, args=tuple(new))
         case Fail():
-            return replace(stmt, details=tuple(map(change, stmt.details)))
+            return replace(stmt, details=tuple(new))
     return stmt
 
 

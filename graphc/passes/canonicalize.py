@@ -78,12 +78,12 @@ class _Unique:
         node = value.node
         if id(node) not in self.by_node:
             self.by_node[id(node)] = (node, self._first(node))
-        return self.by_node[id(node)][1].outputs[value.index]
+        return Value(self.by_node[id(node)][1], value.index)
 
     def _first(self, node: Node) -> Node:
         if node.op.name == "input":
             return node
-        operands = tuple(self(v) for v in node.inputs)
+        operands = tuple([self(v) for v in node.inputs])
         if operands != node.inputs:
             node = _remake(node, operands)[0].node
         key = (node.op.name, operands, _attr_key(node.attrs))

@@ -63,13 +63,26 @@ def expand(kernel: Kernel) -> Kernel:
 
 def expand_expr(expr: Expr) -> Expr:
     """Return an expression of machine operations with the same value, without branches."""
-    return _expand(expr, {}, lambda op, x: FUNCTIONS[op](x))
+    return _Functions().expanded(expr)
 
 
-def _expand(expr: Expr, memo: Memo, of_angle: Callable[[str, Expr], Expr]) -> Expr:
-    """Expand an expression; ``of_angle(op, x)`` makes what needs a reduced angle."""
+class _Functions:
+    """The expansion of expressions.
 
-    def visit(node: Expr) -> Expr | None:
+    Attributes
+    ----------
+    memo : dict
+    """
+
+    def __init__(self) -> None:
+        self.memo: Memo = {}
+
+    def expanded(self, expr: Expr) -> Expr:
+        """Return an expression expanded."""
+        return E.rebuild(expr, self.visit, self.memo)
+
+    def visit(self, node: Expr) -> Expr | None:
+        """Return what takes the place of a node, or None."""
         if isinstance(node, Reduce):  # its axes are known in it only
             return E.with_children(node, expand_expr, {})
         if not isinstance(node, Apply) or OPERATIONS[node.op].machine:
@@ -79,13 +92,15 @@ def _expand(expr: Expr, memo: Memo, of_angle: Callable[[str, Expr], Expr]) -> Ex
                 f"{node.op} of {node.dtype.name} values cannot be compiled",
                 remedy="Cast the operand to float32 or float64.",
             )
-        args = [E.rebuild(a, visit, memo) for a in node.args]
-        return of_angle(node.op, *args) if node.op in OF_ANGLE else FUNCTIONS[node.op](*args)
+        args = [self.expanded(a) for a in node.args]
+        return self.of_angle(node.op, *args) if node.op in OF_ANGLE else FUNCTIONS[node.op](*args)
 
-    return E.rebuild(expr, visit, memo)
+    def of_angle(self, op: str, x: Expr) -> Expr:
+        """Return a function of an angle."""
+        return FUNCTIONS[op](x)
 
 
-class _Expansion:
+class _Expansion(_Functions):
     """The expansion of one kernel's statements.
 
     Statements in front of the one that needs an angle reduce it: into registers, cheaply, and once
@@ -101,21 +116,22 @@ class _Expansion:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.count = 0
-        self.memo: Memo = {}
         self.before: list[Stmt] = []
         self.reduced: dict[tuple[Expr, int], tuple[Expr, ...]] = {}
 
     def body(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
-        """Return statements with their expressions expanded."""
-        expanded = tuple(part for statement in body for part in self.statement(statement))
+        """Return statements with their expressions expanded; themselves if none was."""
+        expanded = tuple([part for statement in body for part in self.statement(statement)])
         self.forget()
-        return expanded
+        same = len(body) == len(expanded) and all(a is b for a, b in zip(body, expanded))
+        return body if same else expanded
 
     def statement(self, statement: Stmt) -> tuple[Stmt, ...]:
         """Return a statement expanded, behind those that reduce its angles."""
         self.before = []
-        expanded = with_expressions(statement, self.expr)
+        expanded = with_expressions(statement, self.expanded)
         before = self.before
         if not isinstance(statement, Let):
             self.forget()
@@ -130,15 +146,13 @@ class _Expansion:
         """Return a loop or a branch with its bodies expanded."""
         match statement:
             case For():
-                return replace(statement, body=self.body(statement.body))
+                body = self.body(statement.body)
+                return statement if body is statement.body else replace(statement, body=body)
             case If():
-                body, otherwise = self.body(statement.body), self.body(statement.otherwise)
-                return replace(statement, body=body, otherwise=otherwise)
+                yes, no = self.body(statement.body), self.body(statement.otherwise)
+                if yes is not statement.body or no is not statement.otherwise:
+                    return replace(statement, body=yes, otherwise=no)
         return statement
-
-    def expr(self, expr: Expr) -> Expr:
-        """Return one expression of the statement at hand expanded."""
-        return _expand(expr, self.memo, self.of_angle)
 
     def of_angle(self, op: str, x: Expr) -> Expr:
         """Return a function of the registers of a reduced angle."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -211,3 +212,23 @@ def test_counters() -> None:
         counters.add("no_such_counter")
     counters.reset()
     assert set(counters.stats().values()) == {0}
+
+
+def test_a_compilation_pauses_the_collector_and_leaves_it_nothing_new_to_walk() -> None:
+    made: list[list[object]] = []
+    with compiler.Compilation(TARGET) as compilation:
+        assert not gc.isenabled()
+        compilation.add(pointwise())
+        made += ([] for _ in range(5000))
+    assert gc.isenabled() and not gc.get_freeze_count()
+    assert len(gc.get_objects(generation=0)) < 5000  # they went to the oldest generation at once
+
+
+def test_a_frozen_heap_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        with compiler.Compilation(TARGET):
+            pass
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

@@ -18,6 +18,7 @@ from graphc.errors import (
     ShapeError,
 )
 from graphc.frontend.array import Array
+from graphc.frontend.memory import filled
 
 SHAPE = (2, 3, 4)
 
@@ -395,3 +396,8 @@ def test_allocating_on_a_gpu(allocate: object) -> None:
 def test_plain_arrays_stay_plain() -> None:
     assert type(Array(np.ones(2)) + 1) is Array
     assert type(Array(np.ones(2, np.float32)) + nd.ones((2,))) is nd.NDArray
+
+
+def test_a_negative_zero_fills_memory() -> None:
+    assert np.signbit(filled((2,), -0.0, np.float32, None)).all()
+    assert not np.signbit(filled((2,), 0, np.float32, None)).any()

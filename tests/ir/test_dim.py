@@ -286,6 +286,7 @@ def test_symbols_include_those_inside_atoms() -> None:
 def test_equality_is_structural() -> None:
     assert symbol("B") == B and len({B + 1, 1 + symbol("B"), B + 2}) == 2
     assert B != 1 and B != "B" and B != H and FloorDiv(B, 2) != Modulo(B, 2)
+    assert provably_equal(B + H, H + B) and not provably_equal(B, 1) and not provably_equal(B, H)
 
 
 @pytest.mark.parametrize("dim", [B, (H - 5) // 2 + 1, B * dim_min(H, 3) - X % W])

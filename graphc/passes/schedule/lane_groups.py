@@ -59,7 +59,7 @@ def runs_along(node: Load, name: str, lanes: int) -> bool:
 def _divisions(dim: Dim, name: str) -> Iterator[FloorDiv | Modulo]:
     for _, monomial in terms(dim):
         for atom, _ in monomial:
-            if isinstance(atom, FloorDiv | Modulo) and name in symbols(atom.a) | symbols(atom.b):
+            if isinstance(atom, (FloorDiv, Modulo)) and name in symbols(atom.a) | symbols(atom.b):
                 yield atom
 
 
