@@ -1,4 +1,4 @@
-"""Programs for ``gpu(0)`` from functions of traced values."""
+"""Programs for ``gpu(0)`` from functions of traced values, numbers for them, and a comparison."""
 
 from __future__ import annotations
 
@@ -40,3 +40,9 @@ def updating(function: Callable[..., Any], pairs: Sequence[tuple[int, int]], *ki
 
 def floats(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def agree(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-5, err_msg=name)

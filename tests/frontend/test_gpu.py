@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_programs import floats
 from emulated_cuda import FakeCuda
 
 import graphc
@@ -29,10 +30,6 @@ from graphc.runtime.device import DeviceArray
 
 pytestmark = pytest.mark.usefixtures("emulated")
 GPU = graphc.gpu(0)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def there(array: np.ndarray) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_programs import agree, floats
 
 import graphc
 from graphc import autograd, gluon, nd, optimizer
@@ -122,16 +123,6 @@ def test_none_is_left_out() -> None:
     assert kinds == {name.split(",")[0] for name in (*LAYERS, *CELLS)}
     assert public(gluon.loss, gluon.Block) == set(LOSSES)
     assert public(optimizer, optimizer.Optimizer) == set(OPTIMIZERS)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-
-
-def agree(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
-    for name in found:
-        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-5, err_msg=name)
 
 
 def gradients(net: Any, run: Callable[[Any], Any], x: Any) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_programs import agree, floats
 from emulated_cuda import FakeCuda
 
 import graphc
@@ -18,10 +19,6 @@ from graphc.gluon import nn
 pytestmark = pytest.mark.usefixtures("emulated")
 GPU = graphc.gpu(0)
 LOSS = gluon.loss.SoftmaxCrossEntropyLoss()
-
-
-def floats(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def lenet(ctx: Any) -> nn.HybridSequential:
@@ -43,12 +40,6 @@ def batch(ctx: Any) -> tuple[Any, Any]:
 
 def parameters(net: Any) -> dict[str, np.ndarray]:
     return {name: p.data().asnumpy() for name, p in net.collect_params().items()}
-
-
-def agree(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
-    for name in found:
-        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("how", ["imperative", "hybridized", "step"])

@@ -6,17 +6,15 @@ turns: one is read while the other is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import reduce
-from operator import and_
 
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, product, symbol
 from graphc.ir.expr import Axis, Buffer, Expr, Load
 from graphc.ir.loop import Assign, Declare, If, Let, Stmt, Store
 from graphc.ir.types import DType
-from graphc.passes.schedule.cuda.grid import THREAD, Whole, adjacent, placed, whole
+from graphc.passes.schedule.cuda.grid import THREAD, Whole, adjacent, exists, placed, whole
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import substituted
@@ -184,8 +182,7 @@ class Factor:
     def _load(self, number: int, term: int, turn: Dim) -> list[Stmt]:
         rows, terms = self._rows(number), self._terms()
         row, place = self._row(number), self._term(number, term, turn)
-        counts = (product(axis.extent for axis in axes) for axes in (rows, terms))
-        inside = _all_below(zip((row, place), counts))
+        inside = exists(row, rows) & exists(place, terms)
         names = self._along(self.axes, rows) | self._along(self.depth, terms) | self._sizes()
         value, register = substituted(self._value(), names, {}), self._register(number, term)
         found = (*placed(terms, place), Assign(register, value))
@@ -198,12 +195,12 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Vectors(Factor):
-    """A factor of which a thread copies neighbours at once, along the last axis of its rows.
+    """A factor of which a thread copies neighbours at once.
 
     Attributes
     ----------
     whole : Whole
-        Why that axis is made of whole vectors.
+        Why the axis that they are on is made of whole vectors.
     """
 
     whole: Whole
@@ -220,18 +217,7 @@ class Vectors(Factor):
     @property
     def _last(self) -> Axis:
         """The axis that neighbours are on."""
-        return self.axes[-1]
-
-    def _place(self, number: int) -> tuple[Dim, Dim]:
-        each = self.side // self.lanes
-        thread = symbol(THREAD)
-        return thread % each * self.lanes, thread // each + number * (THREADS // each)
-
-    def _rows(self, number: int) -> list[Axis]:
-        return _in_vectors(Factor._rows(self, number), self.whole)
-
-    def _row(self, number: int) -> Dim:
-        return Factor._row(self, number) // self.lanes
+        raise NotImplementedError
 
     def _value(self) -> Expr:
         value = vectorize(self.value, self._last.name, self.lanes, None, {})
@@ -246,13 +232,37 @@ class Vectors(Factor):
             found[self._last.name] *= self.lanes
         return found
 
+    def _in_vectors(self, axes: list[Axis]) -> list[Axis]:
+        """Return axes of which the last counts vectors."""
+        return [*axes[:-1], Axis(axes[-1].name, self.whole.vectors)]
+
+
+@dataclass(frozen=True, slots=True)
+class RowVectors(Vectors):
+    """Neighbours are along the last axis of the rows."""
+
+    @property
+    def _last(self) -> Axis:
+        return self.axes[-1]
+
+    def _place(self, number: int) -> tuple[Dim, Dim]:
+        each = self.side // self.lanes
+        thread = symbol(THREAD)
+        return thread % each * self.lanes, thread // each + number * (THREADS // each)
+
+    def _rows(self, number: int) -> list[Axis]:
+        return self._in_vectors(Factor._rows(self, number))
+
+    def _row(self, number: int) -> Dim:
+        return Factor._row(self, number) // self.lanes
+
     def _store(self, place: Expr, value: Expr) -> Store:
         return Store(self.memory, place, value, (1,))
 
 
 @dataclass(frozen=True, slots=True)
 class DeepVectors(Vectors):
-    """A factor of which a thread copies neighbours at once, along the depth."""
+    """Neighbours are along the depth."""
 
     @property
     def _last(self) -> Axis:
@@ -263,14 +273,8 @@ class DeepVectors(Vectors):
         thread = symbol(THREAD)
         return thread // each + number * (THREADS // each), thread % each * self.lanes
 
-    def _rows(self, number: int) -> list[Axis]:
-        return Factor._rows(self, number)
-
-    def _row(self, number: int) -> Dim:
-        return Factor._row(self, number)
-
     def _terms(self) -> list[Axis]:
-        return _in_vectors(Factor._terms(self), self.whole)
+        return self._in_vectors(Factor._terms(self))
 
     def _term(self, number: int, term: int, turn: Dim) -> Dim:
         return Factor._term(self, number, term, turn) // self.lanes
@@ -286,7 +290,7 @@ def vectors(factor: Factor, lanes: int) -> Factor:
     found = whole(last.extent, lanes, f"{factor.name}_quotient")
     if found is None or not adjacent(factor.value, last.name) or (deep and factor.unit.terms > 1):
         return factor
-    kind = DeepVectors if deep else Vectors
+    kind = DeepVectors if deep else RowVectors
     return kind(**{f.name: getattr(factor, f.name) for f in fields(factor)}, whole=found)
 
 
@@ -302,17 +306,6 @@ def _adjacent(value: Expr, axis: Axis) -> bool:
     loads = [e for e in E.walk(value) if isinstance(e, Load)]
     short = isinstance(axis.extent, int)
     return not short and any(runs_along(load, axis.name, 4) for load in loads)
-
-
-def _in_vectors(axes: list[Axis], whole: Whole) -> list[Axis]:
-    """Return axes of which the last counts vectors."""
-    return [*axes[:-1], Axis(axes[-1].name, whole.vectors)]
-
-
-def _all_below(pairs: Iterable[tuple[Dim, Dim]]) -> Expr:
-    """Return whether positions are below their limits."""
-    first, *rest = (E.index(position) < E.index(limit) for position, limit in pairs)
-    return reduce(and_, rest, first)
 
 
 def named(name: str, value: Expr, body: list[Stmt]) -> Expr:

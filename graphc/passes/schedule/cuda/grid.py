@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, Var, dim_min, substitute, symbol, terms
+from graphc.ir.dim import Dim, Var, dim_min, product, substitute, symbol, terms
 from graphc.ir.expr import Axis, Buffer, Expr, Load
 from graphc.ir.loop import BEGIN, END, TURN, Alloc, Bind, For, If, Kernel, Let
 from graphc.passes.schedule.loops import Body
@@ -62,6 +62,11 @@ def placed(axes: Sequence[Axis], position: Dim) -> Body:
     """Return statements that name the index on each axis of a row-major position."""
     found = indices(axes, position)
     return tuple(Let(axis.name, E.index(found[axis.name])) for axis in reversed(axes))
+
+
+def exists(position: Dim, axes: Sequence[Axis]) -> Expr:
+    """Return whether a row-major position over axes exists."""
+    return E.index(position) < E.index(product(axis.extent for axis in axes))
 
 
 def below(position: Dim, extent: Dim, body: Body) -> Body:

@@ -25,6 +25,7 @@ from graphc.passes.schedule.cuda.grid import (
     CHUNK,
     THREAD,
     Whole,
+    exists,
     in_blocks,
     placed,
     whole,
@@ -68,10 +69,15 @@ def in_chunks(
 
 def small_blocks(matched: Match, target: Target) -> Dim:
     """Return how many blocks a contraction has in small tiles."""
-    side = _cores(matched, target)[1].side
-    rows, columns = (product(axis.extent for axis in x) for x in (matched.rows, matched.columns))
-    batch = product(axis.extent for axis in matched.batch)
-    return batch * ceil_div(rows, side) * ceil_div(columns, side)
+    rows, columns = _tile_counts(matched, _cores(matched, target)[1])
+    return product(axis.extent for axis in matched.batch) * rows * columns
+
+
+def _tile_counts(matched: Match, cores: Cores) -> tuple[Dim, Dim]:
+    """Return how many tiles lie below, and beside, each other."""
+    sides = (product(a.extent for a in axes) for axes in (matched.rows, matched.columns))
+    rows, columns = (ceil_div(extent, cores.side) for extent in sides)
+    return rows, columns
 
 
 def _in_vectors_if_whole(vectors: _Tile, elements: _Tile) -> Body:
@@ -114,10 +120,7 @@ class _Tile:
     ) -> None:  # fmt: skip
         self.matched, self.items, self.cores, self.lanes = matched, items, cores, lanes
         self.in_vectors, self.chunks = in_vectors, chunks
-        self.row_blocks, self.column_blocks = (
-            ceil_div(product(a.extent for a in axes), cores.side)
-            for axes in (matched.rows, matched.columns)
-        )
+        self.row_blocks, self.column_blocks = _tile_counts(matched, cores)
         self.batch = product(axis.extent for axis in matched.batch)
         self.left = self._factor("a", matched.a, matched.rows, memory[0])
         self.right = self._factor("b", matched.b, matched.columns, memory[1])
@@ -219,10 +222,10 @@ class _Tile:
         row = self.left.block * side + self.cores.row(stage, symbol("slot"))
         stored = (Let("sums", value), *placed(self.matched.rows, row), *write(E.use("sums", value)))
         count, step = side // self.cores.stages, THREADS // each
-        body = (If(_below(row, self.matched.rows), stored),)
+        body = (If(exists(row, self.matched.rows), stored),)
         loop = For("slot", E.index(symbol(THREAD) // each), E.index(count), body, step=step)
         column = self.right.block * each + within
-        return (If(_below(column, axes), (*placed(axes, column), loop)),)
+        return (If(exists(column, axes), (*placed(axes, column), loop)),)
 
     def _vector(self, rows: Whole, total: Expr) -> Body:
         """Return the stores of neighbours on the last axis."""
@@ -241,8 +244,3 @@ class _Tile:
 def _shape(cores: Cores) -> tuple[int, int, Unit, int]:
     """Return what cores say of the memory of a factor."""
     return cores.side, cores.padding, cores.unit, cores.units
-
-
-def _below(position: Dim, axes: Sequence[Axis]) -> Expr:
-    """Return whether a row-major position over axes exists."""
-    return E.index(position) < E.index(product(axis.extent for axis in axes))
