@@ -18,7 +18,7 @@ from graphc.codegen.llvm_indices import Indices, Innermost
 from graphc.codegen.llvm_kernel import KernelEmitter
 from graphc.codegen.llvm_memory import Memory, Pointer
 from graphc.codegen.llvm_types import I64
-from graphc.codegen.llvm_values import Value, Weak, whole
+from graphc.codegen.llvm_values import Value, Weak
 from graphc.codegen.sharing import static_size, used_names
 from graphc.errors import CompileError
 from graphc.ir.dim import Dim, terms
@@ -301,7 +301,7 @@ class _Walk(Indices):
 
     def loop(self, loop: For) -> None:
         builder, function = self.emit.builder, self.emit.function
-        start, stop = self.value(loop.start).rows[0], self.value(loop.stop).rows[0]
+        start, stop = (self.narrowed(self.value(end)) for end in (loop.start, loop.stop))
         before, clock, last = builder.block, self.clock, function.count
         innermost = self.settles and id(loop) not in self.nests
         ahead = function.block() if innermost else before
@@ -317,12 +317,12 @@ class _Walk(Indices):
         initial = {name: self.names[name] for name in assigned}
         ends = [] if runs else [(before, initial)]
         with self.inside(body):
-            counter = builder.phi(I64)
+            counter = builder.phi(self.word)
             phis = {name: self.phis(value) for name, value in initial.items()}
             for name, value in initial.items():
                 self.names[name] = Value(value.dtype, value.tile, list(phis[name]))
             count = len(body.lines)
-            place = self.emit.scalar(counter)
+            place = self.emit.scalar(builder.sext(counter, I64))
             place = self.opaque(place) if self.settles else place
             inner = Innermost(
                 loop.name, clock, Ahead(ahead, last), body, count, place.rows[0], start, loop.step
@@ -333,7 +333,7 @@ class _Walk(Indices):
                 if not builder.block.terminated:
                     self.advance(inner, ahead)
             if not builder.block.terminated:
-                following = builder.advance(counter, whole(loop.step))
+                following = builder.advance(counter, self.whole(loop.step))
                 final = {name: self.names[name] for name in assigned}
                 ways = (ahead, start, initial), (builder.block, following, final)
                 for block, row, names in ways:

@@ -126,6 +126,17 @@ class Indices:
             return self.emit.scalar(whole(_signed(row)))
         return self.emit.scalar(self.emit.builder.sext(row, I64))
 
+    def narrowed(self, value: Value) -> Row:
+        """Return a number of 64 bits with as many as indices have.
+
+        They are enough for a loop's counter, and that one step beyond: a program whose indices have
+        32 bits refuses to count further than 2**31 - 2**24.
+        """
+        (row,) = value.rows
+        if isinstance(row, Constant):
+            return self.whole(_signed(row))
+        return self.emit.builder.trunc(row, self.word)
+
     def row(self, dim: Dim) -> Row:
         """Return a Dim; terms of inner loops are added last, so that the rest can be moved out."""
         return self.whole(dim) if isinstance(dim, int) else self.sum(terms(dim))
@@ -187,7 +198,7 @@ class Indices:
     def atom(self, atom: Atom) -> Row:
         """Return a variable, a quotient, a remainder or an extreme."""
         if isinstance(atom, Var):
-            return self.emit.builder.trunc(self.names[atom.name].rows[0], self.word)
+            return self.narrowed(self.names[atom.name])
         if not isinstance(atom, PairAtom):
             raise CompileError(f"{type(atom).__name__} is no index arithmetic")
         a, b = self.row(atom.a), self.row(atom.b)

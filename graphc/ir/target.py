@@ -35,7 +35,8 @@ class Target:
     shared_bytes : int
         Memory that the threads of a block can share; 0 where there are no blocks.
     index_bits : int
-        Bits in which indices are computed: 64, or 32 where no array has 2**31 elements.
+        Bits in which indices are computed, and loops count: 64, or 32 where no array has 2**31
+        elements.
     """
 
     name: str

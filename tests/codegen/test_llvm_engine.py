@@ -78,6 +78,15 @@ def test_registers_meet_behind_branches_and_loops() -> None:
         assert y[0] == expected
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_loops_count_in_the_bits_of_indices(bits: int) -> None:
+    i = index(symbol("i"))
+    loop = For("i", index(1), index(symbol("n")), (Store(Y, i, E.load(X, i)),), 3)
+    text = llvm_engine.source(kernel(loop), replace(NOMINAL, index_bits=bits))
+    assert text.count("phi ") == text.count(f"phi i{bits} ") == 1
+    assert f"phi i{bits} [ 1, " in text
+
+
 def test_what_a_branch_computed_is_not_known_behind_it() -> None:
     value = E.apply("mul", E.load(X, index(0)), 3.0)
     condition = E.apply("gt", E.load(X, index(1)), 0.0)
