@@ -1,7 +1,7 @@
 """Kernels without reductions: every thread computes a few elements, neighbours side by side.
 
-A block covers `THREADS` vectors of 128 bits. Where a row is no whole number of vectors, and at the
-end of an array, the same elements are computed one at a time, so that neighbouring threads still
+A block covers `THREADS` vectors of 128 bits in a turn. Where a row is no whole number of vectors,
+and at the end of an array, elements are computed one at a time, so that neighbouring threads still
 read and write neighbouring elements.
 """
 
@@ -22,7 +22,10 @@ from graphc.passes.schedule.cuda.grid import (
     Whole,
     adjacent,
     below,
+    capped,
     in_blocks,
+    in_turns,
+    most_blocks,
     placed,
     whole,
 )
@@ -30,8 +33,8 @@ from graphc.passes.schedule.loops import Body, values_first
 from graphc.passes.schedule.nest import Nest, expressions, moved, stride
 from graphc.passes.schedule.vectorize import vector_store
 
-STEP = "step"
-"""Name of a loop over elements."""
+AT, FIRST, STEP = "at", "first", "step"
+"""Names of a place, of the first one that a thread takes in a turn, and of the loop from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,9 @@ def schedule(kernel: Kernel, items: Sequence[Nest], target: Target) -> Kernel:
     blocks: Dim = parts[0].blocks
     for part in parts[1:]:
         blocks = dim_max(blocks, part.blocks)
-    return in_blocks(kernel, blocks, tuple(s for part in parts for s in _stores(part)))
+    most = most_blocks(target, [item.store for item in items])
+    body = tuple(s for part in parts for s in _stores(part, most))
+    return in_blocks(kernel, capped(blocks, most), body)
 
 
 def _parts(items: Sequence[Nest], target: Target) -> Iterator[_Part]:
@@ -87,31 +92,39 @@ def _width(axes: Sequence[Axis], stores: Sequence[Store], target: Target) -> int
     return target.vector_bytes // max(widest, 4)
 
 
-def _stores(part: _Part) -> Body:
+def _stores(part: _Part, most: int | None) -> Body:
     """Return what a thread does for one part."""
     if not part.axes:
         place = symbol(BLOCK) * THREADS + symbol(THREAD)
         return below(place, 1, values_first(part.stores))
     if part.width == 1:
-        return _one_by_one(part)
-    chunk = THREADS * part.width
+        return _one_by_one(part, most)
     if len(part.axes) == 1:
-        full = E.index((symbol(BLOCK) + 1) * chunk) <= E.index(part.count)
-        place = symbol(BLOCK) * chunk + symbol(THREAD) * part.width
-        return (If(full, _vectors(part, {part.axes[0].name: place}), _one_by_one(part)),)
+        return _flat(part, most)
     rows = whole(part.axes[-1].extent, part.width)
-    return _one_by_one(part) if rows is None else (_by_rows(part, rows),)
+    return _one_by_one(part, most) if rows is None else (_by_rows(part, rows, most),)
 
 
-def _by_rows(part: _Part, rows: Whole) -> If:
+def _flat(part: _Part, most: int | None) -> Body:
+    """Return the vectors of one axis, and the elements behind the last vector."""
+    (axis,) = part.axes
+    vectors = part.count // part.width
+    found = in_turns(AT, vectors, most, _vectors(part, {axis.name: symbol(AT) * part.width}))
+    if vectors * part.width == part.count:
+        return found
+    place = vectors * part.width + symbol(BLOCK) * THREADS + symbol(THREAD)
+    rest = (*placed(part.axes, place), *values_first(part.stores))
+    return (*found, *below(place, part.count, rest))
+
+
+def _by_rows(part: _Part, rows: Whole, most: int | None) -> If:
     """Return whole vectors of each row, if rows are made of whole vectors."""
     *outer, last = part.axes
     axes = (*outer, Axis("task", rows.vectors))
-    task = symbol(BLOCK) * THREADS + symbol(THREAD)
     place = rows.sizes | {last.name: symbol("task") * part.width}
-    inside = (*placed(axes, task), *_vectors(part, place))
-    vectors = below(task, product(a.extent for a in axes), inside)
-    return rows.either(vectors, _one_by_one(part))
+    inside = (*placed(axes, symbol(AT)), *_vectors(part, place))
+    vectors = in_turns(AT, product(a.extent for a in axes), most, inside)
+    return rows.either(vectors, _one_by_one(part, most))
 
 
 def _vectors(part: _Part, place: dict[str, Dim]) -> Body:
@@ -121,9 +134,12 @@ def _vectors(part: _Part, place: dict[str, Dim]) -> Body:
     return values_first([moved(store, place, memo) for store in stores])
 
 
-def _one_by_one(part: _Part) -> Body:
+def _one_by_one(part: _Part, most: int | None) -> Body:
     """Return as many elements as a vector has, a block of threads apart."""
-    first = symbol(BLOCK) * (THREADS * part.width) + symbol(STEP) * THREADS + symbol(THREAD)
-    inside = (*placed(part.axes, symbol("at")), *values_first(part.stores))
-    body = (Let("at", E.index(first)), *below(symbol("at"), part.count, inside))
-    return (For(STEP, E.index(0), E.index(part.width), body),)
+    inside = (*placed(part.axes, symbol(AT)), *values_first(part.stores))
+    if part.width == 1:
+        return in_turns(AT, part.count, most, inside)
+    place = symbol(FIRST) + symbol(STEP) * THREADS
+    body = (Let(AT, E.index(place)), *below(symbol(AT), part.count, inside))
+    steps = For(STEP, E.index(0), E.index(part.width), body)
+    return in_turns(FIRST, part.count, most, (steps,), each=THREADS * part.width)

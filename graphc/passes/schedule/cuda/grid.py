@@ -6,14 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, Var, dim_min, product, substitute, symbol, terms
+from graphc.ir.dim import Dim, Var, ceil_div, dim_min, product, substitute, symbol, terms
 from graphc.ir.expr import Axis, Buffer, Expr, Load
-from graphc.ir.loop import BEGIN, END, TURN, Alloc, Bind, For, If, Kernel, Let
+from graphc.ir.loop import BEGIN, END, TURN, Alloc, Bind, For, If, Kernel, Let, Stmt, Store
+from graphc.ir.statements import expressions, statements
+from graphc.ir.target import Target
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import stride
 
 THREADS = 256
 """Threads of a block, where nothing asks for another number."""
+BLOCKS_EACH = 32
+"""Most blocks for each multiprocessor, where blocks take several shares of the work in turn.
+
+A multiprocessor runs 8 blocks of 256 threads at once, so these are four rounds: enough that all are
+busy until the end, few enough that what a block does once is nothing beside its work.
+"""
+PLACES = 12
+"""Most places that a thread reads and writes in one of several turns.
+
+Their addresses stay in two registers each from turn to turn, so with more of them a multiprocessor
+would run fewer threads at once; and one turn is work enough.
+"""
 BLOCK, THREAD = "block", "thread"
 """Names of the loop variables of blocks and of threads."""
 CHUNK, CHUNKS, PART = "chunk", "chunks", "part"
@@ -56,6 +70,51 @@ def over_grid(kernel: Kernel, extent: Dim, loop: For, turns: Dim = 1) -> Kernel:
     sizes = kernel.sizes if turns == 1 else (*kernel.sizes, TURN)
     body = (replace(loop, start=begin, stop=end),)
     return replace(kernel, body=body, extent=extent, work=1, turns=turns, sizes=sizes)
+
+
+def most_blocks(target: Target, body: Sequence[Stmt]) -> int | None:
+    """Return how many blocks a grid has at most whose threads do ``body`` in turns.
+
+    None where one turn is work enough: there is a block for each share of the work.
+    """
+    known: set[int] = set()
+    found = list(statements(body))
+    roots = (root for stmt in found for root in expressions(stmt))
+    loads = {e for root in roots for e in E.walk(root, known) if isinstance(e, Load)}
+    stores = sum(isinstance(stmt, Store) for stmt in found)
+    return None if len(loads) + stores > PLACES else target.cores * BLOCKS_EACH
+
+
+def capped(blocks: Dim, most: int | None) -> Dim:
+    """Return how many blocks a grid has for ``blocks`` shares of work."""
+    return blocks if most is None else dim_min(blocks, most)
+
+
+def in_turns(
+    name: str, stop: Dim, most: int | None, body: Body, each: int = THREADS
+) -> Body:
+    """Return what a thread does in a `capped` grid: ``body`` for its numbers below ``stop``.
+
+    A block has ``each`` numbers in a turn, of which the first ones are its threads'. The next turn
+    is as many blocks further on as a grid has at most: where it has fewer, there is none, so the
+    step is a constant. With 32 bits a number and a step can be added: a program counts to
+    2**31 - 2**24 at most, and steps are less than 2**23.
+
+    Parameters
+    ----------
+    name : str
+        Of the number in ``body``.
+    stop : Dim
+    most : int or None
+        Blocks of a grid, as `most_blocks` returns it.
+    body : tuple of Stmt
+    each : int, optional
+    """
+    first = symbol(BLOCK) * each + symbol(THREAD)
+    shares = ceil_div(stop, each)
+    if most is None or (isinstance(shares, int) and shares <= most):
+        return (Let(name, E.index(first)), *below(symbol(name), stop, body))
+    return (For(name, E.index(first), E.index(stop), body, step=most * each),)
 
 
 def placed(axes: Sequence[Axis], position: Dim) -> Body:

@@ -27,12 +27,22 @@ from graphc.ir.loop import (
     Store,
 )
 from graphc.ir.statements import expressions, statements
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, THREADS, in_blocks, over_grid
+from graphc.ir.target import Target
+from graphc.passes.schedule.cuda.grid import (
+    BLOCK,
+    THREAD,
+    THREADS,
+    capped,
+    in_blocks,
+    in_turns,
+    most_blocks,
+    over_grid,
+)
 from graphc.passes.schedule.cuda.lanes import lanes_of, spread
 from graphc.passes.schedule.loops import Body
 
 
-def schedule(kernel: Kernel) -> Kernel:
+def schedule(kernel: Kernel, target: Target) -> Kernel:
     """Return an explicit nest in blocks of threads."""
     only = _only(kernel.body)
     inner = _only(only.body) if isinstance(only, For) else None
@@ -44,9 +54,9 @@ def schedule(kernel: Kernel) -> Kernel:
         lanes = lanes_of(only.body)
         if lanes > 1:
             return _by_lanes(kernel, only, lanes)
-        return _by_threads(kernel, only)
+        return _by_threads(kernel, only, target)
     if isinstance(only, For) and independent(only):
-        return _by_threads(kernel, only)
+        return _by_threads(kernel, only, target)
     return _by_one_block(kernel)
 
 
@@ -67,13 +77,12 @@ def _by_lanes(kernel: Kernel, loop: For, lanes: int) -> Kernel:
     return in_blocks(kernel, _extent(loop), (own, *body), shared, threads=lanes)
 
 
-def _by_threads(kernel: Kernel, loop: For) -> Kernel:
+def _by_threads(kernel: Kernel, loop: For, target: Target) -> Kernel:
     """Give each iteration a thread."""
-    place = symbol(BLOCK) * THREADS + symbol(THREAD)
-    own = Let(loop.name, E.index(place))
     extent = _extent(loop)
-    body = (If(E.index(place) < E.index(extent), (own, *loop.body)),)
-    return in_blocks(kernel, ceil_div(extent, THREADS), body)
+    most = most_blocks(target, loop.body)
+    body = in_turns(loop.name, extent, most, loop.body)
+    return in_blocks(kernel, capped(ceil_div(extent, THREADS), most), body)
 
 
 def _by_one_block(kernel: Kernel) -> Kernel:

@@ -44,7 +44,7 @@ def schedule(kernel: Kernel, target: Target) -> Series:
             remedy="Copy its arguments to graphc.cpu(), or write the function from operations.",
         )
     if kernel.ordered:
-        return alone(explicit.schedule(kernel), kernel)
+        return alone(explicit.schedule(kernel, target), kernel)
     present = [n for n in nests(kernel) if all(a.extent != 0 for a in n.axes)]
     if not present:
         return alone(replace(kernel, body=(), extent=0), kernel)

@@ -30,9 +30,11 @@ from graphc.passes.schedule.cuda.grid import (
     THREADS,
     Whole,
     adjacent,
-    below,
+    capped,
     in_blocks,
+    in_turns,
     indices,
+    most_blocks,
     placed,
     whole,
 )
@@ -49,8 +51,8 @@ LANES = 4
 """Terms that a thread takes at once."""
 ACROSS = 8
 """Threads that share a column, where columns are neighbours."""
-WORKER, FIRST = "worker", "first"
-"""Names of a thread's number in its team, and of its first turn."""
+AT, WORKER, FIRST = "at", "worker", "first"
+"""Names of a thread's place, of its number in its team, and of its first turn."""
 NEVER = 1 << 30
 """The first turn of a thread that has none: more than a row has, for each turn is of 8 threads."""
 SIDE_BY_SIDE = 32
@@ -88,7 +90,9 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
     check_apart(plan)
     places, terms = product(axis.extent for axis in plan.kept), terms_of(plan)
     if isinstance(terms, int) and terms <= FEW:
-        return in_blocks(kernel, ceil_div(places, THREADS), _alone(plan, places))
+        most = most_blocks(target, [item.store for item in items])
+        blocks = capped(ceil_div(places, THREADS), most)
+        return in_blocks(kernel, blocks, _alone(plan, places, most))
     if plan.vector is not None:
         return by_teams(kernel, plan, COLUMNS, places)
     return _in_rows(kernel, plan, places, terms)
@@ -109,7 +113,8 @@ def folding(kernel: Kernel, items: tuple[Nest, ...], target: Target) -> Kernel:
     chunks = symbol(CHUNKS)
     few = dim_max(dim_min(FEW_CHUNKS + 1 - chunks, 1), 0)
     extent = few * ceil_div(places, THREADS) + (1 - few) * ceil_div(places, COLUMNS.count)
-    choice = If(E.index(chunks) <= FEW_CHUNKS, _alone(plan, places), writer.body())
+    alone = _alone(plan, places, None)  # there are chunks only where places are few
+    choice = If(E.index(chunks) <= FEW_CHUNKS, alone, writer.body())
     return in_blocks(kernel, extent, (choice,), writer.shared)
 
 
@@ -136,8 +141,8 @@ def check_apart(plan: Plan) -> None:
                 raise CompileError("a reduction in the terms of another one has no CUDA schedule")
 
 
-def _alone(plan: Plan, places: Dim) -> Body:
-    """Return what a thread does that computes a place by itself."""
+def _alone(plan: Plan, places: Dim, most: int | None) -> Body:
+    """Return what a thread does that computes places by itself."""
     known: dict[Expr, Expr] = {}
     body: list[Stmt] = []
     for group in plan.groups:
@@ -156,8 +161,7 @@ def _alone(plan: Plan, places: Dim) -> Body:
         stores.setdefault(inner, []).append(_known_store(item.store, known))
     for inner, found in stores.items():
         body.extend(over_axes(inner, values_first(found)))
-    place = symbol(BLOCK) * THREADS + symbol(THREAD)
-    return below(place, places, (*placed(plan.kept, place), *body))
+    return in_turns(AT, places, most, (*placed(plan.kept, symbol(AT)), *body))
 
 
 def _known(expr: Expr, known: dict[Expr, Expr]) -> Expr:
