@@ -10,10 +10,10 @@ tiles: each element counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, substitute, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_min, product, substitute, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load, Reduce
 from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Python, Stmt, Store
 from graphc.ir.plan import Cost
@@ -48,12 +48,17 @@ def cost(kernel: Kernel) -> Cost:
     moved: Dim = 0
     for buffer in kernel.params:
         moved = moved + _elements(buffer, accesses.get(buffer, [])) * buffer.dtype.item_bytes
-    widest: Dim = 0
-    for count in counted:
-        widest = dim_max(widest, count)
-    found = flops, moved, widest
+    found = flops, moved, *counted
     fixed: dict[str, Dim] = dict.fromkeys(set().union(*map(symbols, found)) - {*kernel.sizes}, 0)
-    return Cost(*(substitute(dim, fixed) for dim in found))
+    flops, moved, *counts = (substitute(dim, fixed) for dim in found)
+    return Cost(flops, moved, _distinct(counts))
+
+
+def _distinct(counts: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Return counts that differ; of those that are known the largest alone."""
+    known = [count for count in counts if isinstance(count, int)]
+    sized = dict.fromkeys(count for count in counts if not isinstance(count, int))
+    return (*sized, max(known)) if known else (*sized,)
 
 
 def _elements_of(node: Store | Load | Apply | Reduce) -> int:
