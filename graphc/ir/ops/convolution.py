@@ -35,7 +35,6 @@ from graphc.ir.sizes import known_size, resolve, unify
 from graphc.ir.types import DType, TensorType, bool_, float32, float64, promote, shape_text
 
 Numbers = int | Sequence[int]
-UNKNOWN = -1  # a size that `infer_inputs` is to fill in
 
 _CHANNELS_FIRST = (
     "Images go in channels first: ToTensor() makes float32 (C, H, W) of uint8 (H, W, C) images; "
@@ -208,18 +207,6 @@ class Conv(Convolution):
         _check_dtypes("conv", x, w)
         counts = count_windows("conv", x.shape[2:], w.shape[2:], stride, pad, dilate)
         return x.with_shape((x.shape[0], w.shape[0], *counts))
-
-    def infer_inputs(
-        self, types: Sequence[TensorType | None], *, stride: tuple[int, ...],
-        pad: tuple[int, ...], dilate: tuple[int, ...], groups: int,
-    ) -> Sequence[TensorType | None]:  # fmt: skip
-        """Fill in an unknown (-1) number of input channels of the weights."""
-        x, w = types
-        if x is None or w is None or w.ndim < 2 or w.shape[1] != UNKNOWN:
-            return types
-        check_layout("conv", x, len(stride))
-        _check_groups("conv", x.shape[1], groups, "input")
-        return x, w.with_shape((w.shape[0], x.shape[1] // groups, *w.shape[2:]))
 
     def vjp(self, g: Any, y: Any, x: Any, w: Any, **attrs: Any) -> tuple[Any, ...]:
         """Return the gradients of data and weights."""
