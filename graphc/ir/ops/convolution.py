@@ -149,14 +149,14 @@ _CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
 
 
 def _counts(
-    op: str, spatial: Sequence[int], window: Sequence[int], stride: Sequence[int],
-    pad: Sequence[int], dilate: Sequence[int],
+    spatial: Sequence[int], window: Sequence[int], stride: Sequence[int], pad: Sequence[int],
+    dilate: Sequence[int],
 ) -> tuple[int, ...]:  # fmt: skip
-    return tuple(int(n) for n in count_windows(op, spatial, window, stride, pad, dilate))
+    return tuple(int(n) for n in count_windows("conv", spatial, window, stride, pad, dilate))
 
 
 def _output_shape(x: Sequence[int], w: Sequence[int], attrs: dict[str, Any]) -> tuple[int, ...]:
-    counts = _counts("conv", x[2:], w[2:], attrs["stride"], attrs["pad"], attrs["dilate"])
+    counts = _counts(x[2:], w[2:], attrs["stride"], attrs["pad"], attrs["dilate"])
     return (x[0], w[0], *counts)
 
 
@@ -235,7 +235,7 @@ class Conv(Convolution):
         dilate: tuple[int, ...], groups: int,
     ) -> Array:  # fmt: skip
         """Multiply a matrix of patches by the weights, group by group."""
-        counts = _counts("conv", x.shape[2:], w.shape[2:], stride, pad, dilate)
+        counts = _counts(x.shape[2:], w.shape[2:], stride, pad, dilate)
         cols = patch_matrix(x, w.shape[2:], counts, stride, pad, dilate, groups)
         rows = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
         product = np.matmul(rows, cols.transpose(0, 2, 1))
