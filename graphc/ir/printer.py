@@ -20,7 +20,6 @@ from graphc.ir.plan import Plan
 from graphc.ir.text import (
     attribute_text,
     input_text,
-    location_text,
     name_text,
     with_location,
 )
@@ -161,7 +160,6 @@ def bytes_text(n_bytes: int) -> str:
 
 __all__ = [
     "bytes_text",
-    "location_text",
     "print_graph",
     "print_plan",
     "size_names",
