@@ -22,7 +22,7 @@ from graphc.ir.loop import (
     Store,
 )
 from graphc.ir.types import DType, bool_, float32, int64
-from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, in_blocks
+from graphc.passes.schedule.cuda.grid import BLOCK, THREAD, over_blocks, over_grid
 
 M, N = symbol("m"), symbol("n")
 THREADS, BLOCKS = symbol(THREAD), symbol(BLOCK)
@@ -39,7 +39,8 @@ def cuda_kernel(
 ) -> Kernel:
     """Return a kernel of ``extent`` blocks, over the sizes m and n."""
     plain = Kernel(name, (*inputs, output), 1, ("m", "n"), ())
-    return in_blocks(plain, extent, tuple(body), shared, threads)
+    (blocks,) = over_blocks(extent, shared, tuple(body), threads)
+    return over_grid(plain, extent, blocks)
 
 
 def double_buffered_sums(threads: int = 64) -> Kernel:

@@ -17,6 +17,8 @@ from graphc.ir.operand import REGISTRY
 from graphc.ir.types import DType, TensorType, as_dtype
 
 RECORDS = [op for _, op in sorted(REGISTRY.items()) if op.samples and op.dtypes]
+WITHOUT_CUDA = frozenset({"pooled_data_grad", "pooled_weight_grad", "python_kernel"})
+"""Records without a CUDA schedule: Python, and what a pass puts in place of others on the CPU."""
 
 
 def cases(every_dtype: bool) -> list[Any]:

@@ -19,10 +19,10 @@ ORDER = {
     ),
     "codegen": (
         "cpu cuda targets sharing python_text python_engine llvm_types llvm_builder llvm_extremes "
-        "llvm_values llvm_conversions llvm_memory llvm_kernel llvm_cuda llvm_indices llvm_compile "
-        "numba_lowering numba_engine numba_cuda_names numba_cuda numba_nvvm llvm_engine "
-        "python_kernels cache counters dispatch_layout native dispatch_ir python_call dispatch "
-        "cuda_code compiler export"
+        "llvm_values llvm_conversions llvm_transposition llvm_memory llvm_kernel llvm_cuda "
+        "llvm_indices llvm_compile numba_lowering numba_engine numba_cuda_names numba_cuda "
+        "numba_nvvm llvm_engine python_kernels cache counters dispatch_layout native dispatch_ir "
+        "python_call dispatch cuda_code compiler export"
     ),
     "runtime": (
         "random threads locks limits profile blocks bound program device staging checks driver "

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_checks import run_plan_in_step
-from record_samples import RECORDS, cases, check_outputs, check_same, draw, graph_of
+from record_samples import (
+    RECORDS,
+    WITHOUT_CUDA,
+    cases,
+    check_outputs,
+    check_same,
+    draw,
+    graph_of,
+)
 
 from graphc import config
 from graphc.codegen.compiler import ENGINES
@@ -32,8 +40,6 @@ from graphc.passes.manager import compile_graph
 from graphc.runtime.program import Program
 
 TARGET = cuda_target("sm_90")
-NOT_YET: frozenset[str] = frozenset({"python_kernel"})
-"""Records without a CUDA schedule: none else may fail, and each of these must."""
 
 
 def _plan(op: OpDef, sample: Sample, operands: Sequence[np.ndarray]) -> Plan:
@@ -46,7 +52,7 @@ def _scheduled(every_dtype: bool, most: int | None = None) -> list[Any]:
     for case in cases(every_dtype):
         name = case.values[0].name
         counts[name] += 1
-        if name not in NOT_YET and (most is None or counts[name] <= most):
+        if name not in WITHOUT_CUDA and (most is None or counts[name] <= most):
             found.append(case)
     return found
 
@@ -57,12 +63,12 @@ def test_threads_have_no_faults(op: OpDef, sample: Sample, dtype: DType) -> None
     run_plan_in_step(_plan(op, sample, operands), operands)
 
 
-@pytest.mark.parametrize("name", sorted(NOT_YET))
+@pytest.mark.parametrize("name", sorted(WITHOUT_CUDA))
 def test_records_without_a_schedule(name: str) -> None:
     (op,) = (op for op in RECORDS if op.name == name)
     for sample in op.samples:
         operands = draw(op, sample, op.dtypes[0])
-        with pytest.raises(CompileError):
+        with pytest.raises(CompileError, match="no CUDA schedule|cannot run on a GPU"):
             Program(emulated(_plan(op, sample, operands)))(operands)
 
 

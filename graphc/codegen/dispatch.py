@@ -12,14 +12,13 @@ from typing import Any
 
 from graphc import lazy
 from graphc.codegen import cache, dispatch_ir, python_call
-from graphc.codegen.dispatch_ir import TICKET_CHUNK_BITS, Platform
+from graphc.codegen.dispatch_ir import Platform
 from graphc.codegen.dispatch_layout import LINE_BYTES, Call, Error, Launch, PoolState
 from graphc.codegen.llvm_builder import Module
 from graphc.errors import DeviceError
 
 __all__ = [
     "KERNEL_TYPE",
-    "TICKET_CHUNK_BITS",
     "Call",
     "Dispatcher",
     "Error",

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphc.codegen.llvm_builder import Builder, Constant, filled, undefined
 from graphc.codegen.llvm_conversions import Conversions
+from graphc.codegen.llvm_transposition import transposed
 from graphc.codegen.llvm_types import I8, I32, I64, VOID, VectorType, array, vector
 from graphc.codegen.llvm_values import Row, Tile, Value, Weak, suffix, whole
 from graphc.errors import CompileError
@@ -433,41 +434,9 @@ class Memory(Conversions):
         *lead, height, width = value.tile
         rows: list[Row] = []
         for first in range(0, len(value.rows), height):
-            rows += self._transpose_rows(value.rows[first : first + height], width)
+            part = value.rows[first : first + height]
+            rows += transposed(self.builder, part, width, value.dtype.item_bytes)
         return Value(value.dtype, (*lead, width, height), rows)
-
-    def _transpose_rows(self, rows: list[Row], width: int) -> list[Row]:
-        size = min(len(rows), width)
-        blocks = [
-            [self.lanes(row, first, size) if size < width else row for row in part]
-            for part in (rows[k : k + size] for k in range(0, len(rows), size))
-            for first in range(0, width, size)
-        ]
-        squares = [self._transpose_square(block) for block in blocks]
-        if size == len(rows):
-            return [row for square in squares for row in square]
-        return [self._concatenated(list(parts)) for parts in zip(*squares, strict=True)]
-
-    def _transpose_square(self, rows: list[Row]) -> list[Row]:
-        rows, size = list(rows), len(rows)
-        lanes = np.arange(size)
-        block = 1
-        while block < size:
-            low = np.where(lanes & block, lanes - block + size, lanes).tolist()
-            high = np.where(lanes & block, lanes + size, lanes + block).tolist()
-            for i in range(size):
-                if not i & block:
-                    a, b = rows[i], rows[i | block]
-                    rows[i], rows[i | block] = self.shuffle(a, b, low), self.shuffle(a, b, high)
-            block *= 2
-        return rows
-
-    def _concatenated(self, rows: list[Row]) -> Row:
-        while len(rows) > 1:
-            width = rows[0].type.count
-            pairs = zip(rows[::2], rows[1::2], strict=True)
-            rows = [self.shuffle(a, b, list(range(2 * width))) for a, b in pairs]
-        return rows[0]
 
 
 def _is(stride: Value | Weak, number: int) -> bool:

@@ -38,7 +38,7 @@ _FLOATS = {
     "rem": "remainder({0}, {1}, {type}(nan), {type}(0.5))",
     "floordiv": "floor_divided({0}, {1}, {type}(nan), {type}(0.5))",
     "fma": "cuda.fma({0}, {1}, {2})",
-    "scale": "scaled_{type}({0}, {1})",
+    "scale": "scaled({0}, {1}, {type}, {layout})",
 }
 _INTEGERS = {
     "rem": "integer_remainder({0}, {1})",
@@ -52,8 +52,10 @@ _BOTH = {
     "neg": "-{0}",
 }
 """Operation -> its text: ``{0}`` is an operand, ``{type}`` its type, ``{whole}`` the number from
-which on a float has no fraction."""
+which on a float has no fraction, ``{layout}`` the integer of its width, the bias of its exponents
+and the bits of its fraction."""
 _WHOLE = {"float32": 2.0**23, "float64": 2.0**52}
+_LAYOUT = {"float32": "int32, 127, 23", "float64": "int64, 1023, 52"}
 
 _FUNCTIONS = """
 def chosen(condition, a, b):
@@ -119,21 +121,13 @@ def left(a, b, bits):
 def right(a, b, bits):
     return a >> b if 0 <= b < bits else a >> (bits - 1) >> 1
 
-def scaled_float32(x, power):
+def scaled(x, power, kind, integer, bias, fraction):
     if x != x:
         return x
-    number = int32(power)
+    number = integer(power)
     half = number >> 1
-    x *= bits_as(int32((half + 127) << 23), float32)
-    return x * bits_as(int32((number - half + 127) << 23), float32)
-
-def scaled_float64(x, power):
-    if x != x:
-        return x
-    number = int64(power)
-    half = number >> 1
-    x *= bits_as(int64((half + 1023) << 52), float64)
-    return x * bits_as(int64((number - half + 1023) << 52), float64)
+    x *= bits_as(integer((half + bias) << fraction), kind)
+    return x * bits_as(integer((number - half + bias) << fraction), kind)
 
 def bits_as(x, kind):
     return x.view(kind)
@@ -197,7 +191,8 @@ def operation(op: str, dtype: DType, args: Sequence[str], amount: int | None = N
     if op not in table:
         inner = f"{args[0]} {_BINARY[op]} {args[1]}"
         return f"({inner})" if op in _COMPARISONS else converted(inner, dtype)
-    text = table[op].format(*args, type=dtype.name, whole=_WHOLE.get(dtype.name))
+    name = dtype.name
+    text = table[op].format(*args, type=name, whole=_WHOLE.get(name), layout=_LAYOUT.get(name))
     calls = dtype.floating or dtype is int64
     return text if calls and not text.startswith("-") else converted(text, dtype)
 

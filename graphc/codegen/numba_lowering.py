@@ -209,7 +209,7 @@ class _Lowering:
             "range": self.range,
             "buffer": lambda buffers, position, dtype: emit.buffer(position, dtype.dtype),
             "size": lambda sizes, position: emit.size(position),
-            "alloc": emit.alloc,
+            "alloc": lambda dtype, count: emit.alloc(dtype.dtype, count),
             "load": self.load,
             "load_where": lambda mask, fill, *rest: self.load(*rest, mask=mask, fill=fill),
             "gather": emit.gather,
@@ -231,9 +231,7 @@ class _Lowering:
         }
         names |= {name: self.function_of(op) for name, op in _OPERATIONS.items()}
         names |= {name: self.fold_of(op) for name, op in FOLDS.items()}
-        names |= {name: _Convert(emit, dtype) for name, dtype in DTYPE_NAMES.items()}
-        names["alloc"] = lambda dtype, count: emit.alloc(dtype.dtype, count)
-        return names
+        return names | {name: _Convert(emit, dtype) for name, dtype in DTYPE_NAMES.items()}
 
     def function_of(self, op: str) -> Callable[..., Value]:
         return lambda *operands: self.emit.apply(op, *operands)

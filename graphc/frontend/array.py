@@ -100,10 +100,10 @@ class Storage:
         found.context = context
         return found
 
-    def touch(self, where: Location | None = None) -> None:
-        """Note an in-place write, by default by the user's current line."""
+    def touch(self) -> None:
+        """Note an in-place write by the user's current line."""
         self.version += 1
-        self.written = where or user_location()
+        self.written = user_location()
         if self.watched:
             Writes.note()
 

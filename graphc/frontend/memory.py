@@ -296,15 +296,6 @@ def accumulate(memory: Any, source: Any) -> None:
         memory[...] += on_host(source)
 
 
-def scale(memory: Any, factor: float) -> None:
-    """Multiply every element by a number."""
-    number = memory.dtype.type(factor)
-    if isinstance(memory, DeviceArray):
-        _change(memory, "multiply", np.array(number))
-    else:
-        memory[...] *= number
-
-
 def part_of(memory: Any, key: tuple[Any, ...]) -> Any:
     """Return the elements at a basic index in the same memory; None where they lie apart.
 

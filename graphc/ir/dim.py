@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
-from graphc.ir.polynomial import Atom, Monomial
+from graphc.ir.polynomial import Atom
 from graphc.ir.size_bounds import (
     bounds,
     dim_max,
@@ -50,7 +50,6 @@ __all__ = [
     "Maximum",
     "Minimum",
     "Modulo",
-    "Monomial",
     "PairAtom",
     "SizeExpr",
     "UnboundSizeError",

@@ -125,11 +125,11 @@ class Evaluation:
     def compute(self, expr: Expr) -> Any:
         match expr:
             case Const():
-                return self.spread(np.asarray(expr.value, expr.dtype.numpy), 0)
+                return self.spread(np.asarray(expr.value, expr.dtype.numpy))
             case Index():
                 return self.size(expr.dim)
             case Iota():
-                return self.spread(np.broadcast_to(np.arange(expr.tile[-1]), expr.tile), 0)
+                return self.spread(np.broadcast_to(np.arange(expr.tile[-1]), expr.tile))
             case Use():
                 return self.register(expr)
             case Apply():
@@ -147,10 +147,9 @@ class Evaluation:
                 return self.reduce(expr)
         raise VerifyError(f"cannot evaluate a {type(expr).__name__}")
 
-    def spread(self, array: Array, batch: int) -> Array:
-        """Return an array of ``batch`` batch axes with as many as this evaluation has."""
-        leading, tile = array.shape[:batch], array.shape[batch:]
-        return array.reshape(leading + (1,) * (self.batch - batch) + tile)
+    def spread(self, tile: Array) -> Array:
+        """Return a tile with as many batch axes in front as this evaluation has."""
+        return tile.reshape((1,) * self.batch + tile.shape)
 
     def register(self, expr: Use) -> Array:
         array = np.asarray(self.names[expr.name], expr.dtype.numpy)

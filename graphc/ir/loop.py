@@ -28,7 +28,6 @@ class Bind(enum.Enum):
 
     SERIAL = ""
     PARALLEL = "parallel"
-    UNROLL = "unroll"
     BLOCK = "block"
     THREAD = "thread"
 

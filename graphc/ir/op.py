@@ -177,12 +177,6 @@ class OpDef:
         """Return the result type(s), or raise ShapeError or DTypeError."""
         raise NotImplementedError
 
-    def infer_inputs(
-        self, types: Sequence[TensorType | None], **attrs: Any
-    ) -> Sequence[TensorType | None]:
-        """Fill in operand types that follow from the known ones."""
-        return types
-
     def vjp(self, g: Any, y: Any, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
         """Return the gradient of each operand, or None, given that of the output(s)."""
         return (None,) * len(inputs)

@@ -124,13 +124,14 @@ class Cost:
         Floating-point operations.
     n_bytes : Dim
         Bytes of operands and results, each once.
-    widest : Dim
-        The most that an index counts: elements of an array, or terms of a reduction.
+    counts : tuple of Dim
+        What indices count, where that differs: elements of an array, or terms of a reduction. Of
+        constants it has the largest alone.
     """
 
     flops: Dim
     n_bytes: Dim
-    widest: Dim
+    counts: tuple[Dim, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ are no ids or addresses in it, so equal programs print alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from graphc.ir.dim import symbols
 from graphc.ir.graph import Graph, Node, Value, input_name
@@ -20,7 +20,6 @@ from graphc.ir.plan import Plan
 from graphc.ir.text import (
     attribute_text,
     input_text,
-    location_text,
     name_text,
     with_location,
 )
@@ -30,16 +29,9 @@ WIDTH = 98
 _INDENT = "  "
 
 
-def print_graph(graph: Graph, notes: Mapping[int, Iterable[str]] | None = None) -> str:
-    """Return the text of a graph, with a newline at its end.
-
-    Parameters
-    ----------
-    graph : Graph
-    notes : mapping of int to texts, optional
-        Lines to print as comments below nodes, by ``id(node)``; the parser skips them.
-    """
-    return "\n".join(_graph_lines(graph, "", "", notes or {})) + "\n"
+def print_graph(graph: Graph) -> str:
+    """Return the text of a graph, with a newline at its end."""
+    return "\n".join(_graph_lines(graph, "", "")) + "\n"
 
 
 def value_names(graph: Graph) -> dict[Value, str]:
@@ -58,9 +50,7 @@ def size_names(graph: Graph) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _graph_lines(
-    graph: Graph, indent: str, title: str, notes: Mapping[int, Iterable[str]]
-) -> list[str]:
+def _graph_lines(graph: Graph, indent: str, title: str) -> list[str]:
     inner = indent + _INDENT
     names = value_names(graph)
     lines = _header(graph, indent, title)
@@ -69,11 +59,10 @@ def _graph_lines(
         lines.append(with_location(line, fact.where))
     for node in graph.nodes:
         lines.append(with_location(inner + _node_text(node, names), node.where))
-        lines += [f"{inner}# {note}" for note in notes.get(id(node), ())]
         for key in sorted(node.attrs):
             body = node.attrs[key]
             if isinstance(body, Graph):
-                lines += _graph_lines(body, inner + _INDENT, f"{key} = ", {})
+                lines += _graph_lines(body, inner + _INDENT, f"{key} = ")
     for target, new in graph.updates:
         lines.append(f"{inner}update {_name(target, names)} = {_name(new, names)}")
     results = ", ".join(_name(value, names) for value in graph.outputs)
@@ -115,16 +104,16 @@ def _name(value: Value, names: Mapping[Value, str]) -> str:
 # -- memory plans ----------------------------------------------------------------------------
 
 
-def print_plan(plan: Plan, sizes: Mapping[str, int], labels: bool = True) -> str:
+def print_plan(plan: Plan, sizes: Mapping[str, int]) -> str:
     """Return the memory plan of a program at concrete sizes: what lives where, and when.
+
+    The launches, whose numbers ``live`` counts in, come below it.
 
     Parameters
     ----------
     plan : Plan
     sizes : mapping of str to int
         A value for every size variable of the graph.
-    labels : bool
-        Also list the launches, whose numbers ``live`` counts in.
     """
     memory = plan.memory(sizes)
     names = value_names(plan.graph)
@@ -143,9 +132,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, int], labels: bool = True) -> str
     lines += [
         f"  {a:>{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows
     ]
-    if labels:
-        lines += _launch_lines(plan, names)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _launch_lines(plan, names)) + "\n"
 
 
 def _launch_lines(plan: Plan, names: Mapping[Value, str]) -> list[str]:
@@ -173,7 +160,6 @@ def bytes_text(n_bytes: int) -> str:
 
 __all__ = [
     "bytes_text",
-    "location_text",
     "print_graph",
     "print_plan",
     "size_names",

@@ -179,8 +179,8 @@ def _dim_data(dim: Dim) -> int | str:
     return str(dim) if isinstance(dim, SizeExpr) else int(dim)
 
 
-def _dims(cost: Cost) -> tuple[Dim, Dim, Dim]:
-    return cost.flops, cost.n_bytes, cost.widest
+def _dims(cost: Cost) -> tuple[Dim, ...]:
+    return cost.flops, cost.n_bytes, *cost.counts
 
 
 def _row_data(row: LaunchRow) -> list[Any]:
@@ -264,9 +264,12 @@ class _Reader:
             self.dim(extent),
             self.dim(work),
             self.dim(turns),
-            Cost(*map(self.dim, cost)),
+            self.cost(*cost),
             None if check is None else self.check(*check),
         )
+
+    def cost(self, flops: Any, n_bytes: Any, *counts: Any) -> Cost:
+        return Cost(self.dim(flops), self.dim(n_bytes), tuple(map(self.dim, counts)))
 
     def check(self, op: Any, attrs: Any) -> Check:
         if not hasattr(REGISTRY[_text(op)], "failure"):

@@ -181,7 +181,7 @@ def _buffer(name: str, kind: TensorType) -> Buffer:
 def _explicit(
     node: Node, sizes: Sizes, inputs: Sequence[Buffer], outputs: Sequence[Buffer], nests: Nests
 ) -> tuple[Stmt, ...]:
-    k = Lowering((), tuple(map(sizes.type, node.types)), _Names("r"), sizes.abstract)
+    k = Lowering((), tuple(map(sizes.type, node.types)), _Names(), sizes.abstract)
     write = nests[node.op.name].write if node.op.name in nests else node.op.nest
     statements: tuple[Stmt, ...] = write(k, tuple(outputs), *inputs, **node.attrs)
     return statements
@@ -224,12 +224,12 @@ def _store_nest(
 class _Names:
     """Counts out fresh names."""
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix, self.count = prefix, 0
+    def __init__(self) -> None:
+        self.count = 0
 
     def __call__(self) -> str:
         self.count += 1
-        return f"{self.prefix}{self.count - 1}"
+        return f"r{self.count - 1}"
 
 
 class _Scalars:
@@ -238,7 +238,7 @@ class _Scalars:
     def __init__(self, sizes: Sizes, buffers: dict[Value, Buffer]) -> None:
         self.sizes, self.buffers = sizes, buffers
         self.memo: dict[tuple[Node, tuple[Expr, ...]], tuple[Expr, ...]] = {}
-        self.names = _Names("r")
+        self.names = _Names()
         self.left: dict[Node, dict[Any, Any]] = {}
 
     def at(self, value: Value, index: tuple[Expr, ...]) -> Expr:

@@ -17,7 +17,7 @@ from graphc.ir.dim import product
 from graphc.ir.graph import Graph, Node, Value, build, placeholder, remake, rewrite
 from graphc.ir.op import Kind
 from graphc.ir.operand import REGISTRY
-from graphc.ir.plan import Life, MemoryPlan, arrange
+from graphc.ir.plan import Life
 from graphc.passes.fuse import ALIASES, WINDOW
 
 
@@ -251,22 +251,6 @@ def _takeovers(
                     taken.add(source)
                     break
     return found
-
-
-def plan(layout: Storage, sizes: Mapping[str, int]) -> MemoryPlan:
-    """Give every intermediate value an offset, at concrete sizes.
-
-    Parameters
-    ----------
-    layout : Storage
-    sizes : mapping of str to int
-        Values of the graph's size variables.
-
-    Returns
-    -------
-    MemoryPlan
-    """
-    return arrange(lifetimes(layout, [(n.inputs, n.outputs) for n in layout.launches]), sizes)
 
 
 def lifetimes(

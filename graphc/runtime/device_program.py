@@ -315,7 +315,7 @@ class DeviceProgram(BoundTable[DeviceBinding]):
         steps, taken, rows, costs = [], [], [], []
         for number, row in enumerate(self.table.launches):
             known, blocks, cost = launch_sizes(row, sizes)
-            self._check_width(evaluate(row.cost.widest, known))
+            self._check_width(max((evaluate(n, known) for n in row.cost.counts), default=0))
             turns = evaluate(row.turns, known)
             for turn in range(turns if blocks > 0 else 0):
                 own = [*known.values(), *([] if row.turns == 1 else [turn]), number]

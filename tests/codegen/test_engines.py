@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -141,7 +140,6 @@ def test_scratch_and_streaming() -> None:
 
 # -- every operation in every dtype ----------------------------------------------------------
 
-CASTS = [(a, b) for a, b in itertools.product(DTYPES, DTYPES) if a is not b]
 INTEGERS = [d for d in DTYPES if d.integer]
 FLOATS = [float32, float64]
 NUMBERS = [*FLOATS, *INTEGERS]

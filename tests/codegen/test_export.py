@@ -142,7 +142,7 @@ def test_failures_are_formats():
     attrs = {"what": "100% label", "size": 3, "negative": True}
     where = Location("model.py", 7, "net")
     check = Check("check_index", attrs)
-    row = LaunchRow("", "check", where, (), 0, (), 1, 1, 1, Cost(0, 0, 0), check)
+    row = LaunchRow("", "check", where, (), 0, (), 1, 1, 1, Cost(0, 0, ()), check)
     assert _failure(row) == (
         "100%% label %lld at position %lld is out of range: it must be in -%lld .. %lld"
         "  [model.py:7 net]",

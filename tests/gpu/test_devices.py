@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from record_samples import cases, check_outputs, check_same, draw, graph_of
+from record_samples import WITHOUT_CUDA, cases, check_outputs, check_same, draw, graph_of
 
 import graphc
 from benchmarks import models
@@ -45,7 +45,7 @@ def floats(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 # A kernel in Python is compiled for the CPU; tests/frontend/test_gpu.py has the error.
-RECORDS = [c for c in cases(every_dtype=False) if c.values[0].name != "python_kernel"]
+RECORDS = [c for c in cases(every_dtype=False) if c.values[0].name not in WITHOUT_CUDA]
 
 
 @pytest.mark.parametrize(("op", "sample", "dtype"), RECORDS)

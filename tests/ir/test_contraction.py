@@ -119,18 +119,6 @@ def test_symbolic_batches_unify():
         assert [solver.resolve(d) for d in y.shape] == [symbol("B"), 2, 2]
 
 
-@pytest.mark.parametrize("flag", [False, True])
-def test_unknown_inner_sizes_follow_from_the_other_operand(flag):
-    x = TensorType(float32, (symbol("N"), 784))
-    w = TensorType(float32, (10, -1) if flag else (-1, 10))
-    found = matmul.infer_inputs([x, w], transpose_b=flag)
-    assert found[1].shape == ((10, 784) if flag else (784, 10))
-    x = TensorType(float32, (-1, 5) if flag else (5, -1))
-    found = matmul.infer_inputs([x, TensorType(float32, (7, 3))], transpose_a=flag)
-    assert found[0].shape == ((7, 5) if flag else (5, 7))
-    assert matmul.infer_inputs([x, None]) == [x, None]
-
-
 def test_integers_wrap_as_in_numpy():
     a = np.full((1, 3), 200, np.uint8)
     assert run(matmul, a, a.T).tolist() == [[(3 * 200 * 200) % 256]]

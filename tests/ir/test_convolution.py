@@ -188,13 +188,6 @@ def test_a_symbolic_program_runs_for_other_sizes():
         assert (dx.shape, dw.shape) == (arrays[0].shape, arrays[1].shape)
 
 
-def test_unknown_input_channels_follow_from_the_data():
-    x, w = TensorType(float32, (symbol("N"), 6, 28, 28)), TensorType(float32, (20, -1, 5, 5))
-    assert conv.infer_inputs([x, w], **plain())[1].shape == (20, 6, 5, 5)
-    assert conv.infer_inputs([x, w], **plain(groups=2))[1].shape == (20, 3, 5, 5)
-    assert conv.infer_inputs([None, w], **plain()) == [None, w]
-
-
 # -- errors ----------------------------------------------------------------------------------------
 
 

@@ -117,13 +117,6 @@ def test_an_undeclared_input_does_not_stop_the_printer() -> None:
     assert "add %x, %stray" in print_graph(Graph("broken", (x,), (x + stray,)))
 
 
-def test_notes_are_comments_below_their_node() -> None:
-    x = placeholder("x", tensor_type("float32", (2,)))
-    graph = Graph("g", (x,), (op("exp", x),))
-    text = print_graph(graph, {id(graph.nodes[0]): ["why"]})
-    assert text.splitlines()[2] == "  # why"
-
-
 def test_size_and_value_names() -> None:
     graph = mlp_step()
     assert size_names(graph) == ["B"]

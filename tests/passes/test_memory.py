@@ -12,12 +12,12 @@ from sample_graphs import lenet_step, mlp_step, node, op, random_graph
 from graphc.ir.dim import evaluate, symbol
 from graphc.ir.graph import Graph, Value, placeholder
 from graphc.ir.interp import evaluate_node, interpret
-from graphc.ir.plan import ALIGNMENT, MemoryPlan
+from graphc.ir.plan import ALIGNMENT, MemoryPlan, arrange
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, float32, tensor_type
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.fuse import ALIASES, fuse
-from graphc.passes.memory import Storage, plan, storage
+from graphc.passes.memory import Storage, lifetimes, storage
 
 B = symbol("B")
 X = placeholder("x", TensorType(float32, (B, 64)))
@@ -28,6 +28,11 @@ GRAPHS = [mlp_step, lenet_step, *(partial(random_graph, seed) for seed in range(
 
 def laid_out(*outputs: Value, updates: tuple[tuple[Value, Value], ...] = ()) -> Storage:
     return storage(fuse(canonicalize(Graph("g", (X, W), outputs, updates))))
+
+
+def plan(layout: Storage, sizes: Mapping[str, int]) -> MemoryPlan:
+    """Return where values live if each node is one launch."""
+    return arrange(lifetimes(layout, [(n.inputs, n.outputs) for n in layout.launches]), sizes)
 
 
 def products(count: int) -> Value:

@@ -28,8 +28,6 @@ from graphc.ir.types import (
     shape_text,
 )
 
-UNKNOWN = -1  # a size that `infer_inputs` is to fill in
-
 
 def sum_to_shape(g: Any, shape: Sequence[Dim]) -> Any:
     """Return ``g`` summed over the axes that broadcasting ``shape`` to its shape added or repeated.
@@ -142,22 +140,6 @@ class Matmul(OpDef):
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
         return a.with_shape((*batch, *(d for d in (rows, columns) if d is not None)))
 
-    def infer_inputs(
-        self, types: Sequence[TensorType | None], *, transpose_a: bool = False,
-        transpose_b: bool = False,
-    ) -> Sequence[TensorType | None]:  # fmt: skip
-        """Fill in an unknown (-1) inner size of one operand from the other."""
-        a, b = types
-        if a is None or b is None or not a.ndim or not b.ndim:
-            return types
-        inner = _matrix(a.shape, transpose_a, False)[1]
-        other = _matrix(b.shape, transpose_b, True)[1]
-        if other == UNKNOWN and inner != UNKNOWN:
-            b = b.with_shape(_with_inner(b.shape, inner, transpose_b, True))
-        elif inner == UNKNOWN:
-            a = a.with_shape(_with_inner(a.shape, other, transpose_a, False))
-        return a, b
-
     def vjp(
         self, g: Any, y: Any, a: Any, b: Any, *, transpose_a: bool = False,
         transpose_b: bool = False,
@@ -208,13 +190,6 @@ def _inner_remedy(inner: Dim, columns: Dim | None, transpose_b: bool) -> str:
         "The last axis of the first operand must have the size of the second operand's last axis "
         "but one (transpose flags applied)."
     )
-
-
-def _with_inner(shape: Sequence[Dim], inner: Dim, transposed: bool, second: bool) -> list[Dim]:
-    found = list(shape)
-    rows_are_inner = len(shape) > 1 and transposed != second
-    found[-2 if rows_are_inner else -1] = inner
-    return found
 
 
 def _rows(x: Any) -> Any:

@@ -35,7 +35,6 @@ from graphc.ir.sizes import known_size, resolve, unify
 from graphc.ir.types import DType, TensorType, bool_, float32, float64, promote, shape_text
 
 Numbers = int | Sequence[int]
-UNKNOWN = -1  # a size that `infer_inputs` is to fill in
 
 _CHANNELS_FIRST = (
     "Images go in channels first: ToTensor() makes float32 (C, H, W) of uint8 (H, W, C) images; "
@@ -150,14 +149,14 @@ _CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
 
 
 def _counts(
-    op: str, spatial: Sequence[int], window: Sequence[int], stride: Sequence[int],
-    pad: Sequence[int], dilate: Sequence[int],
+    spatial: Sequence[int], window: Sequence[int], stride: Sequence[int], pad: Sequence[int],
+    dilate: Sequence[int],
 ) -> tuple[int, ...]:  # fmt: skip
-    return tuple(int(n) for n in count_windows(op, spatial, window, stride, pad, dilate))
+    return tuple(int(n) for n in count_windows("conv", spatial, window, stride, pad, dilate))
 
 
 def _output_shape(x: Sequence[int], w: Sequence[int], attrs: dict[str, Any]) -> tuple[int, ...]:
-    counts = _counts("conv", x[2:], w[2:], attrs["stride"], attrs["pad"], attrs["dilate"])
+    counts = _counts(x[2:], w[2:], attrs["stride"], attrs["pad"], attrs["dilate"])
     return (x[0], w[0], *counts)
 
 
@@ -209,18 +208,6 @@ class Conv(Convolution):
         counts = count_windows("conv", x.shape[2:], w.shape[2:], stride, pad, dilate)
         return x.with_shape((x.shape[0], w.shape[0], *counts))
 
-    def infer_inputs(
-        self, types: Sequence[TensorType | None], *, stride: tuple[int, ...],
-        pad: tuple[int, ...], dilate: tuple[int, ...], groups: int,
-    ) -> Sequence[TensorType | None]:  # fmt: skip
-        """Fill in an unknown (-1) number of input channels of the weights."""
-        x, w = types
-        if x is None or w is None or w.ndim < 2 or w.shape[1] != UNKNOWN:
-            return types
-        check_layout("conv", x, len(stride))
-        _check_groups("conv", x.shape[1], groups, "input")
-        return x, w.with_shape((w.shape[0], x.shape[1] // groups, *w.shape[2:]))
-
     def vjp(self, g: Any, y: Any, x: Any, w: Any, **attrs: Any) -> tuple[Any, ...]:
         """Return the gradients of data and weights."""
         return (
@@ -248,7 +235,7 @@ class Conv(Convolution):
         dilate: tuple[int, ...], groups: int,
     ) -> Array:  # fmt: skip
         """Multiply a matrix of patches by the weights, group by group."""
-        counts = _counts("conv", x.shape[2:], w.shape[2:], stride, pad, dilate)
+        counts = _counts(x.shape[2:], w.shape[2:], stride, pad, dilate)
         cols = patch_matrix(x, w.shape[2:], counts, stride, pad, dilate, groups)
         rows = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
         product = np.matmul(rows, cols.transpose(0, 2, 1))

@@ -96,20 +96,6 @@ class Normalization(OpDef):
         """Promote the operands to one floating type."""
         return (floating_dtype(promote(*(t.dtype for t in types))),) * len(types)
 
-    def scaled_shape(self, x: TensorType, **attrs: Any) -> tuple[Dim, ...]:
-        """Return the shape of gamma and beta."""
-        raise NotImplementedError
-
-    def infer_inputs(
-        self, types: Sequence[TensorType | None], **attrs: Any
-    ) -> Sequence[TensorType | None]:
-        """Fill in gamma and beta from the data."""
-        x = types[0]
-        if x is None:
-            return types
-        own = x.with_shape(self.scaled_shape(x, **attrs))
-        return [x, *(own if t is None else t for t in types[1:])]
-
 
 class LayerNorm(Normalization):
     """Normalisation over axes, ``(x - mean) / sqrt(var + eps) * gamma + beta``.
@@ -156,16 +142,12 @@ class LayerNorm(Normalization):
         }  # fmt: skip
         return apply(self, operands, attrs)[0]
 
-    def scaled_shape(self, x: TensorType, **attrs: Any) -> tuple[Dim, ...]:
-        """Return the sizes of the normalised axes."""
-        return tuple(x.shape[a] for a in normalize_axes(attrs["axis"], x.ndim))
-
     def infer(
         self, x: TensorType, *affine: TensorType, axis: Axes, eps: float, scale: bool, center: bool
     ) -> tuple[TensorType, ...]:
         """Return the types of result, mean and variance."""
         axes = normalize_axes(axis, x.ndim)
-        _check_affine("layer_norm", affine, self.scaled_shape(x, axis=axis), scale)
+        _check_affine("layer_norm", affine, tuple(x.shape[a] for a in axes), scale)
         kept = x.with_shape([1 if a in axes else d for a, d in enumerate(x.shape)])
         return x, kept, kept
 
@@ -273,15 +255,11 @@ class BatchNorm(Normalization):
         }  # fmt: skip
         return apply(self, operands, attrs)
 
-    def scaled_shape(self, x: TensorType, **attrs: Any) -> tuple[Dim, ...]:
-        """Return the number of channels."""
-        return (x.shape[normalize_axis(attrs["axis"], x.ndim)],)
-
     def infer(
         self, x: TensorType, *affine: TensorType, axis: int, eps: float, scale: bool, center: bool
     ) -> tuple[TensorType, ...]:
         """Return the types of result, mean and variance."""
-        shape = self.scaled_shape(x, axis=axis)
+        shape = (x.shape[normalize_axis(axis, x.ndim)],)
         _check_affine("batch_norm", affine, shape, scale)
         return x, x.with_shape(shape), x.with_shape(shape)
 

@@ -298,8 +298,8 @@ class _Backward:
         def read(buffer: Buffer, place: Expr) -> Expr:
             return name(E.load(buffer, place, (LANES,), (1,), mask))
 
-        def part(buffer: Buffer, number: int, parts: int) -> Expr:
-            return read(buffer, walk.at(t, row, number * walk.units + unit, parts))
+        def parts(buffer: Buffer) -> list[Expr]:
+            return [read(buffer, walk.at(t, row, n * walk.units + unit, 4)) for n in range(4)]
 
         own = self._place(row, unit)
         slopes = [read(carried, own) for carried in self.carried]
@@ -308,10 +308,8 @@ class _Backward:
                 slopes[number] = name(read(given, walk.at(after, row, unit)) + slopes[number])
         if self.of_outputs is not None:
             slopes[0] = name(read(self.of_outputs, walk.at(t, row, unit)) + slopes[0])
-        gates = [] if self.kept is None else [part(self.kept, n, 4) for n in range(4)]
-        more = None if self.kept_slope is None else [
-            part(self.kept_slope, n, 4) for n in range(4)
-        ]  # fmt: skip
+        gates = [] if self.kept is None else parts(self.kept)
+        more = None if self.kept_slope is None else parts(self.kept_slope)
 
         def old(number: int) -> Expr:
             return read(self.values[number], walk.at(before, row, unit))

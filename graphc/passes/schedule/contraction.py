@@ -357,11 +357,12 @@ def _pack_a(plan: Plan, names: Names) -> Body:
     rows, first = plan.row_stretch, 0 if plan.in_place is None else plan.whole_rows
     rows = replace(rows, start=rows.start + first, count=rows.count - first)
     order = (rows, plan.depth_stretch) if plan.a_by_depth else (plan.depth_stretch, rows)
-    copies = pack(plan.a_scratch, *order, plan.a, b.lanes, names)
+    rare = plan.in_place is not None
+    copies = pack(plan.a_scratch, *order, plan.a, b.lanes, names, rare)
     if not plan.a_by_depth:
         return copies
     stop = ceil_div(rows.count, small) * small
-    return (*copies, *clear_rows(plan.a_scratch, rows.count, stop, symbol("depth"), b.lanes))
+    return (*copies, *clear_rows(plan.a_scratch, rows.count, stop, b.lanes))
 
 
 def _pack_b(plan: Plan, names: Names) -> Body:

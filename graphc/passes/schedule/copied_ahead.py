@@ -54,7 +54,12 @@ class Requests:
         lets = []
         for place, read in enumerate(self.matrices):
             first, last = (n * read.outer.count // count for n in (number, number + 1))
-            sizes = {f"asked{place}": first, f"asks{place}": last - first}
+            sizes = {
+                f"asked{place}": read.outer.start + first,
+                f"asks{place}": last - first,
+                f"ask_from{place}": read.inner.start,
+                f"ask_to{place}": read.inner.start + read.inner.count,
+            }
             lets += [Let(name, E.index(size)) for name, size in sizes.items()]
         return tuple(lets)
 
@@ -65,11 +70,10 @@ class Requests:
 
 def _lines(read: Matrix, place: int, row: Dim, rows: int) -> For:
     """Return the requests for part ``row`` of ``rows`` of a tile's share."""
-    outer, inner = read.outer, read.inner
     first, count = symbol(f"asked{place}"), symbol(f"asks{place}")
-    start, stop = (outer.start + first + part * count // rows for part in (row, row + 1))
+    start, stop = (E.index(first + part * count // rows) for part in (row, row + 1))
     ask = Prefetch(read.load.buffer, read.load.offset, level=2)
     step = LINE_BYTES // read.load.dtype.item_bytes
-    ends = E.index(inner.start), E.index(inner.start + inner.count)
-    along = For(inner.axes[0].name, *ends, (ask,), step=step)
-    return For(outer.axes[0].name, E.index(start), E.index(stop), (along,))
+    left, right = (E.index(symbol(f"{name}{place}")) for name in ("ask_from", "ask_to"))
+    along = For(read.inner.axes[0].name, left, right, (ask,), step=step)
+    return For(read.outer.axes[0].name, start, stop, (along,))

@@ -10,10 +10,10 @@ tiles: each element counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, product, substitute, symbols
+from graphc.ir.dim import Dim, ceil_div, dim_min, product, substitute, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load, Reduce
 from graphc.ir.loop import Assign, Declare, Fail, For, If, Kernel, Let, Python, Stmt, Store
 from graphc.ir.plan import Cost
@@ -34,7 +34,7 @@ def cost(kernel: Kernel) -> Cost:
     flops: Dim = 0
     counted = {product(buffer.shape): None for buffer in kernel.params}
     accesses: dict[Buffer, list[Dim]] = {}
-    for times, node in _evaluated(_statements(kernel.body, ())):
+    for times, node in _evaluated(_statements(kernel.body, (), 1)):
         if isinstance(node, Store | Load):
             accesses.setdefault(node.buffer, []).append(times * _elements_of(node))
             continue
@@ -48,12 +48,17 @@ def cost(kernel: Kernel) -> Cost:
     moved: Dim = 0
     for buffer in kernel.params:
         moved = moved + _elements(buffer, accesses.get(buffer, [])) * buffer.dtype.item_bytes
-    widest: Dim = 0
-    for count in counted:
-        widest = dim_max(widest, count)
-    found = flops, moved, widest
+    found = flops, moved, *counted
     fixed: dict[str, Dim] = dict.fromkeys(set().union(*map(symbols, found)) - {*kernel.sizes}, 0)
-    return Cost(*(substitute(dim, fixed) for dim in found))
+    flops, moved, *counts = (substitute(dim, fixed) for dim in found)
+    return Cost(flops, moved, _distinct(counts))
+
+
+def _distinct(counts: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Return counts that differ; of those that are known the largest alone."""
+    known = [count for count in counts if isinstance(count, int)]
+    sized = dict.fromkeys(count for count in counts if not isinstance(count, int))
+    return (*sized, max(known)) if known else (*sized,)
 
 
 def _elements_of(node: Store | Load | Apply | Reduce) -> int:
@@ -65,19 +70,19 @@ def _operations(node: Apply | Reduce) -> int:
 
 
 def _statements(
-    body: Iterable[Stmt], axes: tuple[Axis, ...]
-) -> Iterator[tuple[tuple[Axis, ...], Stmt]]:
-    """Yield every statement with the loops around it.
+    body: Iterable[Stmt], axes: tuple[Axis, ...], times: Dim
+) -> Iterator[tuple[tuple[Axis, ...], Dim, Stmt]]:
+    """Yield every statement with the loops around it, and how often it is done.
 
     Where an extent depends on the iteration of a loop around, the first one is taken for all.
     """
     for statement in body:
-        yield axes, statement
+        yield axes, times, statement
         if isinstance(statement, For):
             axis = Axis(statement.name, _extent(statement))
-            yield from _statements(statement.body, (*axes, axis))
+            yield from _statements(statement.body, (*axes, axis), times * axis.extent)
         elif isinstance(statement, If):
-            yield from _statements((*statement.body, *statement.otherwise), axes)
+            yield from _statements((*statement.body, *statement.otherwise), axes, times)
 
 
 def _extent(loop: For) -> Dim:
@@ -88,18 +93,18 @@ def _extent(loop: For) -> Dim:
 
 
 def _evaluated(
-    statements: Iterable[tuple[tuple[Axis, ...], Stmt]],
+    statements: Iterable[tuple[tuple[Axis, ...], Dim, Stmt]],
 ) -> Iterator[tuple[Dim, Store | Load | Apply | Reduce]]:
     """Yield stores, loads, operations and reductions with how often each is done.
 
     What several statements of the same loops share is computed once.
     """
     seen: set[tuple[int, Dim]] = set()
-    for axes, statement in statements:
+    for axes, times, statement in statements:
         if isinstance(statement, Store):
-            yield _count(axes), statement
+            yield times, statement
         for expr in _expressions(statement):
-            yield from _nodes(expr, axes, seen)
+            yield from _nodes(expr, axes, times, seen)
 
 
 def _count(axes: Iterable[Axis]) -> Dim:
@@ -120,21 +125,21 @@ def _expressions(statement: Stmt) -> tuple[Expr, ...]:
 
 
 def _nodes(
-    expr: Expr, axes: tuple[Axis, ...], seen: set[tuple[int, Dim]]
+    expr: Expr, axes: tuple[Axis, ...], times: Dim, seen: set[tuple[int, Dim]]
 ) -> Iterator[tuple[Dim, Load | Apply | Reduce]]:
     """Yield the parts of what is computed at each index of loops and reductions around it."""
     if isinstance(expr, Reduce):
         # It is done ahead of the loops whose index it does not depend on.
         needed = free_names(expr)
         axes = (*(axis for axis in axes if axis.name in needed), *expr.axes)
-    count = _count(axes)
-    if (id(expr), count) in seen:
+        times = _count(axes)
+    if (id(expr), times) in seen:
         return
-    seen.add((id(expr), count))
+    seen.add((id(expr), times))
     for child in E.children(expr):
-        yield from _nodes(child, axes, seen)
+        yield from _nodes(child, axes, times, seen)
     if isinstance(expr, Load | Apply | Reduce):
-        yield count, expr
+        yield times, expr
 
 
 def _elements(buffer: Buffer, accesses: Iterable[Dim]) -> Dim:

@@ -12,7 +12,7 @@ from graphc.ir.loop import For, Prefetch, Store
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.loops import LINE_BYTES, Body, operations, values_first, vector_loop
 from graphc.passes.schedule.nest import Nest, over_sums, stride, substituted
-from graphc.passes.schedule.packing import Names, Stretch, over, over_runs, touched
+from graphc.passes.schedule.packing import SQUARE, Names, Stretch, over, over_runs, touched
 from graphc.passes.schedule.vectorize import vector_store
 
 
@@ -180,7 +180,9 @@ def _merged_stores(
 
 def turn(block: Buffer, strip: Buffer, rows: Dim, column: Dim, lanes: int) -> Body:
     """Copy ``lanes`` columns of a block, from ``column`` on, into the rows of a strip."""
-    row, (pitch, across) = symbol("square"), (block.shape[1], strip.shape[1])
-    square = E.load(block, E.index(row * pitch + column), (lanes, lanes), (1, pitch))
-    copy = Store(strip, E.index(row), square, (across, 1))
-    return (For("square", E.index(0), E.index(rows), (copy,), step=lanes),)
+    row, part, side = symbol("square"), symbol("part"), min(lanes, SQUARE)
+    pitch, across = block.shape[1], strip.shape[1]
+    square = E.load(block, E.index(row * pitch + column + part), (side, side), (1, pitch))
+    copy = Store(strip, E.index(part * across + row), square, (across, 1))
+    down = For("square", E.index(0), E.index(rows), (copy,), step=side)
+    return (For("part", E.index(0), E.index(lanes), (down,), step=side),)

@@ -6,15 +6,19 @@ lies: along the columns, or along the depth with partial sums in the lanes.
 
 from __future__ import annotations
 
+import math
+
 from graphc.ir import expr as E
 from graphc.ir.dim import Dim, symbol
 from graphc.ir.expr import Axis, Buffer, Expr
 from graphc.ir.loop import Assign, Declare, For, Let, Store
-from graphc.passes.schedule.loops import Body, vector_loop
+from graphc.passes.schedule.loops import Body
+from graphc.passes.schedule.nest import substituted
 from graphc.passes.schedule.packing import (
     Names,
     Stretch,
     over,
+    tiled,
     touched,
     unit_loads,
 )
@@ -45,7 +49,7 @@ def few_rows(
     names : Names
     """
     (column,) = columns.axes
-    lanes *= _VECTORS
+    wide = lanes * _VECTORS
     along_depth = unit_loads(b, depth) > unit_loads(b, column)
 
     def row(position: Dim) -> Body:
@@ -54,10 +58,10 @@ def few_rows(
             body = _dot(sums, place, depth, a, b, lanes)
             step = 1
         else:
-            rest = E.iota(lanes) < E.index(columns.start + columns.count - symbol(column.name))
-            vector = vectorize(b, column.name, lanes, E.use("rest", rest), {})
+            rest = E.iota(wide) < E.index(columns.start + columns.count - symbol(column.name))
+            vector = vectorize(b, column.name, wide, E.use("rest", rest), {})
             body = (Let("rest", rest), *_line(sums, place, depth, a, vector))
-            step = lanes
+            step = wide
         stop = E.index(columns.start + columns.count)
         return (For(column.name, E.index(columns.start), stop, body, step=step),)
 
@@ -66,22 +70,34 @@ def few_rows(
 
 
 def _dot(sums: Buffer, place: Dim, depth: Axis, a: Expr, b: Expr, lanes: int) -> Body:
-    """Sum along the depth; lanes hold partial sums."""
+    """Sum along the depth; lanes hold partial sums, of whole steps and of the rest."""
+    name, count = depth.name, depth.extent
     zero = E.splat(E.const(0, a.dtype), (lanes,))
-    holder = E.use("partial", zero)
-
-    def step(lanes: int, mask: Expr | None) -> Body:
-        x, y = (vectorize(e, depth.name, lanes, mask, {}) for e in (a, b))
-        if mask is None:
-            return (Assign("partial", E.apply("fma", x, y, holder)),)
-        return (Assign("partial", holder + E.select(mask, x * y, zero)),)
-
-    loop = vector_loop(depth.name, 0, depth.extent, lanes, step)
+    wide = [_several(e, name, lanes) for e in (a, b)]
+    several = all(e is not None for e in wide)
+    tile = (_VECTORS, lanes) if several else (lanes,)
+    factors = wide if several else [vectorize(e, name, lanes, None, {}) for e in (a, b)]
+    start = E.splat(E.const(0, a.dtype), tile)
+    whole = count // math.prod(tile) * math.prod(tile)
+    partial, rest = E.use("partial", start), E.use("rest", zero)
+    mask = E.iota(lanes) < E.index(count - symbol(name))
+    x, y = (vectorize(e, name, lanes, mask, {}) for e in (a, b))
+    step = Assign("partial", E.apply("fma", *factors, partial))
+    last = Assign("rest", rest + E.select(mask, x * y, zero))
     return (
-        Declare("partial", zero),
-        *loop,
-        Store(sums, E.index(place), E.fold("add", holder)),
+        Declare("partial", start),
+        For(name, E.index(0), E.index(whole), (step,), step=math.prod(tile)),
+        Declare("rest", zero),
+        For(name, E.index(whole), E.index(count), (last,), step=lanes),
+        Store(sums, E.index(place), E.fold("add", partial) + E.fold("add", rest)),
     )
+
+
+def _several(value: Expr, name: str, lanes: int) -> Expr | None:
+    """Return several vectors of a value in a tile, if loads are all that it reads."""
+    place = symbol(name) + symbol("part") * lanes
+    found = tiled(substituted(value, {name: place}, {}), (("part", _VECTORS), (name, lanes)))
+    return None if found is None else substituted(found, {"part": 0}, {})
 
 
 def _line(sums: Buffer, place: Dim, depth: Axis, a: Expr, b: Expr) -> Body:

@@ -16,12 +16,14 @@ from graphc.ir.dim import Dim, dim_max, dim_min, linear, symbol, symbols
 from graphc.ir.expr import Apply, Axis, Buffer, Expr, Index, Load
 from graphc.ir.loop import For, If, Let, Stmt, Store
 from graphc.ir.types import DType
-from graphc.passes.schedule.loops import Body, vector_loop
+from graphc.passes.schedule.loops import HEAVY, Body, vector_loop
 from graphc.passes.schedule.nest import free_names, stride
 from graphc.passes.schedule.vectorize import vectorize
 
-TURNED_COLUMNS = 8
-"""Columns of a tile that `pack_turned` transposes: few, for few streams from memory."""
+SQUARE = 8
+"""Rows and columns of a square that is transposed in registers: few streams from memory, and half
+the machine code of larger ones.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +110,27 @@ def over(stretch: Stretch, names: Names, emit: Callable[[Dim], Body]) -> Body:
 
 
 def pack(
-    scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names
-) -> Body:
+    scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names,
+    rare: bool = False,
+) -> Body:  # fmt: skip
     """Copy ``value`` into ``scratch[row, column]``, vectors running along the columns.
 
     The last vector of a run spills over what the next run writes after it, so runs go upwards and
     scratch rows are ``lanes`` longer than a stretch. What stays of the spill is zero, or a value of
-    the operand's own: never old memory, whose numbers might be slow ones.
+    the operand's own: never old memory, whose numbers might be slow ones. A ``rare`` copy has half
+    the code: all its vectors are masked.
     """
     before, rows = touched(rows, names)
     more, columns = touched(columns, names)
-    copies = over(rows, names, _row(scratch, rows, columns, value, lanes, names))
+    cost = HEAVY + 1 if rare else 0
+    copies = over(rows, names, _row(scratch, rows, columns, value, lanes, names, cost))
     return (*before, *more, *copies)
 
 
 def _row(
-    scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names
-) -> Callable[[Dim], Body]:
+    scratch: Buffer, rows: Stretch, columns: Stretch, value: Expr, lanes: int, names: Names,
+    cost: int,
+) -> Callable[[Dim], Body]:  # fmt: skip
     """Return what copies the row at a position of ``rows``, for `pack`."""
     pitch = scratch.shape[1]
     name = columns.axes[-1].name
@@ -141,7 +147,7 @@ def _row(
                 vector = vector if vector.tile else E.splat(vector, (lanes,))
                 return (Store(scratch, place, vector, (1,)),)
 
-            return vector_loop(name, start, stop, lanes, step)
+            return vector_loop(name, start, stop, lanes, step, cost=cost)
 
         clear = Store(scratch, E.index(offset + columns.count), zeros, (1,))
         return (clear, *over_runs(columns, names, run))
@@ -245,7 +251,8 @@ def pack_turned(
     if len(columns.axes) > 1:
         return None
     name, column = rows.axes[-1].name, columns.axes[0].name
-    tile = _tile(value, ((name, lanes), (column, TURNED_COLUMNS)))
+    side = min(lanes, SQUARE)
+    tile = tiled(value, ((name, side), (column, side)))
     if tile is None:
         return None
     before, rows = touched(rows, names)
@@ -260,22 +267,20 @@ def pack_turned(
         place = E.index(row * pitch + symbol(column) - columns.start)
         first, last = E.index(columns.start), E.index(columns.start + columns.count)
         one_by_one = For(column, first, last, (Store(scratch, place, value),))
-        copy = (reach(name, start, stop - start, lanes), Store(scratch, place, tile, (pitch, 1)))
-        along = For(f"{name}_tile", E.index(0), E.index(stop - start), copy, step=lanes)
-        across = (reach(column, columns.start, columns.count, TURNED_COLUMNS), along)
+        copy = (reach(name, start, stop - start, side), Store(scratch, place, tile, (pitch, 1)))
+        along = For(f"{name}_tile", E.index(0), E.index(stop - start), copy, step=side)
+        across = (reach(column, columns.start, columns.count, side), along)
         end = E.index(row * pitch + columns.count)
         clear = For(name, E.index(start), E.index(stop), (Store(scratch, end, zeros, (1,)),))
-        tiles = For(
-            f"{column}_tile", E.index(0), E.index(columns.count), across, step=TURNED_COLUMNS
-        )
-        fits = (E.index(stop - start) >= lanes) & (E.index(columns.count) >= TURNED_COLUMNS)
+        tiles = For(f"{column}_tile", E.index(0), E.index(columns.count), across, step=side)
+        fits = (E.index(stop - start) >= side) & (E.index(columns.count) >= side)
         rest = For(name, E.index(start), E.index(stop), (one_by_one,))
         return (clear, If(fits, (tiles,), (rest,)))
 
     return (*before, *over_runs(rows, names, run))
 
 
-def _tile(value: Expr, axes: Sequence[tuple[str, int]]) -> Expr | None:
+def tiled(value: Expr, axes: Sequence[tuple[str, int]]) -> Expr | None:
     """Return ``value`` over a tile of several loop variables at once, if loads are all it reads."""
     names = [name for name, _ in axes]
     shape = tuple(lanes for _, lanes in axes)
@@ -299,14 +304,12 @@ def _tile(value: Expr, axes: Sequence[tuple[str, int]]) -> Expr | None:
     return tile if possible and tile.tile == shape else None
 
 
-def clear_rows(scratch: Buffer, start: Dim, stop: Dim, columns: Dim, lanes: int) -> Body:
+def clear_rows(scratch: Buffer, start: Dim, stop: Dim, lanes: int) -> Body:
     """Fill rows ``start`` to ``stop`` of scratch with zeros."""
-    place = E.index(symbol("clear_row") * scratch.shape[1] + symbol("clear"))
     zeros = E.splat(E.const(0, scratch.dtype), (lanes,))
-    step = For(
-        "clear", E.index(0), E.index(columns), (Store(scratch, place, zeros, (1,)),), step=lanes
-    )
-    return (For("clear_row", E.index(start), E.index(stop), (step,)),)
+    first, last = (E.index(row * scratch.shape[1]) for row in (start, stop))
+    step = Store(scratch, E.index(symbol("clear")), zeros, (1,))
+    return (For("clear", first, last, (step,), step=lanes),)
 
 
 def unit_loads(value: Expr, axis: Axis) -> int:

@@ -24,7 +24,7 @@ class _Normalization(HybridBlock):
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self._axis, self._epsilon = axis, number(type(self).__name__, "epsilon", epsilon)
-        self._center, self._scale = center, scale
+        self._scale = scale
         with self.name_scope():
             self.gamma = self._vector("gamma", in_channels, gamma_initializer, scale, dtype)
             self.beta = self._vector("beta", in_channels, beta_initializer, center, dtype)

@@ -77,8 +77,7 @@ class _Part:
         n, h, self.first = (symbol(name) for name in (SEQUENCE, HEAD, FIRST))
         self.places = places = Places(query, value, masks[0] if masks else None, options, n, h)
         self.outputs, self.of_queries = outputs, of_queries
-        self.widths = widths = query.shape[3], value.shape[3]
-        width, depth = widths
+        width, depth = query.shape[3], value.shape[3]
         assert isinstance(width, int) and isinstance(depth, int)
         dtype = query.dtype
         lanes = lanes_for(target, dtype, [width, depth], [width, depth])

@@ -16,8 +16,8 @@ from graphc.ir.expr import Expr
 from graphc.ir.intrinsics import WARP
 from graphc.ir.loop import Assign, Declare, For, Intrinsic, Stmt
 from graphc.ir.types import DType, float32, uint32
-from graphc.passes.schedule.cuda.factors import THREADS, Factor, Unit, named
-from graphc.passes.schedule.cuda.grid import THREAD
+from graphc.passes.schedule.cuda.factors import Factor, Unit, named
+from graphc.passes.schedule.cuda.grid import THREAD, THREADS
 from graphc.passes.schedule.loops import Body
 
 ACROSS = 16

@@ -14,14 +14,20 @@ from graphc.ir.dim import Dim, ceil_div, product, symbol
 from graphc.ir.expr import Axis, Buffer, Expr, Load
 from graphc.ir.loop import Assign, Declare, If, Let, Stmt, Store
 from graphc.ir.types import DType
-from graphc.passes.schedule.cuda.grid import THREAD, Whole, adjacent, exists, placed, whole
+from graphc.passes.schedule.cuda.grid import (
+    THREAD,
+    THREADS,
+    Whole,
+    adjacent,
+    exists,
+    placed,
+    whole,
+)
 from graphc.passes.schedule.lane_groups import runs_along
 from graphc.passes.schedule.loops import Body
 from graphc.passes.schedule.nest import substituted
 from graphc.passes.schedule.vectorize import vectorize
 
-THREADS = 256
-"""Threads of a block that computes products."""
 HALF = "half"
 """Name of which of two stretches a turn multiplies: 0 or 1."""
 

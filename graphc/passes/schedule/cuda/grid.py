@@ -39,10 +39,10 @@ QUOTIENT = "quotient"
 
 
 def in_blocks(
-    kernel: Kernel, extent: Dim, body: Body, shared: Sequence[Buffer] = (), threads: int = THREADS
+    kernel: Kernel, extent: Dim, body: Body, shared: Sequence[Buffer] = ()
 ) -> Kernel:
     """Return a kernel of ``extent`` blocks, each thread of which runs ``body``."""
-    (blocks,) = over_blocks(extent, shared, body, threads)
+    (blocks,) = over_blocks(extent, shared, body)
     return over_grid(kernel, extent, blocks)
 
 

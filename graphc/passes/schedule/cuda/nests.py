@@ -1,9 +1,8 @@
 """Explicit nests of ops on CUDA.
 
 What the target wrote itself is in blocks of threads already, with a loop around them where the grid
-is launched more than once. Else a nest's outermost loop is
-parallel, or its iterations are independent, or it is run by one block. Where a parallel nest
-computes vectors of lanes, each lane becomes a thread (`lanes`); else each iteration is a thread's.
+is launched more than once. Else a nest computes scalars: its outermost loop is parallel or its
+iterations are independent, and each is a thread's, or it is run by one block.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from graphc.ir.loop import (
 from graphc.ir.statements import expressions, statements
 from graphc.ir.target import Target
 from graphc.passes.schedule.cuda.grid import (
-    BLOCK,
     THREAD,
     THREADS,
     capped,
@@ -38,24 +36,27 @@ from graphc.passes.schedule.cuda.grid import (
     most_blocks,
     over_grid,
 )
-from graphc.passes.schedule.cuda.lanes import lanes_of, spread
 from graphc.passes.schedule.loops import Body
 
 
 def schedule(kernel: Kernel, target: Target) -> Kernel:
-    """Return an explicit nest in blocks of threads."""
+    """Return an explicit nest in blocks of threads.
+
+    Raises
+    ------
+    CompileError
+        If it computes vectors and is not in blocks already.
+    """
     only = _only(kernel.body)
     inner = _only(only.body) if isinstance(only, For) else None
     if isinstance(only, For) and isinstance(inner, For) and inner.bind is Bind.BLOCK:
         return over_grid(kernel, _extent(inner), inner, _extent(only))
     if isinstance(only, For) and only.bind is Bind.BLOCK:
         return over_grid(kernel, _extent(only), only)
-    if isinstance(only, For) and only.bind is Bind.PARALLEL:
-        lanes = lanes_of(only.body)
-        if lanes > 1:
-            return _by_lanes(kernel, only, lanes)
-        return _by_threads(kernel, only, target)
-    if isinstance(only, For) and independent(only):
+    roots = (root for stmt in statements(kernel.body) for root in expressions(stmt))
+    if any(e.tile for root in roots for e in E.walk(root)):
+        raise CompileError("explicit loops that compute vectors have no CUDA schedule")
+    if isinstance(only, For) and (only.bind is Bind.PARALLEL or independent(only)):
         return _by_threads(kernel, only, target)
     return _by_one_block(kernel)
 
@@ -68,13 +69,6 @@ def _extent(loop: For) -> Dim:
     if not (isinstance(loop.start, Index) and isinstance(loop.stop, Index)) or loop.start.dim != 0:
         raise CompileError(f"the loop over {loop.name} does not start at 0")
     return loop.stop.dim
-
-
-def _by_lanes(kernel: Kernel, loop: For, lanes: int) -> Kernel:
-    """Give each iteration a block, and each lane of its vectors a thread."""
-    own = Let(loop.name, E.index(symbol(BLOCK)))
-    body, shared = spread(loop.body, lanes)
-    return in_blocks(kernel, _extent(loop), (own, *body), shared, threads=lanes)
 
 
 def _by_threads(kernel: Kernel, loop: For, target: Target) -> Kernel:

@@ -19,11 +19,12 @@ from graphc.ir.target import Target
 from graphc.ir.types import DType, float32
 from graphc.passes.schedule.contraction_match import Match, merged
 from graphc.passes.schedule.cuda.cores import LANE, Cores, MultiplyAdd, Sum, Tensor, cleared
-from graphc.passes.schedule.cuda.factors import HALF, THREADS, Factor, Unit, Vectors, vectors
+from graphc.passes.schedule.cuda.factors import HALF, Factor, Unit, Vectors, vectors
 from graphc.passes.schedule.cuda.grid import (
     BLOCK,
     CHUNK,
     THREAD,
+    THREADS,
     Whole,
     exists,
     in_blocks,
@@ -47,7 +48,7 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     enough = large.whole * _worthwhile(large.blocks, small.blocks, target)
     extent = enough * large.blocks + (1 - enough) * small.blocks
     choice = If(E.index(enough).ne(0), large.body(), _in_vectors_if_whole(small, single))
-    return in_blocks(kernel, extent, (choice,), memory, threads=THREADS)
+    return in_blocks(kernel, extent, (choice,), memory)
 
 
 def in_chunks(
@@ -64,7 +65,7 @@ def in_chunks(
         for in_vectors in (False, True)
     )
     body = _in_vectors_if_whole(small, single)
-    return in_blocks(kernel, small.blocks, body, memory, threads=THREADS)
+    return in_blocks(kernel, small.blocks, body, memory)
 
 
 def small_blocks(matched: Match, target: Target) -> Dim:

@@ -367,7 +367,7 @@ class Writer:
         if self.team.size == WARP:
             return body, found
         warps = self.team.size // WARP
-        buffer = self._memory(reduce, warps, suffix)
+        buffer = self._memory(reduce, warps)
         first = E.index(symbol(WORKER) % WARP).eq(0)
         body += [If(first, (Store(buffer, E.index(symbol(WORKER) // WARP), found),)), Barrier()]
         total = E.fold(reduce.combine, E.load(buffer, E.index(0), (warps,), (1,)))
@@ -379,7 +379,7 @@ class Writer:
     ) -> tuple[list[Stmt], Expr]:
         """Fold what threads far from each other have."""
         assert isinstance(self.team.count, int)
-        buffer = self._memory(reduce, THREADS, suffix)
+        buffer = self._memory(reduce, THREADS)
         place = symbol(THREAD) % self.team.count
         parts = E.load(buffer, E.index(place), (self.team.size,), (self.team.count,))
         total = E.fold(reduce.combine, parts)
@@ -388,7 +388,7 @@ class Writer:
         ]  # fmt: skip
         return body, E.use(f"total{suffix}", total)
 
-    def _memory(self, reduce: Reduce, count: int, suffix: str) -> Buffer:
+    def _memory(self, reduce: Reduce, count: int) -> Buffer:
         buffer = Buffer(f"parts{len(self.shared)}", reduce.dtype, (count,), "shared")
         self.shared.append(buffer)
         return buffer
