@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from graphc.cli.stages import STAGES
 from graphc.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +71,12 @@ def test_the_tour_shows_every_stage() -> None:
     shown = " ".join(m["arguments"] for m in _DUMP.finditer((DOCS / "tour.md").read_text()))
     for stage in ("trace", "grad", "canonical", "fuse", "plan", "lower", "kernel", "source"):
         assert stage in shown, stage
+
+
+@pytest.mark.parametrize("page", PAGES, ids=identity)
+def test_stages_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"--stage ([\w,]+)", page.read_text(encoding="utf-8"))
+    assert {stage for words in named for stage in words.split(",")} <= {*STAGES, "all"}
 
 
 def test_ops_reference_is_current(request: pytest.FixtureRequest) -> None:
