@@ -14,8 +14,8 @@ ORDER = {
     ),
     "passes": (
         "canonicalize row_updates fold winograd winograd_training pooled_gradients layout hoist "
-        "differentiate partition fuse lower likeness schedule polynomials elementary trigonometry "
-        "expand emulate_warps emulate_threads emulate memory manager"
+        "differentiate partition fuse lower column_sums likeness schedule polynomials "
+        "elementary trigonometry expand emulate_warps emulate_threads emulate memory manager"
     ),
     "codegen": (
         "cpu cuda targets sharing python_text python_engine llvm_types llvm_builder llvm_extremes "

@@ -26,6 +26,8 @@ from graphc.ir.types import TensorType
 
 STATIC_LIMIT = 8
 """Static sizes up to this are constants in a kernel; larger ones are arguments."""
+BETWEEN = "rows_of_"
+"""Names of memory that a plain kernel writes first and then reads begin so."""
 _KERNEL_SIZE = re.compile(r"n\d+")
 
 
@@ -129,11 +131,14 @@ def lower(body: Graph, name: str, nests: Nests = NO_NESTS) -> Lowered:
         statements = _explicit(first, sizes, [buffers[v] for v in first.inputs], outputs, nests)
     else:
         scalars = _Scalars(sizes, dict(zip(body.inputs, inputs, strict=True)))
-        statements = tuple(
-            statement
-            for buffer, value in zip(outputs, body.outputs, strict=True)
-            for statement in _store_nests(buffer, value, scalars)
-        )
+        sums = _sums_of_columns(body)
+        found: list[Stmt] = []
+        for buffer, value in zip(outputs, body.outputs, strict=True):
+            if value in sums:
+                found += _through_memory(buffer, value, scalars)
+            else:
+                found += _store_nests(buffer, value, scalars)
+        statements = tuple(found)
     kernel = Kernel(
         name,
         inputs + outputs,
@@ -196,6 +201,27 @@ def _store_nests(buffer: Buffer, value: Value, scalars: _Scalars) -> Iterator[St
         yield _store_nest(buffer, value, scalars, dict(zip(sizes, chosen)))
 
 
+def _sums_of_columns(body: Graph) -> set[Value]:
+    """Return the outputs that are sums over rows, in a body that reduces rows as well."""
+    reduces = [node for node in body.nodes if node.op.kind is Kind.REDUCE]
+    apart = [n for n in reduces if n.types[0].shape[-1] == n.inputs[0].shape[-1]]
+    found = {value for node in apart for value in node.outputs}
+    return found & set(body.outputs) if len(apart) < len(reduces) else set()
+
+
+def _through_memory(buffer: Buffer, value: Value, scalars: _Scalars) -> Iterator[Stmt]:
+    """Yield loops that store what is summed, and those that sum it.
+
+    Its memory is no parameter: the schedule gives it some, or none.
+    """
+    (source,) = value.node.inputs
+    kind = scalars.sizes.type(source.type)
+    between = _buffer(f"{BETWEEN}{buffer.name}", kind)
+    yield from _store_nests(between, source, scalars)
+    own = _Scalars(scalars.sizes, {source: between}, scalars.names)
+    yield from _store_nests(buffer, value, own)
+
+
 def _store_nest(
     buffer: Buffer, value: Value, scalars: _Scalars, chosen: dict[int, int]
 ) -> Stmt:
@@ -235,10 +261,12 @@ class _Names:
 class _Scalars:
     """The scalar of any value of a group at any index, each built once."""
 
-    def __init__(self, sizes: Sizes, buffers: dict[Value, Buffer]) -> None:
+    def __init__(
+        self, sizes: Sizes, buffers: dict[Value, Buffer], names: _Names | None = None
+    ) -> None:
         self.sizes, self.buffers = sizes, buffers
         self.memo: dict[tuple[Node, tuple[Expr, ...]], tuple[Expr, ...]] = {}
-        self.names = _Names()
+        self.names = names or _Names()
         self.left: dict[Node, dict[Any, Any]] = {}
 
     def at(self, value: Value, index: tuple[Expr, ...]) -> Expr:

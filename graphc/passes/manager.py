@@ -10,12 +10,13 @@ from graphc.errors import CompileError, GraphcError
 from graphc.ir.dim import Dim, substitute
 from graphc.ir.expr import Buffer
 from graphc.ir.graph import Graph, Node, Value, placeholder
-from graphc.ir.loop import TURN, Kernel, Series, alone
+from graphc.ir.loop import TURN, Kernel, Series
 from graphc.ir.plan import Cost, LaunchSpec, Plan
 from graphc.ir.target import Target
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify, verify_kernel
 from graphc.passes.canonicalize import canonicalize
+from graphc.passes.column_sums import column_sums
 from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse
 from graphc.passes.likeness import Arguments, likeness
@@ -23,7 +24,7 @@ from graphc.passes.lower import Lowered, Nests, OwnNest, constants, lower
 from graphc.passes.memory import lifetimes, storage
 from graphc.passes.pooled_gradients import pooled_gradients
 from graphc.passes.row_updates import row_updates
-from graphc.passes.schedule import cpu
+from graphc.passes.schedule import row_sums
 from graphc.passes.schedule.cost import cost
 from graphc.passes.schedule.cuda import attention, attention_backward, recurrent, rows
 from graphc.passes.schedule.cuda import schedule as cuda
@@ -38,6 +39,7 @@ GRAPH_PASSES: dict[str, tuple[GraphPass, ...]] = {
         pooled_gradients,
         winograd,
         fuse,
+        column_sums,
     ),
     "cuda": (
         canonicalize,
@@ -65,7 +67,7 @@ class Made:
 
 
 SCHEDULES: dict[str, Callable[[Kernel, Target], Series]] = {
-    "cpu": lambda kernel, target: alone(cpu.schedule(kernel, target), kernel),
+    "cpu": row_sums.schedule,
     "cuda": cuda.schedule,
 }
 """The schedule of each target, by the target's name."""

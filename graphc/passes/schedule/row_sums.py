@@ -1,0 +1,151 @@
+"""Sums over rows beside what is computed of each row: partial sums of chunks of rows, then theirs.
+
+A thread takes a chunk of rows and adds what it would have stored of each to a row of partial sums,
+which stays in its cache; a second grid adds up the rows of partial sums. How many rows a chunk has
+depends on sizes alone, and so do the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from graphc.ir import expr as E
+from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, product, substitute, symbol
+from graphc.ir.expr import Axis, Buffer, Expr, Index, Load, Reduce
+from graphc.ir.loop import BEGIN, END, For, Grid, Kernel, Series, Stmt, Store, alone
+from graphc.ir.statements import mapped, statements
+from graphc.ir.target import Target
+from graphc.passes.schedule import cpu
+from graphc.passes.schedule.loops import Body, over_axes, vector_loop
+from graphc.passes.schedule.nest import Nest, collapse_reductions, nests
+
+CHUNK, CHUNKS = "chunk", "chunks"
+"""Names of a chunk's number, and of the size that says how many there are."""
+MOST = 64
+"""Chunks at most: partial sums are to be few beside the rows."""
+LEAST = 16
+"""Rows of a chunk at least."""
+
+
+def schedule(kernel: Kernel, target: Target) -> Series:
+    """Return what the CPU runs for a plain kernel: one grid, or two where columns are summed.
+
+    A schedule of rows that are not one loop stores what is summed, for the second grid to read.
+    """
+    items = () if kernel.ordered else nests(kernel)
+    between = [n.store.buffer for n in items if n.store.buffer not in kernel.params]
+    if not between:
+        return alone(cpu.schedule(kernel, target), kernel)
+    sums = [n for n in items if any(_reads(n, buffer) for buffer in between)]
+    rows = _of_rows(kernel, [n for n in items if n not in sums], between)
+    found = cpu.schedule(rows, target)
+    count = product(between[0].shape[:-1])
+    parts = {b: Buffer(f"parts_{b.name}", b.dtype, (symbol(CHUNKS), b.shape[-1])) for b in between}
+    chunked = _in_chunks(found, count, parts, target)
+    if chunked is None:
+        last = _of_sums(kernel, between, sums)
+        return Series((Grid(found, rows), Grid(cpu.schedule(last, target), last)))
+    last = _of_sums(kernel, parts.values(), [_of_parts(n, parts) for n in sums])
+    last = replace(last, sizes=chunked.sizes)
+    plain = replace(rows, params=chunked.params)
+    grids = Grid(chunked, plain), Grid(cpu.schedule(last, target), last)
+    return Series(grids, ((CHUNKS, ceil_div(count, chunk_size(count))),))
+
+
+def _of_rows(kernel: Kernel, items: Sequence[Nest], between: Sequence[Buffer]) -> Kernel:
+    """Return the plain kernel of all but the sums, of which what is summed is a result."""
+    inputs = kernel.params[: len(kernel.params) - kernel.outputs]
+    own = [n.store.buffer for n in items if n.store.buffer not in between]
+    outputs = (*dict.fromkeys(own), *between)
+    body = _loops(items)
+    return replace(kernel, name="rows", params=(*inputs, *outputs), outputs=len(outputs), body=body)
+
+
+def _of_sums(kernel: Kernel, read: Iterable[Buffer], items: Sequence[Nest]) -> Kernel:
+    """Return the plain kernel of the sums."""
+    outputs = tuple(item.store.buffer for item in items)
+    body = _loops(items)
+    return replace(kernel, name="sums", params=(*read, *outputs), outputs=len(outputs), body=body)
+
+
+def chunk_size(rows: Dim) -> Dim:
+    """Return the rows of a chunk."""
+    return dim_max(ceil_div(rows, MOST), LEAST)
+
+
+def _reads(item: Nest, buffer: Buffer) -> bool:
+    return any(isinstance(e, Load) and e.buffer == buffer for e in E.walk(item.store.value))
+
+
+def _loops(items: Sequence[Nest]) -> Body:
+    return tuple(stmt for item in items for stmt in over_axes(item.axes, (item.store,)))
+
+
+def _of_parts(item: Nest, parts: Mapping[Buffer, Buffer]) -> Nest:
+    """Return the sum over the rows of partial sums in place of one over all rows."""
+    (item,) = collapse_reductions((item,))
+    reduce = item.store.value
+    assert isinstance(reduce, Reduce) and isinstance(reduce.body, Load)
+    load = reduce.body
+    (axis,) = reduce.axes
+    body = E.load(parts[load.buffer], load.offset)
+    value = E.reduce(reduce.combine, (Axis(axis.name, symbol(CHUNKS)),), body)
+    return replace(item, store=replace(item.store, value=value))
+
+
+def _in_chunks(
+    kernel: Kernel, count: Dim, parts: Mapping[Buffer, Buffer], target: Target
+) -> Kernel | None:
+    """Return a scheduled kernel of ``count`` rows in chunks of them; None if it has other loops."""
+    begin, end = E.index(symbol(BEGIN)), E.index(symbol(END))
+    *ahead, loop = kernel.body
+    if not isinstance(loop, For) or (loop.start, loop.stop) != (begin, end):
+        return None
+    stores = [s for s in statements(loop.body) if isinstance(s, Store) and s.buffer in parts]
+    if kernel.extent != count or not all(_is_of_row(store, loop.name) for store in stores):
+        return None
+
+    def change(stmt: Stmt) -> tuple[Stmt, ...]:
+        if isinstance(stmt, Store) and stmt.buffer in parts:
+            return (_added(stmt, parts[stmt.buffer], loop.name),)
+        return (stmt,)
+
+    size, chunk = chunk_size(count), symbol(CHUNK)
+    first, last = E.index(chunk * size), E.index(dim_min(count, (chunk + 1) * size))
+    rows = replace(loop, start=first, stop=last, body=mapped(loop.body, change))
+    cleared = (stmt for buffer in parts.values() for stmt in _cleared(buffer, target))
+    return replace(
+        kernel,
+        params=tuple(parts.get(buffer, buffer) for buffer in kernel.params),
+        sizes=(*kernel.sizes, CHUNKS),
+        body=(*ahead, For(CHUNK, begin, end, (*cleared, rows))),
+        extent=ceil_div(count, size),
+        work=kernel.work * size,
+    )
+
+
+def _is_of_row(store: Store, row: str) -> bool:
+    """Return whether a loop variable numbers the rows of what is stored."""
+    found = linear(store.offset.dim, row) if isinstance(store.offset, Index) else None
+    return found is not None and found[0] == store.buffer.shape[-1]
+
+
+def _added(store: Store, parts: Buffer, row: str) -> Store:
+    """Return what adds to the partial sums of the chunk at hand in place of a store of a row."""
+    assert isinstance(store.offset, Index)
+    place = E.index(substitute(store.offset.dim, {row: symbol(CHUNK)}))
+    before = E.load(parts, place, store.value.tile, store.strides, store.mask)
+    return replace(store, buffer=parts, offset=place, value=before + store.value, streaming=False)
+
+
+def _cleared(parts: Buffer, target: Target) -> Body:
+    """Return the loop that fills the partial sums of the chunk at hand with zeros."""
+    lanes = target.lanes(parts.dtype)
+    place = E.index(symbol(CHUNK) * parts.shape[1] + symbol("column"))
+
+    def step(lanes: int, mask: Expr | None) -> Body:
+        zeros = E.splat(E.const(0, parts.dtype), (lanes,))
+        return (Store(parts, place, zeros, (1,), mask),)
+
+    return vector_loop("column", 0, parts.shape[1], lanes, step)
