@@ -126,6 +126,19 @@ def test_rows_that_are_no_loop_store_what_is_summed(monkeypatch: pytest.MonkeyPa
     check(GRADIENT, B=70, C=21)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_few_known_rows(rows: int) -> None:
+    check(graph(gradient, (rows, C), (C,), (rows, C)), C=21)
+
+
+def test_rows_that_read_what_they_stored_keep_it() -> None:
+    """Exponentials lie where the softmax will, so that they are not computed again."""
+    whole = graph(lambda x: over_rows(softmax(x)), (B, C))
+    assert kernels(whole) == ["sum"]
+    for sizes in (3, 40), (130, 70):
+        check(whole, B=sizes[0], C=sizes[1])
+
+
 def test_what_others_read_is_stored_as_well() -> None:
     def function(x: Value) -> list[Value]:
         y = softmax(x)

@@ -14,7 +14,7 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, linear, product, substitute, symbol
 from graphc.ir.expr import Axis, Buffer, Expr, Index, Load, Reduce
 from graphc.ir.loop import BEGIN, END, For, Grid, Kernel, Series, Stmt, Store, alone
-from graphc.ir.statements import mapped, statements
+from graphc.ir.statements import expressions, mapped, statements
 from graphc.ir.target import Target
 from graphc.passes.schedule import cpu
 from graphc.passes.schedule.loops import Body, over_axes, vector_loop
@@ -99,11 +99,10 @@ def _in_chunks(
 ) -> Kernel | None:
     """Return a scheduled kernel of ``count`` rows in chunks of them; None if it has other loops."""
     begin, end = E.index(symbol(BEGIN)), E.index(symbol(END))
-    *ahead, loop = kernel.body
+    loop = kernel.body[-1] if kernel.body else None
     if not isinstance(loop, For) or (loop.start, loop.stop) != (begin, end):
         return None
-    stores = [s for s in statements(loop.body) if isinstance(s, Store) and s.buffer in parts]
-    if kernel.extent != count or not all(_is_of_row(store, loop.name) for store in stores):
+    if kernel.extent != count or not _only_stores(loop, list(parts)):
         return None
 
     def change(stmt: Stmt) -> tuple[Stmt, ...]:
@@ -119,10 +118,21 @@ def _in_chunks(
         kernel,
         params=tuple(parts.get(buffer, buffer) for buffer in kernel.params),
         sizes=(*kernel.sizes, CHUNKS),
-        body=(*ahead, For(CHUNK, begin, end, (*cleared, rows))),
+        body=(*kernel.body[:-1], For(CHUNK, begin, end, (*cleared, rows))),
         extent=ceil_div(count, size),
         work=kernel.work * size,
     )
+
+
+def _only_stores(loop: For, between: Sequence[Buffer]) -> bool:
+    """Return whether a loop over rows stores each of what is summed, and reads nothing of it."""
+    for stmt in statements(loop.body):
+        if isinstance(stmt, Store) and stmt.buffer in between and not _is_of_row(stmt, loop.name):
+            return False
+        read = (e for root in expressions(stmt) for e in E.walk(root) if isinstance(e, Load))
+        if any(load.buffer in between for load in read):
+            return False
+    return True
 
 
 def _is_of_row(store: Store, row: str) -> bool:
