@@ -204,7 +204,7 @@ def _store_nests(buffer: Buffer, value: Value, scalars: _Scalars) -> Iterator[St
 def _sums_of_columns(body: Graph) -> set[Value]:
     """Return the outputs that are sums over rows, in a body that reduces rows as well."""
     reduces = [node for node in body.nodes if node.op.kind is Kind.REDUCE]
-    apart = [n for n in reduces if n.types[0].shape[-1] == n.inputs[0].shape[-1]]
+    apart = [n for n in reduces if n.types[0].shape[-1:] == n.inputs[0].shape[-1:] != ()]
     found = {value for node in apart for value in node.outputs}
     return found & set(body.outputs) if len(apart) < len(reduces) else set()
 
