@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from graphc.ir import ops  # noqa: F401  (registers the records)
-from graphc.ir.dim import symbol
+from graphc.ir.dim import Dim, symbol
 from graphc.ir.graph import Graph, Value, build, constant, placeholder
 from graphc.ir.op import OpDef, Sample
 from graphc.ir.operand import REGISTRY
@@ -19,6 +19,17 @@ from graphc.passes.differentiate import gradients
 TARGET = Target(
     "cpu", "x86_64-unknown-linux-gnu", "x86-64-v3", "", 32, 16, 32 << 10, 1 << 20, 32 << 20
 )
+
+
+def graph(
+    function: Callable[..., Value | Sequence[Value]],
+    *shapes: tuple[Dim, ...],
+    dtype: DType = float32,
+) -> Graph:
+    """Return the graph of a function of arrays, all of one type."""
+    inputs = tuple(placeholder(f"x{i}", TensorType(dtype, s)) for i, s in enumerate(shapes))
+    found = function(*inputs)
+    return Graph("g", inputs, (found,) if isinstance(found, Value) else tuple(found))
 
 
 def op(name: str, *operands: object, **attrs: object) -> Value:

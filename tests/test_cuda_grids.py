@@ -5,17 +5,18 @@ The processor of these tests has one multiprocessor, so a grid has `BLOCKS_EACH`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cuda_checks import run_plan_in_step
+from sample_graphs import graph
 
 from graphc.codegen.cuda import PROCESSORS, cuda_target
 from graphc.errors import VerifyError
-from graphc.ir.dim import Dim, evaluate, symbol
-from graphc.ir.graph import Graph, Value, placeholder
+from graphc.ir.dim import evaluate, symbol
+from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import interpret
 from graphc.ir.kernel_printer import print_kernel
 from graphc.ir.lockstep import Failure
@@ -23,7 +24,7 @@ from graphc.ir.loop import For, Kernel, Stmt
 from graphc.ir.operand import REGISTRY as R
 from graphc.ir.plan import Plan
 from graphc.ir.statements import mapped, statements
-from graphc.ir.types import DType, TensorType, float32, float64, int64
+from graphc.ir.types import float64, int64
 from graphc.passes.emulate import emulated
 from graphc.passes.manager import compile_graph
 from graphc.passes.schedule.cuda.grid import BLOCKS_EACH, PLACES, THREADS
@@ -32,16 +33,6 @@ from graphc.runtime.program import Program
 
 SMALL = replace(cuda_target("sm_90"), cores=1)
 B, N = symbol("B"), symbol("N")
-Shape = tuple[Dim, ...]
-
-
-def graph(
-    function: Callable[..., Value | Sequence[Value]], *shapes: Shape, dtype: DType = float32
-) -> Graph:
-    """Return the graph of a function of arrays, all of one type."""
-    inputs = tuple(placeholder(f"x{i}", TensorType(dtype, s)) for i, s in enumerate(shapes))
-    found = function(*inputs)
-    return Graph("g", inputs, (found,) if isinstance(found, Value) else tuple(found))
 
 
 def parts(x: Value, y: Value) -> tuple[Value, ...]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sample_graphs import graph
 
 from graphc import config
 from graphc.codegen.cpu import host_target
-from graphc.ir.dim import Dim, evaluate, symbol
-from graphc.ir.graph import Graph, Value, placeholder
+from graphc.ir.dim import evaluate, symbol
+from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import interpret
 from graphc.ir.operand import REGISTRY as R
 from graphc.ir.printer import print_graph
-from graphc.ir.types import DType, TensorType, float32, float64
+from graphc.ir.types import float64
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.column_sums import column_sums
 from graphc.passes.fuse import fuse
@@ -24,16 +25,6 @@ from graphc.passes.schedule import row_sums
 from graphc.runtime.program import Program
 
 B, T, C = symbol("B"), symbol("T"), symbol("C")
-Shape = tuple[Dim, ...]
-
-
-def graph(
-    function: Callable[..., Value | Sequence[Value]], *shapes: Shape, dtype: DType = float32
-) -> Graph:
-    """Return the graph of a function of arrays, all of one type."""
-    inputs = tuple(placeholder(f"x{i}", TensorType(dtype, s)) for i, s in enumerate(shapes))
-    found = function(*inputs)
-    return Graph("g", inputs, (found,) if isinstance(found, Value) else tuple(found))
 
 
 def over_rows(x: Value) -> Value:
