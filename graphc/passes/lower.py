@@ -26,8 +26,6 @@ from graphc.ir.types import TensorType
 
 STATIC_LIMIT = 8
 """Static sizes up to this are constants in a kernel; larger ones are arguments."""
-BETWEEN = "rows_of_"
-"""Names of memory that a plain kernel writes first and then reads begin so."""
 _KERNEL_SIZE = re.compile(r"n\d+")
 
 
@@ -216,7 +214,7 @@ def _through_memory(buffer: Buffer, value: Value, scalars: _Scalars) -> Iterator
     """
     (source,) = value.node.inputs
     kind = scalars.sizes.type(source.type)
-    between = _buffer(f"{BETWEEN}{buffer.name}", kind)
+    between = _buffer(f"rows_of_{buffer.name}", kind)
     yield from _store_nests(between, source, scalars)
     own = _Scalars(scalars.sizes, {source: between}, scalars.names)
     yield from _store_nests(buffer, value, own)

@@ -7,7 +7,7 @@ depends on sizes alone, and so do the sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphc.ir import expr as E
@@ -17,11 +17,10 @@ from graphc.ir.loop import BEGIN, END, For, Grid, Kernel, Series, Stmt, Store, a
 from graphc.ir.statements import expressions, mapped, statements
 from graphc.ir.target import Target
 from graphc.passes.schedule import cpu
-from graphc.passes.schedule.loops import Body, over_axes, vector_loop
+from graphc.passes.schedule.loops import Body, vector_loop
 from graphc.passes.schedule.nest import Nest, collapse_reductions, nests
+from graphc.passes.schedule.series import CHUNK, CHUNKS, taking, written
 
-CHUNK, CHUNKS = "chunk", "chunks"
-"""Names of a chunk's number, and of the size that says how many there are."""
 MOST = 64
 """Chunks at most: partial sums are to be few beside the rows."""
 LEAST = 16
@@ -38,35 +37,19 @@ def schedule(kernel: Kernel, target: Target) -> Series:
     if not between:
         return alone(cpu.schedule(kernel, target), kernel)
     sums = [n for n in items if any(_reads(n, buffer) for buffer in between)]
-    rows = _of_rows(kernel, [n for n in items if n not in sums], between)
+    rows = taking(replace(kernel, name="rows", body=written(n for n in items if n not in sums)))
     found = cpu.schedule(rows, target)
     count = product(between[0].shape[:-1])
     parts = {b: Buffer(f"parts_{b.name}", b.dtype, (symbol(CHUNKS), b.shape[-1])) for b in between}
     chunked = _in_chunks(found, count, parts, target)
     if chunked is None:
-        last = _of_sums(kernel, between, sums)
+        last = taking(replace(kernel, name="sums", body=written(sums)))
         return Series((Grid(found, rows), Grid(cpu.schedule(last, target), last)))
-    last = _of_sums(kernel, parts.values(), [_of_parts(n, parts) for n in sums])
-    last = replace(last, sizes=chunked.sizes)
+    body = written(_of_parts(n, parts) for n in sums)
+    last = taking(replace(kernel, name="sums", body=body, sizes=chunked.sizes))
     plain = replace(rows, params=chunked.params)
     grids = Grid(chunked, plain), Grid(cpu.schedule(last, target), last)
     return Series(grids, ((CHUNKS, ceil_div(count, chunk_size(count))),))
-
-
-def _of_rows(kernel: Kernel, items: Sequence[Nest], between: Sequence[Buffer]) -> Kernel:
-    """Return the plain kernel of all but the sums, of which what is summed is a result."""
-    inputs = kernel.params[: len(kernel.params) - kernel.outputs]
-    own = [n.store.buffer for n in items if n.store.buffer not in between]
-    outputs = (*dict.fromkeys(own), *between)
-    body = _loops(items)
-    return replace(kernel, name="rows", params=(*inputs, *outputs), outputs=len(outputs), body=body)
-
-
-def _of_sums(kernel: Kernel, read: Iterable[Buffer], items: Sequence[Nest]) -> Kernel:
-    """Return the plain kernel of the sums."""
-    outputs = tuple(item.store.buffer for item in items)
-    body = _loops(items)
-    return replace(kernel, name="sums", params=(*read, *outputs), outputs=len(outputs), body=body)
 
 
 def chunk_size(rows: Dim) -> Dim:
@@ -76,10 +59,6 @@ def chunk_size(rows: Dim) -> Dim:
 
 def _reads(item: Nest, buffer: Buffer) -> bool:
     return any(isinstance(e, Load) and e.buffer == buffer for e in E.walk(item.store.value))
-
-
-def _loops(items: Sequence[Nest]) -> Body:
-    return tuple(stmt for item in items for stmt in over_axes(item.axes, (item.store,)))
 
 
 def _of_parts(item: Nest, parts: Mapping[Buffer, Buffer]) -> Nest:

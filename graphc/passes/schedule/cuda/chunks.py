@@ -16,15 +16,15 @@ from graphc.ir import expr as E
 from graphc.ir.dim import Dim, ceil_div, dim_max, dim_min, floor_div, product, symbol
 from graphc.ir.expr import Axis, Buffer, Expr, Load, Reduce
 from graphc.ir.loop import Grid, Kernel, Series, Store, alone
-from graphc.ir.statements import expressions, statements
+from graphc.ir.statements import expressions
 from graphc.ir.target import Target
 from graphc.passes.schedule.contraction_match import Match
 from graphc.passes.schedule.cuda import products, sums
-from graphc.passes.schedule.cuda.grid import CHUNK, CHUNKS, PART
+from graphc.passes.schedule.cuda.grid import PART
 from graphc.passes.schedule.cuda.sums import COLUMNS, WHOLE_BLOCK, Team
-from graphc.passes.schedule.loops import over_axes
 from graphc.passes.schedule.nest import Nest
 from graphc.passes.schedule.plan import Plan, plan_of
+from graphc.passes.schedule.series import CHUNK, CHUNKS, written
 
 AT_ONCE = 2
 """Blocks that chunks are to give each multiprocessor: while one waits for memory, another computes.
@@ -83,10 +83,9 @@ def _series(kernel: Kernel, whole: Kernel, count: Dim, stages: Iterable[Stage]) 
     names = [f"parts{number}" if len(parts) > 1 else "parts" for number in range(len(parts))]
     for name, (found, items) in zip((*names, "fold"), (*parts, last), strict=True):
         own = replace(found, name=name, extent=found.extent * _several())
-        stores = tuple(s for item in items for s in over_axes(item.axes, (item.store,)))
         scratch = (b for item in items for b in _buffers(item.store) if b not in kernel.params)
         params = (*kernel.params, *dict.fromkeys(scratch))
-        grids.append(Grid(own, replace(found, params=params, body=stores)))
+        grids.append(Grid(own, replace(found, params=params, body=written(items))))
     return Series(tuple(grids), ((CHUNKS, count),))
 
 
@@ -99,25 +98,6 @@ def _buffers(store: Store) -> Iterator[Buffer]:
     yield store.buffer
     for root in expressions(store):
         yield from (e.buffer for e in E.walk(root) if isinstance(e, Load))
-
-
-def taking(kernel: Kernel) -> Kernel:
-    """Return a kernel whose parameters are what it reads, and then what it writes."""
-    reads: dict[Buffer, None] = {}
-    writes: dict[Buffer, None] = {}
-    for stmt in statements(kernel.body):
-        if isinstance(stmt, Store):
-            writes[stmt.buffer] = None
-        for root in expressions(stmt):
-            reads |= {e.buffer: None for e in E.walk(root) if isinstance(e, Load)}
-    own = [_in_order(kernel.params, found) for found in (reads, writes)]
-    return replace(kernel, params=(*own[0], *own[1]), outputs=len(own[1]))
-
-
-def _in_order(params: Sequence[Buffer], found: Iterable[Buffer]) -> list[Buffer]:
-    """Return the global memory among buffers: parameters as they come, then scratch memory."""
-    there = [buffer for buffer in found if buffer.space == "global"]
-    return [b for b in params if b in there] + [b for b in there if b not in params]
 
 
 # -- stages ----------------------------------------------------------------------------------

@@ -30,10 +30,8 @@ would run fewer threads at once; and one turn is work enough.
 """
 BLOCK, THREAD = "block", "thread"
 """Names of the loop variables of blocks and of threads."""
-CHUNK, CHUNKS, PART = "chunk", "chunks", "part"
-"""Names of a chunk's number, of the size that says how many there are, and of the loop variable
-where their partial results are folded.
-"""
+PART = "part"
+"""Name of the loop variable where partial results of chunks are folded."""
 QUOTIENT = "quotient"
 """Name of a size variable divided by the lanes of a vector."""
 

@@ -22,7 +22,6 @@ from graphc.passes.schedule.cuda.cores import LANE, Cores, MultiplyAdd, Sum, Ten
 from graphc.passes.schedule.cuda.factors import HALF, Factor, Unit, Vectors, vectors
 from graphc.passes.schedule.cuda.grid import (
     BLOCK,
-    CHUNK,
     THREAD,
     THREADS,
     Whole,
@@ -33,6 +32,7 @@ from graphc.passes.schedule.cuda.grid import (
 )
 from graphc.passes.schedule.loops import Body, values_first
 from graphc.passes.schedule.nest import Nest, moved, over_sums, substituted
+from graphc.passes.schedule.series import CHUNK
 from graphc.passes.schedule.vectorize import vector_store, vectorize
 
 

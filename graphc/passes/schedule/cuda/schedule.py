@@ -14,6 +14,7 @@ from graphc.passes.schedule.cuda import chunks, elements
 from graphc.passes.schedule.cuda import nests as explicit
 from graphc.passes.schedule.loops import Body, hoisted
 from graphc.passes.schedule.nest import Nest, collapse, collapse_reductions, nests, reductions
+from graphc.passes.schedule.series import taking
 from graphc.passes.schedule.windows import write_out_windows
 
 
@@ -73,4 +74,4 @@ def _named(grid: Grid, ahead: Body, kernel: Kernel) -> Grid:
             for expr in E.walk(root) for name in names_in(expr)}  # fmt: skip
     own = tuple(let for let in ahead if isinstance(let, Let) and let.name in used)
     named = replace(grid.kernel, body=(*own, *grid.kernel.body))
-    return replace(grid, kernel=named if grid.plain is kernel else chunks.taking(named))
+    return replace(grid, kernel=named if grid.plain is kernel else taking(named))

@@ -23,8 +23,6 @@ from graphc.ir.operations import IDENTITY
 from graphc.ir.target import Target
 from graphc.passes.schedule.cuda.grid import (
     BLOCK,
-    CHUNK,
-    CHUNKS,
     PART,
     THREAD,
     THREADS,
@@ -41,6 +39,7 @@ from graphc.passes.schedule.cuda.grid import (
 from graphc.passes.schedule.loops import Body, over_axes, values_first
 from graphc.passes.schedule.nest import Nest, free_names, moved, stride, substituted
 from graphc.passes.schedule.plan import Plan, accumulate, body_over, plan_of
+from graphc.passes.schedule.series import CHUNK, CHUNKS
 from graphc.passes.schedule.vectorize import vector_store, vectorize
 
 SHORT = 1024
