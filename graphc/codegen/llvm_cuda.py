@@ -128,7 +128,9 @@ class CudaEmitter(Memory):
     def stream_fence(self) -> None:
         """Do nothing: a later kernel sees all stores."""
 
-    def prefetch(self, pointer: Pointer, offset: Value | Weak, level: int = 1) -> None:
+    def prefetch(
+        self, pointer: Pointer, offset: Value | Weak, level: int = 1, write: bool = False
+    ) -> None:
         """Do nothing: other warps run while one waits for memory."""
 
     def fail(self, code: int, details: Sequence[Value | Weak]) -> None:

@@ -187,14 +187,17 @@ class Memory(Conversions):
         ]
         return Value(pointer.dtype, offsets.tile, rows)
 
-    def prefetch(self, pointer: Pointer, offset: Value | Weak, level: int = 1) -> None:
-        """Ask for the line of an element, to be read, into a level of the caches and those below.
+    def prefetch(
+        self, pointer: Pointer, offset: Value | Weak, level: int = 1, write: bool = False
+    ) -> None:
+        """Ask for the line of an element into a level of the caches and those below.
 
         No address faults.
         """
         (place,) = self.places(offset, (), ())
         arguments = [self.element(pointer, place)]
-        arguments += [Constant(I32, number) for number in (0, 4 - level, 1)]  # read, near, data
+        how = (int(write), 4 - level, 1)  # to read or write, how near, data
+        arguments += [Constant(I32, number) for number in how]
         callee = self.module.declare("llvm.prefetch.p0", VOID, [a.type for a in arguments])
         self.builder.call(callee, arguments)
 

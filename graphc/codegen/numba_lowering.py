@@ -222,6 +222,7 @@ class _Lowering:
             "stream_where": lambda mask, *rest: self.store(rest, mask=mask, streaming=True),
             "stream_fence": emit.stream_fence,
             "prefetch": emit.prefetch,
+            "prefetch_to_write": lambda p, at, level=1: emit.prefetch(p, at, level, True),
             "fail": self.fail,
             "full": lambda dtype, number, *tile: emit.value(number, dtype.dtype, tile),
             "spread": lambda value, *tile: emit.spread(emit.typed([value])[0], tile),

@@ -283,6 +283,7 @@ def _names() -> dict[str, Any]:
         "gather_where": _gather_where, "store": _store, "store_where": _store_where,
         "stream": _store, "stream_where": _store_where, "stream_fence": lambda: None,
         "prefetch": lambda memory, offset, level=1: None,
+        "prefetch_to_write": lambda memory, offset, level=1: None,
         "scatter": _scatter, "scatter_where": _scatter_where, "fail": _fail,
         "full": lambda dtype, value, *tile: np.full(tile, value, dtype.dtype.numpy),
         "spread": _spread,

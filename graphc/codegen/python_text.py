@@ -91,6 +91,7 @@ _MEMORY = (
     "buffer", "size", "alloc", "load", "load_where", "gather", "gather_where", "store",
     "store_where", "scatter", "scatter_where", "stream", "stream_where", "stream_fence", "fail",
     "full", "spread", "repeat", "iota", "bitcast", "prefetch",
+    "prefetch_to_write",
 )  # fmt: skip
 DTYPE_NAMES: dict[str, DType] = {d.short: d for d in DTYPES if d is not bool_} | {"boolean": bool_}
 """Name of a type in the text; calling it converts, or makes a constant."""
@@ -197,17 +198,15 @@ class _Writer:
                 self.line(f"{self.name(stmt.name)} = {self.initial(stmt)}")
             case Store():
                 self.store(stmt)
-            case Prefetch():
-                place = self.plain(stmt.offset)
-                self.line(f"prefetch({self.name(stmt.buffer.name)}, {place})")
             case Alloc():
                 size = static_size(stmt.buffer)
                 dtype = _dtype_name(stmt.buffer.dtype)
                 self.line(f"{self.name(stmt.buffer.name)} = alloc({dtype}, {size})")
             case Prefetch():
+                how = "prefetch_to_write" if stmt.write else "prefetch"
                 far = "" if stmt.level == 1 else f", {stmt.level}"
                 place = f"{self.name(stmt.buffer.name)}, {self.plain(stmt.offset)}"
-                self.line(f"prefetch({place}{far})")
+                self.line(f"{how}({place}{far})")
             case Fail():
                 details = "".join(f", {self.plain(d)}" for d in stmt.details)
                 self.finish(f"fail(error, {stmt.code}{details})")

@@ -195,7 +195,8 @@ class _Writer:
 
     def prefetch(self, ahead: Prefetch) -> str:
         far = "" if ahead.level == 1 else f" into level {ahead.level}"
-        return f"prefetch {ahead.buffer.name}[{self.place(ahead.offset, (), ())}]{far}"
+        use = " to write" if ahead.write else ""
+        return f"prefetch {ahead.buffer.name}[{self.place(ahead.offset, (), ())}]{far}{use}"
 
     def intrinsic(self, call: Intrinsic) -> str:
         return f"{call.name} = warp {call.operation}({', '.join(map(self.typed, call.args))})"

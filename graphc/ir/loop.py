@@ -106,14 +106,16 @@ class Store(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Prefetch(Stmt):
-    """Ask for the line of an element that is read later; it may lie outside the buffer.
+    """Ask for the line of an element that is needed later; it may lie outside the buffer.
 
-    ``level`` is the nearest cache that is to hold it.
+    ``level`` is the nearest cache that is to hold it. A line that will be stored to, ``write``,
+    is to leave the caches of the other cores at once.
     """
 
     buffer: Buffer
     offset: Expr
     level: int = 1
+    write: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ def scratch() -> Kernel:
     local = Buffer("local", float32, (64,), "local")
     body = (
         Alloc(local),
-        Prefetch(o0, index(i * 64)),
+        Prefetch(o0, index(i * 64), write=True),
         For("j", index(0), index(64), (
             Prefetch(p0, index(i * 64 + j + 64)),
             Store(local, index(63 - j), E.load(p0, index(i * 64 + j))),

@@ -136,6 +136,7 @@ def test_scratch_and_streaming() -> None:
     if TARGET.triple.startswith("x86_64"):
         assembly = compiler.assembly(scratch(), TARGET)
         assert all(word in assembly for word in ("vmovntps", "sfence", "prefetcht0"))
+        assert ("prefetchw" in assembly) == ("+prfchw" in TARGET.features)
 
 
 # -- every operation in every dtype ----------------------------------------------------------

@@ -128,6 +128,31 @@ def test_blocks_cover_the_output_once():
         assert names["width_step"] <= plan.blocks.columns
 
 
+def halves(case: Case, arrays: Sequence[np.ndarray], **bindings: int) -> tuple[np.ndarray, ...]:
+    """Return where the first half of the iterations writes, and where the second does."""
+    buffers, sizes, extent, (out,) = case.arguments(arrays, **bindings)
+    found = []
+    for part in ((0, extent // 2), (extent // 2, extent)):
+        out[...] = np.nan
+        case.call(buffers, sizes, *part)
+        found.append(~np.isnan(out))
+    return tuple(found)
+
+
+def test_a_core_multiplies_by_the_weights_that_it_updates():
+    x, w, g = random(float32, 64, 100), random(float32, 512, 100), random(float32, 64, 512)
+    for units in halves(matrices(False, True), [x, w], M=64, N=512, K=100):
+        assert units.all(axis=0).sum() == units.any(axis=0).sum() == 256
+    for rows in halves(matrices(True, False), [g, x], M=512, N=100, K=64):
+        assert rows.all(axis=1).sum() == rows.any(axis=1).sum() == 256
+
+
+def test_a_layer_with_more_inputs_than_units_shares_out_the_inputs():
+    x, w = random(float32, 512, 100), random(float32, 64, 100)
+    for part in halves(matrices(False, True), [x, w], M=512, N=64, K=100):
+        assert part.all(axis=1).sum() == part.any(axis=1).sum() == 256
+
+
 @pytest.mark.parametrize("vectors", [2, 3])
 def test_strips_cover_all_columns_once(vectors):
     lanes, columns = 8, symbol("columns")
@@ -256,6 +281,7 @@ def test_what_stores_touch_at_their_own_place_is_asked_for_beside_the_products()
 
     text = print_kernel(Case(step, kinds).kernel)
     assert [requests(text, name) for name in ("p0", "p1", "o0", "o1", "p4")] == [2, 2, 2, 2, 0]
+    assert text.count(" to write\n") == 4
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def schedule(kernel: Kernel, items: tuple[Nest, ...], matched: Match, target: Ta
     Returns
     -------
     Kernel
-        Iterations are the blocks of every matrix of the batch, row blocks innermost.
+        Iterations are the blocks of every matrix of the batch.
     """
     plan = Plan(matched, target)
     names = Names()
@@ -190,7 +190,19 @@ class Plan:
         fitting = dim_max(limit // dim_max(width_step, 1), 1)
         outer_blocks = name("outer_blocks", ceil_div(outer, fitting))
         name("outer_step", ceil_div(outer, dim_max(outer_blocks, 1)))
+        name("by_rows", self._by_rows(row_count, column_count))
         return found
+
+    def _by_rows(self, rows: Dim, columns: Dim) -> Dim:
+        """Return 1 where a core takes some rows and all columns, 0 where the other way round.
+
+        What a core reads again should be what it wrote. The rows of a layer's weights are those of
+        their gradient, which is no factor in place, and where they are more than the inputs it is
+        they that are shared out.
+        """
+        if self.in_place is None:
+            return 1
+        return dim_min(rows // dim_max(columns, 1), 1) if self.strip else 0
 
     def extent(self) -> Dim:
         """Return the number of blocks of all matrices."""
@@ -212,30 +224,32 @@ class Plan:
     def place(self) -> Body:
         """Return statements that find the block of iteration ``p``."""
         lets: list[Stmt] = []
-        rest: Dim = symbol("p")
-
-        def split(name: str, extent: Dim) -> Dim:
-            nonlocal rest
-            lets.append(Let(name, E.index(rest % extent)))
-            rest = rest // extent
-            return symbol(name)
 
         def bind(name: str, value: Dim) -> Dim:
             lets.append(Let(name, E.index(value)))
             return symbol(name)
 
-        row0 = bind("row0", split("row_block", symbol("row_blocks")) * symbol("row_step"))
         row_count = product(a.extent for a in self.matched.rows)
-        bind("rows", dim_min(row_count - row0, symbol("row_step")))
         outer, width = product(a.extent for a in self.b_columns[:-1]), self.b_columns[-1].extent
-        width0 = bind("width0", split("width_block", symbol("width_blocks")) * symbol("width_step"))
-        outer0 = bind("outer0", split("outer_block", symbol("outer_blocks")) * symbol("outer_step"))
+        p, by_rows, rows, widths, outers = map(
+            symbol, ("p", "by_rows", "row_blocks", "width_blocks", "outer_blocks")
+        )
+        # From a block to the next one below it, and to the next one beside it.
+        down = bind("down", 1 + by_rows * (widths * outers - 1))
+        beside = bind("beside", 1 + (1 - by_rows) * (rows - 1))
+        row0 = bind("row0", bind("row_block", p // down % rows) * symbol("row_step"))
+        bind("rows", dim_min(row_count - row0, symbol("row_step")))
+        width0 = bind("width0", bind("width_block", p // beside % widths) * symbol("width_step"))
+        outer_block = bind("outer_block", p // (beside * widths) % outers)
+        outer0 = bind("outer0", outer_block * symbol("outer_step"))
         wide = bind("width", dim_min(width - width0, symbol("width_step")))
         high = bind("outer", dim_min(outer - outer0, symbol("outer_step")))
         bind("column0", outer0 * width + width0)
         bind("columns", high * wide)
+        rest = p // (rows * widths * outers)
         for axis in reversed(self.matched.batch):
-            split(axis.name, axis.extent)
+            bind(axis.name, rest % axis.extent)
+            rest = rest // axis.extent
         return tuple(lets)
 
 

@@ -137,14 +137,17 @@ def lines_ahead(
         return ()
     row, column = down[0].name, across[0].name
     loads = [e for s in stores for e in E.walk(s.value) if isinstance(e, Load) and e.mask is None]
-    places = [(e.buffer, e.offset) for e in loads] + [(s.buffer, s.offset) for s in stores]
-    found = {buffer: offset for buffer, offset in places if _is_own(offset, row, column)}
+    # What is written comes first: the same memory may be read as another buffer.
+    places = [(s.buffer, (s.offset, True)) for s in stores]
+    places += [(e.buffer, (e.offset, False)) for e in loads]
+    found = {buffer: how for buffer, how in places if _is_own(how[0], row, column)}
     asks = tuple(
         For(
             column, E.index(columns[0]), E.index(columns[0] + columns[1]),
-            (Prefetch(buffer, offset, level=2),), step=LINE_BYTES // buffer.dtype.item_bytes,
+            (Prefetch(buffer, offset, level=2, write=write),),
+            step=LINE_BYTES // buffer.dtype.item_bytes,
         )
-        for buffer, offset in found.items()
+        for buffer, (offset, write) in found.items()
     )  # fmt: skip
     return (For(row, E.index(rows[0]), E.index(rows[0] + rows[1]), asks),) if asks else ()
 
