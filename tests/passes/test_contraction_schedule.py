@@ -290,7 +290,7 @@ def test_what_stores_touch_at_their_own_place_is_asked_for_beside_the_products()
 )
 def test_what_the_next_stretch_of_the_depth_copies_is_asked_for(ta, tb, asked):
     text = print_kernel(matrices(ta, tb).kernel)
-    expected = [2 if name in asked else 0 for name in ("p0", "p1")]
+    expected = [1 if name in asked else 0 for name in ("p0", "p1")]
     assert [requests(text, name) for name in ("p0", "p1")] == expected
 
 

@@ -187,9 +187,10 @@ class Plan:
         width_blocks = name("width_blocks", ceil_div(width, limit))
         aligned = (PANEL if self.panels else b.lanes) if len(columns) == 1 else 1
         width_step = name("width_step", _balanced(width, width_blocks, aligned))
-        fitting = dim_max(limit // dim_max(width_step, 1), 1)
-        outer_blocks = name("outer_blocks", ceil_div(outer, fitting))
-        name("outer_step", ceil_div(outer, dim_max(outer_blocks, 1)))
+        if len(columns) > 1:
+            fitting = dim_max(limit // dim_max(width_step, 1), 1)
+            outer_blocks = name("outer_blocks", ceil_div(outer, fitting))
+            name("outer_step", ceil_div(outer, dim_max(outer_blocks, 1)))
         name("by_rows", self._by_rows(row_count, column_count))
         return found
 
@@ -207,7 +208,7 @@ class Plan:
     def extent(self) -> Dim:
         """Return the number of blocks of all matrices."""
         sizes = self.sizes(named=False)
-        blocks = [sizes[name] for name in ("outer_blocks", "width_blocks", "row_blocks")]
+        blocks = [sizes.get(f"{name}_blocks", 1) for name in ("outer", "width", "row")]
         return product((*blocks, *(a.extent for a in self.matched.batch)))
 
     def work(self) -> Dim:
@@ -229,23 +230,25 @@ class Plan:
             lets.append(Let(name, E.index(value)))
             return symbol(name)
 
-        row_count = product(a.extent for a in self.matched.rows)
-        outer, width = product(a.extent for a in self.b_columns[:-1]), self.b_columns[-1].extent
-        p, by_rows, rows, widths, outers = map(
-            symbol, ("p", "by_rows", "row_blocks", "width_blocks", "outer_blocks")
-        )
+        *above, last = self.b_columns
+        p, by_rows, rows, widths = map(symbol, ("p", "by_rows", "row_blocks", "width_blocks"))
+        outers = symbol("outer_blocks") if above else 1
         # From a block to the next one below it, and to the next one beside it.
         down = bind("down", 1 + by_rows * (widths * outers - 1))
         beside = bind("beside", 1 + (1 - by_rows) * (rows - 1))
+        row_count = product(a.extent for a in self.matched.rows)
         row0 = bind("row0", bind("row_block", p // down % rows) * symbol("row_step"))
         bind("rows", dim_min(row_count - row0, symbol("row_step")))
-        width0 = bind("width0", bind("width_block", p // beside % widths) * symbol("width_step"))
-        outer_block = bind("outer_block", p // (beside * widths) % outers)
-        outer0 = bind("outer0", outer_block * symbol("outer_step"))
-        wide = bind("width", dim_min(width - width0, symbol("width_step")))
-        high = bind("outer", dim_min(outer - outer0, symbol("outer_step")))
-        bind("column0", outer0 * width + width0)
-        bind("columns", high * wide)
+        first, count = ("width0", "width") if above else ("column0", "columns")
+        width0 = bind(first, bind("width_block", p // beside % widths) * symbol("width_step"))
+        width = bind(count, dim_min(last.extent - width0, symbol("width_step")))
+        if above:
+            outer_block = bind("outer_block", p // (beside * widths) % outers)
+            outer0 = bind("outer0", outer_block * symbol("outer_step"))
+            left = product(a.extent for a in above) - outer0
+            outer = bind("outer", dim_min(left, symbol("outer_step")))
+            bind("column0", outer0 * last.extent + width0)
+            bind("columns", outer * width)
         rest = p // (rows * widths * outers)
         for axis in reversed(self.matched.batch):
             bind(axis.name, rest % axis.extent)

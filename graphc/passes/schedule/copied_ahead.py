@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir import expr as E
-from graphc.ir.dim import Dim, linear, symbol
+from graphc.ir.dim import Dim, linear
 from graphc.ir.expr import Expr, Index, Load
-from graphc.ir.loop import For, Let, Prefetch
+from graphc.ir.loop import For, Prefetch
 from graphc.passes.schedule.loops import LINE_BYTES, Body
 from graphc.passes.schedule.packing import Stretch
 
@@ -42,38 +42,20 @@ def matrix(value: Expr, first: Stretch, second: Stretch) -> Matrix | None:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Requests for all lines of some matrices, in equal shares.
-
-    Inside `beside`, ``row`` counts a tile's ``rows`` parts.
-    """
+    """Requests for all lines of some matrices, in equal shares."""
 
     matrices: Sequence[Matrix]
 
-    def shares(self, number: Dim, count: Dim) -> Body:
-        """Return statements that name the share of tile ``number`` of ``count``."""
-        lets = []
-        for place, read in enumerate(self.matrices):
-            first, last = (n * read.outer.count // count for n in (number, number + 1))
-            sizes = {
-                f"asked{place}": read.outer.start + first,
-                f"asks{place}": last - first,
-                f"ask_from{place}": read.inner.start,
-                f"ask_to{place}": read.inner.start + read.inner.count,
-            }
-            lets += [Let(name, E.index(size)) for name, size in sizes.items()]
-        return tuple(lets)
-
-    def beside(self, row: Dim, rows: int) -> Body:
-        """Return the requests of one part of a tile."""
-        return tuple(_lines(m, k, row, rows) for k, m in enumerate(self.matrices))
+    def share(self, number: Dim, count: Dim) -> Body:
+        """Return the requests of tile ``number`` of ``count``."""
+        return tuple(_lines(read, number, count) for read in self.matrices)
 
 
-def _lines(read: Matrix, place: int, row: Dim, rows: int) -> For:
-    """Return the requests for part ``row`` of ``rows`` of a tile's share."""
-    first, count = symbol(f"asked{place}"), symbol(f"asks{place}")
-    start, stop = (E.index(first + part * count // rows) for part in (row, row + 1))
+def _lines(read: Matrix, number: Dim, count: Dim) -> For:
+    outer, inner = read.outer, read.inner
+    start, stop = (E.index(outer.start + n * outer.count // count) for n in (number, number + 1))
     ask = Prefetch(read.load.buffer, read.load.offset, level=2)
+    left, right = E.index(inner.start), E.index(inner.start + inner.count)
     step = LINE_BYTES // read.load.dtype.item_bytes
-    left, right = (E.index(symbol(f"{name}{place}")) for name in ("ask_from", "ask_to"))
-    along = For(read.inner.axes[0].name, left, right, (ask,), step=step)
-    return For(read.outer.axes[0].name, start, stop, (along,))
+    along = For(inner.axes[0].name, left, right, (ask,), step=step)
+    return For(outer.axes[0].name, start, stop, (along,))

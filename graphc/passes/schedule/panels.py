@@ -43,9 +43,10 @@ class Panels:
             Let("later", E.index(later + depth * self.depth_step)),
         )
 
-    def load(self, vectors: int) -> Expr:
-        """Return the factors of ``vectors`` from column ``j`` of the block on, at depth ``k``."""
+    def load(self, vectors: int, piece: Dim) -> Expr:
+        """Return the factors of ``vectors`` of the tile at hand, ``piece`` columns on, at ``k``."""
         place = symbol("panel") + symbol("k") * symbol("panel_step")
+        place = place + piece // PANEL * symbol("apart")
         tile = (1, vectors, self.lanes)
         return E.load(self.buffer, E.index(place), tile, (0, symbol("apart"), 1))
 

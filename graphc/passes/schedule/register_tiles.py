@@ -126,8 +126,8 @@ class Tiles:
     def _tile(self, place: Dim) -> Body:
         """Return statements that name where the tile at hand lies, reads and asks."""
         number = symbol("strip") * symbol("tiles") + symbol("tile")
-        shares = self.copied.shares(number, symbol("strips") * symbol("tiles"))
-        return (Let("i", E.index(place)), *self._panel(), *shares)
+        asks = self.copied.share(number, symbol("strips") * symbol("tiles"))
+        return (Let("i", E.index(place)), *self._panel(), *asks)
 
     def _pipelined(self, place: Dim, whole: Expr, finish: Finish) -> Body:
         """Return the step that multiplies one tile and finishes the tile before."""
@@ -145,15 +145,20 @@ class Tiles:
 
     def _products(self, whole: Expr) -> Body:
         """Return the sums of the tile at hand, by its height and width."""
-        full, most = self.blocks.tile_rows, self.blocks.tile_vectors
-        high = self._multiply(full, 1, self.main)
-        low = self._multiply(full // 2, 1, self.rest)
-        for vectors in range(2, most + 1):
-            wider = self._wider(vectors - 1)
-            products = self._multiply(full, vectors, self.main, self._beside(vectors))
-            high = (If(wider, products, high),)
-            low = (If(wider, self._multiply(full // 2, vectors, self.rest), low),)
-        return (If(whole, high, low),)
+        high = self._multiply(self.blocks.tile_rows, 1, self.main)
+        for vectors in range(2, self.blocks.tile_vectors + 1):
+            products = self._multiply(
+                self.blocks.tile_rows, vectors, self.main, beside=self._beside(vectors)
+            )
+            high = (If(self._wider(vectors - 1), products, high),)
+        return (If(whole, high, (self._low(),)),)
+
+    def _low(self) -> For:
+        """Return the sums of the tile at hand, of half the height, by two vectors at a time."""
+        piece, lanes, rows = symbol("piece"), self.blocks.lanes, self.blocks.tile_rows // 2
+        two, one = (self._multiply(rows, count, self.rest, piece) for count in (2, 1))
+        body = (If(E.index(symbol("wide") - piece) > E.index(lanes), two, one),)
+        return For("piece", E.index(0), E.index(symbol("wide")), body, step=2 * lanes)
 
     def _beside(self, vectors: int) -> Body:
         """Return what goes on beside a full tile's products, once for each ``row``."""
@@ -164,22 +169,24 @@ class Tiles:
             body += self.finish(symbol("before") + row, one)
         if self.ahead is not None:
             body += self.ahead(symbol("i") + row, symbol("last"))
-        return body + self.copied.beside(row, self.blocks.tile_rows)
+        return body
 
     def _wider(self, vectors: int) -> Expr:
         return E.index(symbol("wide")) > E.index(vectors * self.blocks.lanes)
 
-    def _multiply(self, rows: int, vectors: int, a: Factor, beside: Body = ()) -> Body:
-        """Return the sums of one register tile over the block's depth.
+    def _multiply(
+        self, rows: int, vectors: int, a: Factor, piece: Dim = 0, beside: Body = ()
+    ) -> Body:
+        """Return the sums of one register tile over the block's depth, ``piece`` columns on.
 
         Statements of ``beside`` follow each of ``rows`` stretches of the depth.
         """
         lanes, sums = self.blocks.lanes, self.sums
         tile, register = (rows, vectors, lanes), f"sum{rows}x{vectors}"
-        i, j, depth = map(symbol, ("i", "j", "depth"))
+        i, j, depth = symbol("i"), symbol("j") + piece, symbol("depth")
         start = E.splat(E.const(0, sums.dtype), tile)
         holder = E.use(register, start)
-        strip = self._strip(vectors)
+        strip = self._strip(vectors, piece)
         place, strides = E.index(i * sums.shape[1] + j), (sums.shape[1], lanes, 1)
         before = E.load(sums, place, tile, strides)
         term = Assign(register, E.apply("fma", a.load(rows), strip, holder))
@@ -229,11 +236,11 @@ class Tiles:
         vector = dim_min(symbol("tile"), self.blocks.tile_vectors - 1) * self.blocks.lanes
         return self.b.place(symbol("j"), symbol("next_j") + vector, symbol("next_depth"))
 
-    def _strip(self, vectors: int) -> Expr:
+    def _strip(self, vectors: int, piece: Dim) -> Expr:
         """Return the factors of a tile's columns at depth ``k``."""
         if isinstance(self.b, Panels):
-            return self.b.load(vectors)
-        place = symbol("k") * self.b.shape[1] + symbol("j")
+            return self.b.load(vectors, piece)
+        place = symbol("k") * self.b.shape[1] + symbol("j") + piece
         tile = (1, vectors, self.blocks.lanes)
         return E.load(self.b, E.index(place), tile, (0, self.blocks.lanes, 1))
 

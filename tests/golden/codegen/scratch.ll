@@ -15,7 +15,7 @@ b7:
   %v11 = call i64 @llvm.expect.i64(i64 %v10, i64 0)
   %v13 = mul i64 %v11, 64
   %v14 = getelementptr float, ptr %v6, i64 %v13
-  call void @llvm.prefetch.p0(ptr %v14, i32 0, i32 3, i32 1)
+  call void @llvm.prefetch.p0(ptr %v14, i32 1, i32 3, i32 1)
   br label %b15
 b8:
   call void @llvm.x86.sse.sfence()
