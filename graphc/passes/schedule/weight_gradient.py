@@ -9,7 +9,7 @@ holds the taps of one row of the window by a few vectors of channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.ir import expr as E
@@ -309,9 +309,16 @@ class _Blocks:
         return (
             Declare(register, start),
             If(more, (Assign(register, E.load(self.sums, at, tile, strides)),)),
-            *over(lines, self.names, line),
+            *self._over_lines(lines, line),
             Store(self.sums, at, holder, strides),
         )
+
+    def _over_lines(self, lines: Stretch, line: Callable[[Dim], Body]) -> Body:
+        """Return the loops over lines; where those of the data are copied, their number will do."""
+        if self.padded is None:
+            return over(lines, self.names, line)
+        body = line(lines.start + symbol("line"))
+        return (For("line", E.index(0), E.index(lines.count), body),)
 
     def _scalars(self, line: Dim) -> Expr:
         """Return the data at position ``k`` of a line for each tap."""
