@@ -229,8 +229,7 @@ class _Walk(Indices):
             case Store():
                 self.store(stmt)
             case Prefetch():
-                place = self.place(stmt.buffer, stmt.offset)
-                self.emit.prefetch(*place, stmt.level, stmt.write)
+                self.emit.prefetch(*self.place(stmt.buffer, stmt.offset), stmt.level, stmt.write)
             case Alloc():
                 make = self.emit.shared if stmt.buffer.space == "shared" else self.emit.alloc
                 self.pointers[stmt.buffer.name] = make(stmt.buffer.dtype, static_size(stmt.buffer))

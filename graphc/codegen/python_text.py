@@ -90,8 +90,7 @@ _SHORT, _SURROUNDING = 20, 28
 _MEMORY = (
     "buffer", "size", "alloc", "load", "load_where", "gather", "gather_where", "store",
     "store_where", "scatter", "scatter_where", "stream", "stream_where", "stream_fence", "fail",
-    "full", "spread", "repeat", "iota", "bitcast", "prefetch",
-    "prefetch_to_write",
+    "full", "spread", "repeat", "iota", "bitcast", "prefetch", "prefetch_to_write",
 )  # fmt: skip
 DTYPE_NAMES: dict[str, DType] = {d.short: d for d in DTYPES if d is not bool_} | {"boolean": bool_}
 """Name of a type in the text; calling it converts, or makes a constant."""

@@ -128,29 +128,39 @@ def test_blocks_cover_the_output_once():
         assert names["width_step"] <= plan.blocks.columns
 
 
-def halves(case: Case, arrays: Sequence[np.ndarray], **bindings: int) -> tuple[np.ndarray, ...]:
-    """Return where the first half of the iterations writes, and where the second does."""
-    buffers, sizes, extent, (out,) = case.arguments(arrays, **bindings)
+TWO_CORES = replace(
+    TARGET, cores=2, registers=32, vector_bytes=64, l1_bytes=32 << 10, l2_bytes=1 << 20
+)
+
+
+def starts(ta: bool, tb: bool, **bindings: int) -> tuple[list[int], list[int]]:
+    """Return where the rows and where the columns of each block begin, in order."""
+    case = matrices(ta, tb, float32, TWO_CORES)
+    plan = contraction.Plan(case.matched, TWO_CORES)
+    sizes = (evaluate(d, bindings) for d in case.lowered.sizes)
+    names = dict(zip(case.kernel.sizes, sizes, strict=True))
+    for name, size in plan.sizes().items():
+        names[name] = evaluate(size, names)
     found = []
-    for part in ((0, extent // 2), (extent // 2, extent)):
-        out[...] = np.nan
-        case.call(buffers, sizes, *part)
-        found.append(~np.isnan(out))
-    return tuple(found)
+    for p in range(evaluate(case.kernel.extent, names)):
+        names["p"] = p
+        for let in plan.place():
+            names[let.name] = evaluate(let.value.dim, names)
+        found.append((names["row0"], names["column0"]))
+    rows, columns = zip(*found, strict=True)
+    return list(rows), list(columns)
 
 
 def test_a_core_multiplies_by_the_weights_that_it_updates():
-    x, w, g = random(float32, 64, 100), random(float32, 512, 100), random(float32, 64, 512)
-    for units in halves(matrices(False, True), [x, w], M=64, N=512, K=100):
-        assert units.all(axis=0).sum() == units.any(axis=0).sum() == 256
-    for rows in halves(matrices(True, False), [g, x], M=512, N=100, K=64):
-        assert rows.all(axis=1).sum() == rows.any(axis=1).sum() == 256
+    product, _ = starts(False, True, M=64, N=512, K=100)
+    gradient, _ = starts(True, False, M=512, N=700, K=64)
+    for units in (product, gradient):
+        assert units == sorted(units) and units[len(units) // 2] == 256 > units[len(units) // 2 - 1]
 
 
 def test_a_layer_with_more_inputs_than_units_shares_out_the_inputs():
-    x, w = random(float32, 512, 100), random(float32, 64, 100)
-    for part in halves(matrices(False, True), [x, w], M=512, N=64, K=100):
-        assert part.all(axis=1).sum() == part.any(axis=1).sum() == 256
+    units, inputs = starts(False, True, M=1024, N=512, K=100)
+    assert inputs == sorted(inputs) and units != sorted(units)
 
 
 @pytest.mark.parametrize("vectors", [2, 3])

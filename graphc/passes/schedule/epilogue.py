@@ -138,18 +138,17 @@ def lines_ahead(
     row, column = down[0].name, across[0].name
     loads = [e for s in stores for e in E.walk(s.value) if isinstance(e, Load) and e.mask is None]
     # What is written comes first: the same memory may be read as another buffer.
-    places = [(s.buffer, (s.offset, True)) for s in stores]
-    places += [(e.buffer, (e.offset, False)) for e in loads]
-    found = {buffer: how for buffer, how in places if _is_own(how[0], row, column)}
-    asks = tuple(
+    asks = [Prefetch(s.buffer, s.offset, level=2, write=True) for s in stores]
+    asks += [Prefetch(e.buffer, e.offset, level=2) for e in loads]
+    found = {ask.buffer: ask for ask in asks if _is_own(ask.offset, row, column)}
+    loops = tuple(
         For(
-            column, E.index(columns[0]), E.index(columns[0] + columns[1]),
-            (Prefetch(buffer, offset, level=2, write=write),),
+            column, E.index(columns[0]), E.index(columns[0] + columns[1]), (ask,),
             step=LINE_BYTES // buffer.dtype.item_bytes,
         )
-        for buffer, (offset, write) in found.items()
+        for buffer, ask in found.items()
     )  # fmt: skip
-    return (For(row, E.index(rows[0]), E.index(rows[0] + rows[1]), asks),) if asks else ()
+    return (For(row, E.index(rows[0]), E.index(rows[0] + rows[1]), loops),) if loops else ()
 
 
 def _is_own(offset: Expr, row: str, column: str) -> bool:
